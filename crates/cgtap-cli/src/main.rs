@@ -1,0 +1,2 @@
+//! The `cgtap` command.
+fn main() {}

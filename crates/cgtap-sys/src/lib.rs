@@ -1,0 +1,4 @@
+//! The unsafe edge of cgtap: everything that talks to the kernel or to libbpf in a way no safe
+//! crate offers. What is exported is safe to call.
+
+pub mod bpf;

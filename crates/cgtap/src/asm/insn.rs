@@ -1,0 +1,347 @@
+//! One instruction, with an encoder for each form that cgtap generates
+//! (Documentation/bpf/standardization/instruction-set.rst).
+
+use serde::{Deserialize, Serialize};
+
+/// `struct bpf_insn`: eight bytes; `ldimm64` takes two of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Insn {
+    /// Opcode: class, source and operation.
+    pub code: u8,
+    /// Destination register in the low nibble, source register in the high one.
+    pub regs: u8,
+    /// Signed offset: of memory, or of a jump in instructions.
+    pub off: i16,
+    /// Immediate.
+    pub imm: i32,
+}
+
+/// A register. R0 returns, R1-R5 pass arguments and do not survive a call, R6-R9 do, R10 is the
+/// read-only frame pointer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+#[allow(missing_docs, reason = "the names are the architecture's own")]
+pub enum Reg {
+    R0,
+    R1,
+    R2,
+    R3,
+    R4,
+    R5,
+    R6,
+    R7,
+    R8,
+    R9,
+    R10,
+}
+
+/// Width of a memory access.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Size {
+    /// Four bytes.
+    W = 0x00,
+    /// Two bytes.
+    H = 0x08,
+    /// One byte.
+    B = 0x10,
+    /// Eight bytes.
+    Dw = 0x18,
+}
+
+/// Arithmetic on 64 bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+#[allow(missing_docs, reason = "the names are the instruction set's own")]
+pub enum Alu {
+    Add = 0x00,
+    Sub = 0x10,
+    Mul = 0x20,
+    Or = 0x40,
+    And = 0x50,
+    Lsh = 0x60,
+    Rsh = 0x70,
+    Xor = 0xa0,
+    Mov = 0xb0,
+    Arsh = 0xc0,
+}
+
+/// Condition of a jump, unsigned unless named signed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+#[allow(missing_docs, reason = "the names are the instruction set's own")]
+pub enum Cond {
+    Eq = 0x10,
+    Gt = 0x20,
+    Ge = 0x30,
+    Set = 0x40,
+    Ne = 0x50,
+    SignedGt = 0x60,
+    Lt = 0xa0,
+    Le = 0xb0,
+}
+
+const LD: u8 = 0x00;
+const LDX: u8 = 0x01;
+const ST: u8 = 0x02;
+const STX: u8 = 0x03;
+const ALU: u8 = 0x04;
+const JMP: u8 = 0x05;
+const JMP32: u8 = 0x06;
+const ALU64: u8 = 0x07;
+const SRC_X: u8 = 0x08;
+const MODE_MEM: u8 = 0x60;
+const MODE_ATOMIC: u8 = 0xc0;
+const OP_JA: u8 = 0x00;
+const OP_CALL: u8 = 0x80;
+const OP_EXIT: u8 = 0x90;
+const LDIMM64: u8 = 0x18;
+
+/// `src_reg` of a call: a subprogram of the same stream, relative.
+const PSEUDO_CALL: u8 = 1;
+/// `src_reg` of `ldimm64`: a map's descriptor.
+pub const PSEUDO_MAP_FD: u8 = 1;
+/// `src_reg` of `ldimm64`: the address of a map's value.
+pub const PSEUDO_MAP_VALUE: u8 = 2;
+/// `src_reg` of `ldimm64`: a variable of the kernel, by BTF id.
+pub const PSEUDO_BTF_ID: u8 = 3;
+/// `src_reg` of `ldimm64`: the address of a subprogram of the same stream, relative.
+pub const PSEUDO_FUNC: u8 = 4;
+/// `src_reg` of `ldimm64`: a map by its index in a list.
+pub const PSEUDO_MAP_IDX: u8 = 5;
+/// `src_reg` of `ldimm64`: the address of a map's value, map by its index in a list.
+pub const PSEUDO_MAP_IDX_VALUE: u8 = 6;
+
+/// Helper functions that generated code calls or that are looked for in members
+/// (`___BPF_FUNC_MAPPER`, include/uapi/linux/bpf.h).
+pub mod helper {
+    /// `bpf_map_lookup_elem`.
+    pub const MAP_LOOKUP_ELEM: i32 = 1;
+    /// `bpf_map_update_elem`.
+    pub const MAP_UPDATE_ELEM: i32 = 2;
+    /// `bpf_tail_call`.
+    pub const TAIL_CALL: i32 = 12;
+    /// `bpf_get_local_storage`.
+    pub const GET_LOCAL_STORAGE: i32 = 81;
+    /// `bpf_get_current_task_btf`, since 5.11.
+    pub const GET_CURRENT_TASK_BTF: i32 = 158;
+    /// `bpf_get_attach_cookie`, since 5.15.
+    pub const GET_ATTACH_COOKIE: i32 = 174;
+}
+
+impl Insn {
+    const fn new(code: u8, dst: Reg, src: Reg, off: i16, imm: i32) -> Self {
+        Self {
+            code,
+            regs: dst as u8 | ((src as u8) << 4),
+            off,
+            imm,
+        }
+    }
+
+    /// `dst OP= src`.
+    #[must_use]
+    pub const fn alu(op: Alu, dst: Reg, src: Reg) -> Self {
+        Self::new(ALU64 | SRC_X | op as u8, dst, src, 0, 0)
+    }
+
+    /// `dst OP= imm`, the immediate sign-extended.
+    #[must_use]
+    pub const fn alu_imm(op: Alu, dst: Reg, imm: i32) -> Self {
+        Self::new(ALU64 | op as u8, dst, Reg::R0, 0, imm)
+    }
+
+    /// `dst OP= src` on 32 bits; the upper half of `dst` becomes zero.
+    #[must_use]
+    pub const fn alu32(op: Alu, dst: Reg, src: Reg) -> Self {
+        Self::new(ALU | SRC_X | op as u8, dst, src, 0, 0)
+    }
+
+    /// `dst OP= imm` on 32 bits; the upper half of `dst` becomes zero.
+    #[must_use]
+    pub const fn alu32_imm(op: Alu, dst: Reg, imm: i32) -> Self {
+        Self::new(ALU | op as u8, dst, Reg::R0, 0, imm)
+    }
+
+    /// `dst = src`.
+    #[must_use]
+    pub const fn mov(dst: Reg, src: Reg) -> Self {
+        Self::alu(Alu::Mov, dst, src)
+    }
+
+    /// `dst = imm`, sign-extended.
+    #[must_use]
+    pub const fn mov_imm(dst: Reg, imm: i32) -> Self {
+        Self::alu_imm(Alu::Mov, dst, imm)
+    }
+
+    /// `dst = *(size *)(src + off)`.
+    #[must_use]
+    pub const fn load(size: Size, dst: Reg, src: Reg, off: i16) -> Self {
+        Self::new(LDX | MODE_MEM | size as u8, dst, src, off, 0)
+    }
+
+    /// `*(size *)(dst + off) = src`.
+    #[must_use]
+    pub const fn store(size: Size, dst: Reg, off: i16, src: Reg) -> Self {
+        Self::new(STX | MODE_MEM | size as u8, dst, src, off, 0)
+    }
+
+    /// `*(size *)(dst + off) = imm`.
+    #[must_use]
+    pub const fn store_imm(size: Size, dst: Reg, off: i16, imm: i32) -> Self {
+        Self::new(ST | MODE_MEM | size as u8, dst, Reg::R0, off, imm)
+    }
+
+    /// `lock *(u64 *)(dst + off) += src`.
+    #[must_use]
+    pub const fn atomic_add(dst: Reg, off: i16, src: Reg) -> Self {
+        Self::new(STX | MODE_ATOMIC | Size::Dw as u8, dst, src, off, 0)
+    }
+
+    /// Jump by `off` instructions if `dst COND src`.
+    #[must_use]
+    pub const fn jump_if(cond: Cond, dst: Reg, src: Reg, off: i16) -> Self {
+        Self::new(JMP | SRC_X | cond as u8, dst, src, off, 0)
+    }
+
+    /// Jump by `off` instructions if `dst COND imm`, the immediate sign-extended.
+    #[must_use]
+    pub const fn jump_if_imm(cond: Cond, dst: Reg, imm: i32, off: i16) -> Self {
+        Self::new(JMP | cond as u8, dst, Reg::R0, off, imm)
+    }
+
+    /// Jump by `off` instructions.
+    #[must_use]
+    pub const fn jump(off: i16) -> Self {
+        Self::new(JMP | OP_JA, Reg::R0, Reg::R0, off, 0)
+    }
+
+    /// Call of a helper.
+    #[must_use]
+    pub const fn call(helper: i32) -> Self {
+        Self::new(JMP | OP_CALL, Reg::R0, Reg::R0, 0, helper)
+    }
+
+    /// Call of a subprogram that starts `off` instructions behind the next one.
+    #[must_use]
+    pub const fn call_sub(off: i32) -> Self {
+        Self {
+            code: JMP | OP_CALL,
+            regs: PSEUDO_CALL << 4,
+            off: 0,
+            imm: off,
+        }
+    }
+
+    /// Return R0.
+    #[must_use]
+    pub const fn exit() -> Self {
+        Self::new(JMP | OP_EXIT, Reg::R0, Reg::R0, 0, 0)
+    }
+
+    /// `dst = value`, 64 bits.
+    #[must_use]
+    pub const fn load_imm64(dst: Reg, value: u64) -> [Self; 2] {
+        Self::wide(dst, 0, value as u32 as i32, (value >> 32) as i32)
+    }
+
+    /// `dst = ` the map at `index` of the program's list of maps.
+    #[must_use]
+    pub const fn load_map(dst: Reg, index: u32) -> [Self; 2] {
+        Self::wide(dst, PSEUDO_MAP_IDX, index as i32, 0)
+    }
+
+    /// `dst = ` the address `offset` bytes into the value of the one-entry ARRAY at `index` of
+    /// the program's list of maps.
+    #[must_use]
+    pub const fn load_map_value(dst: Reg, index: u32, offset: u32) -> [Self; 2] {
+        Self::wide(dst, PSEUDO_MAP_IDX_VALUE, index as i32, offset as i32)
+    }
+
+    const fn wide(dst: Reg, pseudo: u8, low: i32, high: i32) -> [Self; 2] {
+        [
+            Self {
+                code: LDIMM64,
+                regs: dst as u8 | (pseudo << 4),
+                off: 0,
+                imm: low,
+            },
+            Self {
+                code: 0,
+                regs: 0,
+                off: 0,
+                imm: high,
+            },
+        ]
+    }
+
+    /// Number of the destination register.
+    #[must_use]
+    pub const fn dst(self) -> u8 {
+        self.regs & 0x0f
+    }
+
+    /// Number of the source register, or the `src_reg` marker of calls and `ldimm64`.
+    #[must_use]
+    pub const fn src(self) -> u8 {
+        self.regs >> 4
+    }
+
+    /// The first half of a `ldimm64`; the next slot is its second half.
+    #[must_use]
+    pub const fn is_load_imm64(self) -> bool {
+        self.code == LDIMM64
+    }
+
+    /// The `src_reg` marker and the index, if this loads a map or the address of its value.
+    #[must_use]
+    pub const fn map_index(self) -> Option<u32> {
+        if self.is_load_imm64()
+            && (self.src() == PSEUDO_MAP_IDX || self.src() == PSEUDO_MAP_IDX_VALUE)
+        {
+            Some(self.imm as u32)
+        } else {
+            None
+        }
+    }
+
+    /// Calls `helper`.
+    #[must_use]
+    pub const fn is_call_of(self, helper: i32) -> bool {
+        self.code == JMP | OP_CALL && self.src() == 0 && self.imm == helper
+    }
+
+    /// Calls a subprogram of the same stream.
+    #[must_use]
+    pub const fn is_call_sub(self) -> bool {
+        self.code == JMP | OP_CALL && self.src() == PSEUDO_CALL
+    }
+
+    /// Takes the address of a subprogram of the same stream.
+    #[must_use]
+    pub const fn is_load_func(self) -> bool {
+        self.is_load_imm64() && self.src() == PSEUDO_FUNC
+    }
+
+    /// Returns from the function.
+    #[must_use]
+    pub const fn is_exit(self) -> bool {
+        self.code == JMP | OP_EXIT
+    }
+
+    /// Jumps by a number of instructions in `off` (or, for the 32-bit form of `ja`, in `imm`):
+    /// neither a call nor an exit.
+    #[must_use]
+    pub const fn is_jump(self) -> bool {
+        let class = self.code & 0x07;
+        let op = self.code & 0xf0;
+        (class == JMP || class == JMP32) && op != OP_CALL && op != OP_EXIT
+    }
+
+    /// `ja` with its distance in `imm` (`gotol`, since 6.6).
+    #[must_use]
+    pub const fn is_long_jump(self) -> bool {
+        self.code == JMP32 | OP_JA
+    }
+}

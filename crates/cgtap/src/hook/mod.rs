@@ -1,0 +1,10 @@
+//! Hooks: the places in the kernel where programs of one kind run.
+//!
+//! [`kind`] is the one table of what differs between kinds; [`spec`] is how a hook is written,
+//! on the command line and in an object's section names.
+
+pub mod kind;
+pub mod spec;
+
+pub use kind::HookKind;
+pub use spec::{HookSpec, SpecError};

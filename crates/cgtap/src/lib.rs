@@ -1,0 +1,9 @@
+//! Attach unmodified BPF tracing programs to a hook inside a cgroup, with the kernel's own
+//! bpf-cgroup semantics, on a stock kernel.
+#![forbid(unsafe_code)]
+
+pub mod asm;
+pub mod attach;
+pub mod hook;
+pub mod id;
+pub mod object;

@@ -1,0 +1,3 @@
+//! ELF to image.
+
+pub mod image;
