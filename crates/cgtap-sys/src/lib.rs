@@ -2,3 +2,10 @@
 //! crate offers. What is exported is safe to call.
 
 pub mod bpf;
+pub mod errno;
+pub mod libbpf;
+pub mod memory;
+pub mod perf;
+pub mod task;
+
+pub use errno::{Errno, SysError};
