@@ -4,6 +4,8 @@
 
 pub mod asm;
 pub mod attach;
+pub mod dispatch;
 pub mod hook;
 pub mod id;
+pub mod kernel;
 pub mod object;

@@ -78,19 +78,33 @@ impl Prog {
                 // A second go with a log; a full log gives ENOSPC instead of the true error, so
                 // the first answer is the one that counts.
                 let mut log = vec![0u8; 1 << 20];
-                match Self::load_with_log(spec, Some(&mut log)) {
+                match Self::load_with_log(spec, Some((1, &mut log))) {
                     Ok(prog) => Ok(prog),
-                    Err(_) => {
-                        let end = log.iter().position(|b| *b == 0).unwrap_or(log.len());
-                        let log = String::from_utf8_lossy(&log[..end]).into_owned();
-                        Err(LoadError { errno, log })
-                    }
+                    Err(_) => Err(LoadError {
+                        errno,
+                        log: text(&log),
+                    }),
                 }
             }
         }
     }
 
-    fn load_with_log(spec: &ProgSpec<'_>, log: Option<&mut [u8]>) -> Result<Self, Errno> {
+    /// Loads a program and returns the verifier's statistics with it: one line `stack depth
+    /// 8+16+...` in bytes for each function in the order of the stream (`BPF_LOG_STATS`, since
+    /// 5.2).
+    ///
+    /// # Errors
+    /// As [`Prog::load`].
+    pub fn load_with_stats(spec: &ProgSpec<'_>) -> Result<(Self, String), LoadError> {
+        const BPF_LOG_STATS: u32 = 4;
+        let mut log = vec![0u8; 1 << 16];
+        match Self::load_with_log(spec, Some((BPF_LOG_STATS, &mut log))) {
+            Ok(prog) => Ok((prog, text(&log))),
+            Err(_) => Self::load(spec).map(|prog| (prog, String::new())),
+        }
+    }
+
+    fn load_with_log(spec: &ProgSpec<'_>, log: Option<(u32, &mut [u8])>) -> Result<Self, Errno> {
         let name = object_name(spec.name);
         let license = cstring("BPF_PROG_LOAD", spec.license.as_bytes()).map_err(|e| e.errno)?;
         let fds: Vec<i32> = spec.maps.iter().map(AsRawFd::as_raw_fd).collect();
@@ -112,8 +126,8 @@ impl Prog {
             opts.line_info_cnt = spec.line_info.len() as u32;
             opts.line_info_rec_size = 16;
         }
-        if let Some(log) = log {
-            opts.log_level = 1;
+        if let Some((level, log)) = log {
+            opts.log_level = level;
             opts.log_size = log.len() as u32;
             opts.log_buf = log.as_mut_ptr().cast();
         }
@@ -176,15 +190,59 @@ impl Prog {
         })
     }
 
+    /// The program, as the kernel runs it, still calls `helper`: the verifier has not put
+    /// instructions in the call's place.
+    ///
+    /// # Errors
+    /// The kernel's answer.
+    pub fn calls_helper(&self, helper: i32) -> Result<bool, SysError> {
+        let call = "BPF_OBJ_GET_INFO_BY_FD";
+        let raw = self.fd.as_raw_fd();
+        // SAFETY: all-zero is a valid value of this plain C struct.
+        let mut info: libbpf_sys::bpf_prog_info = unsafe { std::mem::zeroed() };
+        let mut len = size_of_val(&info) as u32;
+        // SAFETY: `info` is writable for `len` bytes and asks for no array.
+        let ret = unsafe { libbpf_sys::bpf_prog_get_info_by_fd(raw, &raw mut info, &raw mut len) };
+        SysError::check(call, ret)?;
+        let mut insns = vec![[0u8; 8]; info.xlated_prog_len as usize / 8];
+        // SAFETY: as above.
+        info = unsafe { std::mem::zeroed() };
+        info.xlated_prog_len = (insns.len() * 8) as u32;
+        info.xlated_prog_insns = insns.as_mut_ptr() as u64;
+        len = size_of_val(&info) as u32;
+        // SAFETY: the array that `info` names is writable for the length it states.
+        let ret = unsafe { libbpf_sys::bpf_prog_get_info_by_fd(raw, &raw mut info, &raw mut len) };
+        SysError::check(call, ret)?;
+        // A dump shows helpers by their number again (kernel/bpf/syscall.c, bpf_insn_prepare_dump).
+        let number = helper.to_ne_bytes();
+        Ok(insns
+            .iter()
+            .any(|i| i[0] == 0x85 && i[1] == 0 && i[4..] == number))
+    }
+
+    /// Runs a raw tracepoint program once on `cpu`, without arguments.
+    ///
+    /// # Errors
+    /// `ENXIO` for a CPU that is not online, `EINVAL` if the program reads arguments.
+    pub fn test_run_on_cpu(&self, cpu: u32) -> Result<u32, SysError> {
+        self.test_run(&[], libbpf_sys::BPF_F_TEST_RUN_ON_CPU, cpu)
+    }
+
     /// Runs a raw tracepoint program once with `args` as its context (`BPF_PROG_TEST_RUN`, since
     /// 5.10). The kernel refuses a program that may read behind them.
     ///
     /// # Errors
     /// `EINVAL` if the program's context is larger than `args`.
     pub fn test_run_raw_tp(&self, args: &[u64]) -> Result<u32, SysError> {
+        self.test_run(args, 0, 0)
+    }
+
+    fn test_run(&self, args: &[u64], flags: u32, cpu: u32) -> Result<u32, SysError> {
         // SAFETY: all-zero is the documented default of this plain C struct.
         let mut opts: libbpf_sys::bpf_test_run_opts = unsafe { std::mem::zeroed() };
         opts.sz = size_of_val(&opts) as _;
+        opts.flags = flags;
+        opts.cpu = cpu;
         if !args.is_empty() {
             opts.ctx_in = args.as_ptr().cast();
             opts.ctx_size_in = size_of_val(args) as u32;
@@ -194,6 +252,12 @@ impl Prog {
         SysError::check("BPF_PROG_TEST_RUN", ret)?;
         Ok(opts.retval)
     }
+}
+
+/// A log up to its NUL.
+fn text(log: &[u8]) -> String {
+    let end = log.iter().position(|b| *b == 0).unwrap_or(log.len());
+    String::from_utf8_lossy(&log[..end]).into_owned()
 }
 
 impl AsFd for Prog {

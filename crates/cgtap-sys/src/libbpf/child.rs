@@ -213,6 +213,8 @@ fn child<F>(f: F, socket: OwnedFd, parent: Pid, cpu_s: u64, address_space: u64) 
 where
     F: FnOnce() -> Result<Reply, Vec<u8>>,
 {
+    // Below 3 it would be replaced with the standard descriptors.
+    let socket = rustix::io::fcntl_dupfd_cloexec(&socket, 3).unwrap_or(socket);
     let result = catch_unwind(AssertUnwindSafe(|| {
         confine(parent, cpu_s, address_space);
         f()

@@ -81,7 +81,6 @@ pub enum Cond {
     Le = 0xb0,
 }
 
-const LD: u8 = 0x00;
 const LDX: u8 = 0x01;
 const ST: u8 = 0x02;
 const STX: u8 = 0x03;
@@ -119,10 +118,16 @@ pub mod helper {
     pub const MAP_LOOKUP_ELEM: i32 = 1;
     /// `bpf_map_update_elem`.
     pub const MAP_UPDATE_ELEM: i32 = 2;
+    /// `bpf_get_smp_processor_id`.
+    pub const GET_SMP_PROCESSOR_ID: i32 = 8;
     /// `bpf_tail_call`.
     pub const TAIL_CALL: i32 = 12;
+    /// `bpf_get_current_task`.
+    pub const GET_CURRENT_TASK: i32 = 35;
     /// `bpf_get_local_storage`.
     pub const GET_LOCAL_STORAGE: i32 = 81;
+    /// `bpf_probe_read_kernel`, since 5.5.
+    pub const PROBE_READ_KERNEL: i32 = 113;
     /// `bpf_get_current_task_btf`, since 5.11.
     pub const GET_CURRENT_TASK_BTF: i32 = 158;
     /// `bpf_get_attach_cookie`, since 5.15.

@@ -3,11 +3,11 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::attachment::Attachment;
 use super::hierarchy::{Hierarchy, path_to_root};
 use super::list::List;
 use super::lists::Lists;
 use super::mode::Mode;
-use super::request::Attachment;
 use crate::id::CgroupId;
 
 /// An attachment that runs, with the cgroup to which it is attached: its storage is that

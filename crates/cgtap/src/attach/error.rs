@@ -4,9 +4,8 @@
 
 use std::fmt;
 
-use super::list::MAX_ATTACHMENTS;
+use super::attachment::{Anchor, MAX_ATTACHMENTS, name_of};
 use super::mode::Mode;
-use super::request::Anchor;
 use crate::id::{AttachmentId, CgroupId, ProgramId};
 
 /// The errors that the rules give, named as `errno(3)` names them.
@@ -245,11 +244,6 @@ impl RuleError {
             Self::NoRoom { .. } => "S22",
         }
     }
-}
-
-/// A program in words. Its name is in the object, which the rules do not know.
-pub(super) fn name_of(program: ProgramId) -> String {
-    format!("program {} of instance {}", program.index, program.instance)
 }
 
 fn class(preorder: bool) -> &'static str {

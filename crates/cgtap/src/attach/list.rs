@@ -6,14 +6,12 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::attachment::{Anchor, Attachment, MAX_ATTACHMENTS};
 use super::error::{Role, RuleError};
 use super::mode::Mode;
 use super::order;
-use super::request::{Anchor, AttachRequest, Attachment};
+use super::request::AttachRequest;
 use crate::id::{CgroupId, ProgramId};
-
-/// How many attachments one list takes (S7). `BPF_CGROUP_MAX_PROGS` in the kernel.
-pub const MAX_ATTACHMENTS: usize = 64;
 
 /// What is attached to one cgroup, in order.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -92,9 +90,10 @@ impl List {
         }
         if request.mode != Mode::Multi {
             // S5. There is one place; who comes second takes it, and asking for an order is idle.
-            return match is_empty {
-                true => Ok(Slot::New(order::position(&self.attachments, request)?)),
-                false => Ok(Slot::Of(0)),
+            return if is_empty {
+                Ok(Slot::New(order::position(&self.attachments, request)?))
+            } else {
+                Ok(Slot::Of(0))
             };
         }
         let replaced = request

@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::attachment::{Anchor, Attachment};
 use super::error::RuleError;
 use super::hierarchy::{Hierarchy, path_to_root};
 use super::list::List;
 use super::mode::Mode;
-use super::request::{Anchor, AttachRequest, Attachment};
+use super::request::AttachRequest;
 use crate::id::{AttachmentId, CgroupId, ProgramId};
 
 /// What is attached to one hook, all over the cgroup tree.

@@ -6,7 +6,7 @@
 //!
 //! | file | rules |
 //! |---|---|
-//! | `mode` | S2: which modes and flags go together |
+//! | `flags` | S2: which flags go together |
 //! | `request` | S19: what is asked of an attach |
 //! | `list` | S1, S3, S5-S9, S18: the list of one cgroup |
 //! | `order` | S16, S17: where on a list a new attachment goes |
@@ -18,8 +18,10 @@
 //! Two hooks never influence each other: each has a [`Lists`] of its own. Nothing here knows
 //! whether a cgroup exists or a program is loaded; who calls has seen to that.
 
+mod attachment;
 mod effective;
 mod error;
+mod flags;
 mod hierarchy;
 mod list;
 mod lists;
@@ -28,14 +30,16 @@ mod order;
 mod query;
 mod request;
 
+pub use attachment::{Anchor, Attachment, MAX_ATTACHMENTS};
 pub use effective::EffectiveEntry;
 pub use error::{Errno, Role, RuleError};
+pub use flags::Flags;
 pub use hierarchy::{Hierarchy, path_to_root};
-pub use list::{List, MAX_ATTACHMENTS};
+pub use list::List;
 pub use lists::{Attached, Lists, Updated};
-pub use mode::{Flags, Mode, UnknownMode};
+pub use mode::{Mode, UnknownMode};
 pub use query::{Answer, Array};
-pub use request::{Anchor, AttachRequest, Attachment, Place};
+pub use request::{AttachRequest, Place};
 
 #[cfg(test)]
 mod tests;

@@ -1,11 +1,9 @@
-//! The mode of a list, and the flags from which it is read (S1, S2).
+//! The mode of a list (S1).
 
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
-
-use super::error::RuleError;
 
 /// How a list shares its cgroup with others (S1). All attachments of a list have the same mode;
 /// the first one sets it.
@@ -60,52 +58,5 @@ impl FromStr for Mode {
             .ok_or_else(|| UnknownMode {
                 text: text.to_owned(),
             })
-    }
-}
-
-/// The flags of an attach as `bpf(2)` has them, where every combination can be said.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Flags {
-    /// `BPF_F_ALLOW_OVERRIDE`.
-    pub override_: bool,
-    /// `BPF_F_ALLOW_MULTI`.
-    pub multi: bool,
-    /// `BPF_F_REPLACE`.
-    pub replace: bool,
-}
-
-impl Flags {
-    /// The mode that these flags ask for.
-    ///
-    /// # Errors
-    /// S2, EINVAL: `override` with `multi`, or `replace` without `multi`.
-    pub fn mode(self) -> Result<Mode, RuleError> {
-        match self {
-            Self {
-                override_: true,
-                multi: true,
-                ..
-            } => Err(RuleError::OverrideAndMulti),
-            Self {
-                multi: false,
-                replace: true,
-                ..
-            } => Err(RuleError::ReplaceWithoutMulti),
-            Self { multi: true, .. } => Ok(Mode::Multi),
-            Self {
-                override_: true, ..
-            } => Ok(Mode::Override),
-            _ => Ok(Mode::None),
-        }
-    }
-
-    /// The flags that ask for `mode`.
-    #[must_use]
-    pub fn for_mode(mode: Mode, replace: bool) -> Self {
-        Self {
-            override_: mode == Mode::Override,
-            multi: mode == Mode::Multi,
-            replace,
-        }
     }
 }

@@ -1,7 +1,8 @@
 //! Where on a list a new attachment goes (S16, S17). `get_prog_list()` in the kernel.
 
+use super::attachment::{Anchor, Attachment};
 use super::error::{Role, RuleError};
-use super::request::{Anchor, AttachRequest, Attachment, Place};
+use super::request::{AttachRequest, Place};
 
 /// The index at which the attachment of `request` is to be inserted in `list`.
 pub(super) fn position(list: &[Attachment], request: &AttachRequest) -> Result<usize, RuleError> {

@@ -1,59 +1,10 @@
-//! What is asked of an attach, and what stands on a list afterwards.
+//! What is asked of an attach (S19, and what S17 can say without knowing the list).
 
-use std::fmt;
-
-use serde::{Deserialize, Serialize};
-
-use super::error::{RuleError, name_of};
-use super::mode::{Flags, Mode};
+use super::attachment::{Anchor, Attachment};
+use super::error::RuleError;
+use super::flags::Flags;
+use super::mode::Mode;
 use crate::id::{AttachmentId, CgroupId, ProgramId};
-
-/// A program on the list of a cgroup.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Attachment {
-    /// Its own identity: it stays when the program is updated (S20).
-    pub id: AttachmentId,
-    /// What runs.
-    pub program: ProgramId,
-    /// Runs before everything that is not preorder, ancestors first (S12).
-    pub preorder: bool,
-    /// What `bpf_get_attach_cookie()` returns (S28).
-    pub cookie: u64,
-}
-
-/// Names something on a list.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Anchor {
-    /// That very attachment.
-    Id(AttachmentId),
-    /// The first attachment that runs this program.
-    Program(ProgramId),
-}
-
-impl Anchor {
-    /// Is this what the anchor names?
-    #[must_use]
-    pub fn names(self, attachment: &Attachment) -> bool {
-        match self {
-            Self::Id(id) => attachment.id == id,
-            Self::Program(program) => attachment.program == program,
-        }
-    }
-
-    /// Where on `attachments` the first one stands that the anchor names.
-    pub(super) fn position(self, attachments: &[Attachment]) -> Option<usize> {
-        attachments.iter().position(|a| self.names(a))
-    }
-}
-
-impl fmt::Display for Anchor {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Id(id) => write!(f, "attachment {id}"),
-            Self::Program(program) => f.write_str(&name_of(*program)),
-        }
-    }
-}
 
 /// Where a new attachment is to stand on the list (S16). What makes no sense can be said too, so
 /// that the rules, and not whoever reads the words, refuse it in the kernel's order (S17).

@@ -75,6 +75,18 @@ pub struct StorageKind {
     pub per_hook: bool,
 }
 
+/// What an object puts into a PROG_ARRAY before it runs (`.values = { ... }`). libbpf does that
+/// when it has loaded the programs; here it is owed by whoever loads them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProgArraySlot {
+    /// Index of the PROG_ARRAY in [`ObjectImage::maps`].
+    pub map: u32,
+    /// The slot.
+    pub slot: u32,
+    /// Index of the program in [`ObjectImage::programs`].
+    pub program: u32,
+}
+
 /// A whole object, relocated for this kernel.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ObjectImage {
@@ -90,4 +102,6 @@ pub struct ObjectImage {
     pub maps: Vec<MapImage>,
     /// Its programs.
     pub programs: Vec<ProgramImage>,
+    /// Initial entries of its PROG_ARRAYs.
+    pub prog_array_slots: Vec<ProgArraySlot>,
 }

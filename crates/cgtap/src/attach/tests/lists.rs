@@ -272,7 +272,7 @@ fn s18_an_expected_revision_that_differs_is_stale() {
     hook.assert_own(3, &[0, 2]);
 }
 
-/// Who sees an old state is told so, and not what else is wrong with his call by now.
+/// Who sees an old state is told so, and not what else is wrong with the call by now.
 #[test]
 fn s18_stale_comes_before_what_the_lists_say() {
     let mut hook = Hook::new();

@@ -1,5 +1,6 @@
 //! One test for each rule, named by its number; and all rules together against a plain model.
 
+mod calls;
 mod effective;
 mod errors;
 mod lists;

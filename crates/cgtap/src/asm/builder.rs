@@ -1,0 +1,92 @@
+//! Assembling code with labels.
+
+use super::code::EditError;
+use super::insn::{Cond, Insn, Reg};
+
+/// A place that jumps can name before it is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Label(usize);
+
+/// Collects instructions; jumps to labels are filled in by [`Builder::finish`].
+#[derive(Debug, Default)]
+pub struct Builder {
+    insns: Vec<Insn>,
+    labels: Vec<Option<usize>>,
+    jumps: Vec<(usize, Label)>,
+}
+
+impl Builder {
+    /// Nothing yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// A label that is to be placed later.
+    pub fn label(&mut self) -> Label {
+        self.labels.push(None);
+        Label(self.labels.len() - 1)
+    }
+
+    /// The label stands here.
+    pub fn place(&mut self, label: Label) -> &mut Self {
+        self.labels[label.0] = Some(self.insns.len());
+        self
+    }
+
+    /// One instruction.
+    pub fn push(&mut self, insn: Insn) -> &mut Self {
+        self.insns.push(insn);
+        self
+    }
+
+    /// Several instructions.
+    pub fn extend(&mut self, insns: impl IntoIterator<Item = Insn>) -> &mut Self {
+        self.insns.extend(insns);
+        self
+    }
+
+    /// Jump to `label`.
+    pub fn jump(&mut self, label: Label) -> &mut Self {
+        self.jumps.push((self.insns.len(), label));
+        self.push(Insn::jump(0))
+    }
+
+    /// Jump to `label` if `reg COND imm`.
+    pub fn jump_if_imm(&mut self, cond: Cond, reg: Reg, imm: i32, label: Label) -> &mut Self {
+        self.jumps.push((self.insns.len(), label));
+        self.push(Insn::jump_if_imm(cond, reg, imm, 0))
+    }
+
+    /// Jump to `label` if `dst COND src`.
+    pub fn jump_if(&mut self, cond: Cond, dst: Reg, src: Reg, label: Label) -> &mut Self {
+        self.jumps.push((self.insns.len(), label));
+        self.push(Insn::jump_if(cond, dst, src, 0))
+    }
+
+    /// Number of instructions so far.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.insns.len()
+    }
+
+    /// No instruction so far.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.insns.is_empty()
+    }
+
+    /// The stream, every jump filled in.
+    ///
+    /// # Errors
+    /// [`EditError`] for a jump that is too long or to a label that was never placed.
+    pub fn finish(mut self) -> Result<Vec<Insn>, EditError> {
+        for (at, label) in self.jumps {
+            let to = self.labels[label.0].ok_or(EditError::Wild { at })?;
+            let distance = to as i64 - (at as i64 + 1);
+            self.insns[at].off =
+                i16::try_from(distance).map_err(|_| EditError::JumpTooFar { at, distance })?;
+        }
+        Ok(self.insns)
+    }
+}

@@ -1,0 +1,277 @@
+//! Asking the kernel what it would let a program do alone (S31).
+//!
+//! A program that is called, or reached by tail call, escapes the kernel's check of its context
+//! size against the tracepoint. So each is first loaded alone, behind a gate that stays shut, and
+//! the kernel is asked in the way that fits the kind. None of its code runs.
+
+use std::os::fd::AsFd;
+
+use cgtap_sys::bpf::{AttachType, Link, LoadError, Map, MapSpec, MapType, Prog, ProgSpec};
+use cgtap_sys::{Errno, SysError, perf};
+
+use super::set::{BtfPool, MapPool};
+use super::specialise::PoolIndex;
+use crate::asm::{Code, Cond, Edit, EditError, Insn, Reg, Size, encode};
+use crate::hook::HookKind;
+use crate::hook::kind::{KindInfo, Returns};
+
+/// What a program is to be tried at.
+#[derive(Clone, Copy, Debug)]
+pub struct Target<'a> {
+    /// The hook's kind.
+    pub kind: &'a KindInfo,
+    /// Name of the raw tracepoint.
+    pub name: &'a str,
+    /// BTF id of the target, 0 if the kind has none.
+    pub attach_btf_id: u32,
+    /// Number of arguments of the raw tracepoint.
+    pub arg_count: usize,
+    /// tracefs id of the classic tracepoint.
+    pub tracefs_id: u64,
+}
+
+/// A program to try, with its constants built in.
+#[derive(Clone, Copy, Debug)]
+pub struct Candidate<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// Its code.
+    pub code: &'a Code,
+    /// What its map indices mean.
+    pub maps: &'a [PoolIndex],
+    /// Place of its BTF.
+    pub btf: Option<usize>,
+    /// The licence its object declares.
+    pub license: &'a str,
+    /// The kernel version its object declares.
+    pub kern_version: u32,
+    /// Load flags.
+    pub flags: u32,
+}
+
+/// What the verifier told of a program that it took.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    /// Instructions processed.
+    pub verified_insns: u32,
+    /// Stack of the entry function in bytes.
+    pub frame_bytes: u32,
+    /// Stack of the deepest chain of calls in bytes.
+    pub chain_bytes: u32,
+}
+
+/// A program that may not run at the hook.
+#[derive(Debug, thiserror::Error)]
+pub enum TrialError {
+    /// The kernel does not take it even alone.
+    #[error("the kernel refuses it: {0}")]
+    Load(LoadError),
+    /// It reads or writes past what this hook gives.
+    #[error("{what} ({errno})")]
+    Bounds {
+        /// What it does, and what the hook gives.
+        what: String,
+        /// The kernel's answer.
+        errno: Errno,
+    },
+    /// The gate could not be put in front.
+    #[error("cannot lay out the trial copy: {0}")]
+    Edit(#[from] EditError),
+    /// The trial itself could not be made.
+    #[error("cannot try it: {0}")]
+    Sys(#[from] SysError),
+}
+
+/// The gate: a word that is 0 and stays so. Not frozen, or the verifier would know it for a
+/// constant and drop the program behind it.
+fn gate_map() -> Result<Map, SysError> {
+    Map::create(&MapSpec {
+        name: "cgtap_gate",
+        map_type: MapType::Array,
+        key_size: 4,
+        value_size: 8,
+        max_entries: 1,
+        flags: 0,
+    })
+}
+
+/// Loads a shut copy of the program alone and asks whether it may run at the target.
+///
+/// # Errors
+/// [`TrialError`].
+pub fn check(
+    target: &Target<'_>,
+    candidate: &Candidate<'_>,
+    maps: &MapPool,
+    btfs: &BtfPool,
+) -> Result<Verdict, TrialError> {
+    let gate = gate_map()?;
+    let gate_at = candidate.maps.len() as u32;
+    let mut shut = Insn::load_map_value(Reg::R2, gate_at, 0).to_vec();
+    shut.extend([
+        Insn::load(Size::Dw, Reg::R2, Reg::R2, 0),
+        Insn::jump_if_imm(Cond::Ne, Reg::R2, 0, 2),
+        Insn::mov_imm(Reg::R0, i32::from(target.kind.returns == Returns::And)),
+        Insn::exit(),
+    ]);
+    let mut code = candidate.code.clone();
+    let inserted = shut.len();
+    code.edit(&[Edit {
+        at: 0,
+        width: 0,
+        with: shut,
+    }])?;
+    // What led to the program's first instruction, a loop, still leads there, not to the gate.
+    for (at, insn) in candidate.code.iter() {
+        if insn.is_jump() && !insn.is_long_jump() && at as i64 + 1 + i64::from(insn.off) == 0 {
+            code.insns[at + inserted].off = insn.off;
+        }
+    }
+
+    let (prog, stats) = load(target, candidate, &code, Some(&gate), maps, btfs).or_else(|e| {
+        // In the kernel's own words on the program as it is, not on our copy.
+        load(target, candidate, candidate.code, None, maps, btfs).and(Err(e))
+    })?;
+    match target.kind.kind {
+        HookKind::RawTracepoint => in_arguments(&prog, target)?,
+        HookKind::RawTracepointWritable => in_buffer(&prog, target)?,
+        HookKind::Tracepoint => in_record(&prog, target)?,
+        // Typed arguments were checked when the program was loaded.
+        HookKind::TpBtf => {}
+    }
+    let (frame_bytes, chain_bytes) = stack(&stats, candidate.code);
+    Ok(Verdict {
+        verified_insns: prog.info()?.verified_insns,
+        frame_bytes,
+        chain_bytes,
+    })
+}
+
+fn load(
+    target: &Target<'_>,
+    candidate: &Candidate<'_>,
+    code: &Code,
+    gate: Option<&Map>,
+    maps: &MapPool,
+    btfs: &BtfPool,
+) -> Result<(Prog, String), TrialError> {
+    let mut fds = maps.fds(candidate.maps)?;
+    fds.extend(gate.map(AsFd::as_fd));
+    let btf = candidate.btf.map(|index| btfs.fd(index)).transpose()?;
+    let funcs: Vec<[u32; 2]> = code
+        .funcs
+        .iter()
+        .map(|f| [f.start as u32, f.type_id])
+        .collect();
+    let lines: Vec<[u32; 4]> = code
+        .lines
+        .iter()
+        .map(|l| [l.at as u32, l.file_name_off, l.line_off, l.line_col])
+        .collect();
+    Prog::load_with_stats(&ProgSpec {
+        name: candidate.name,
+        prog_type: target.kind.prog_type,
+        attach_type: target.kind.attach_type,
+        flags: candidate.flags,
+        license: candidate.license,
+        kern_version: candidate.kern_version,
+        insns: &encode(&code.insns),
+        maps: &fds,
+        btf,
+        func_info: &funcs,
+        line_info: &lines,
+        attach_btf_id: if target.kind.attach_type == AttachType::None {
+            0
+        } else {
+            target.attach_btf_id
+        },
+    })
+    .map_err(TrialError::Load)
+}
+
+/// raw_tp: a test run refuses a context that is smaller than what the program may read
+/// (net/bpf/test_run.c, `bpf_prog_test_run_raw_tp`). The gate is all that runs.
+fn in_arguments(prog: &Prog, target: &Target<'_>) -> Result<(), TrialError> {
+    prog.test_run_raw_tp(&vec![0; target.arg_count])
+        .map(drop)
+        .map_err(|e| match e.errno {
+            Errno::EINVAL => TrialError::Bounds {
+                what: format!(
+                    "it reads past the last of the {} arguments of raw tracepoint {}",
+                    target.arg_count, target.name
+                ),
+                errno: e.errno,
+            },
+            _ => e.into(),
+        })
+}
+
+/// raw_tp.w: attaching compares the context and the writes with the tracepoint
+/// (kernel/trace/bpf_trace.c, `bpf_probe_register`). The shut copy is attached for a moment.
+fn in_buffer(prog: &Prog, target: &Target<'_>) -> Result<(), TrialError> {
+    Link::raw_tracepoint(prog, Some(target.name)).map(drop).map_err(|e| match e.errno {
+        Errno::EINVAL => TrialError::Bounds {
+            what: format!(
+                "it reads past the arguments of tracepoint {}, or writes past what that one lets \
+                 be written",
+                target.name
+            ),
+            errno: e.errno,
+        },
+        _ => e.into(),
+    })
+}
+
+/// Classic: setting the program on the event compares its context with the record
+/// (kernel/events/core.c, `perf_event_set_bpf_prog`).
+fn in_record(prog: &Prog, target: &Target<'_>) -> Result<(), TrialError> {
+    let event = perf::open_tracepoint(target.tracefs_id)?;
+    perf::set_bpf(event.as_fd(), prog).map_err(|e| match e.errno {
+        Errno::EACCES => TrialError::Bounds {
+            what: format!("it reads past the record of tracepoint {}", target.name),
+            errno: e.errno,
+        },
+        _ => e.into(),
+    })
+}
+
+/// Frame of the entry and of the deepest chain, from the verifier's `stack depth 8+16+0`; the
+/// worst there can be where the kernel does not tell.
+fn stack(stats: &str, code: &Code) -> (u32, u32) {
+    const WORST: (u32, u32) = (512, 512);
+    let Some(depths) = stats.lines().find_map(|l| l.strip_prefix("stack depth ")) else {
+        return WORST;
+    };
+    // `stack depth 8+16 max 24` since 6.20: only the list is of use.
+    let list = depths.split_whitespace().next().unwrap_or(depths);
+    let depths: Option<Vec<u32>> = list.split('+').map(|d| d.trim().parse().ok()).collect();
+    let Some(depths) = depths.filter(|d| d.len() == code.funcs.len()) else {
+        return WORST;
+    };
+    let starts: Vec<usize> = code.funcs.iter().map(|f| f.start).collect();
+    let mut callees: Vec<Vec<usize>> = vec![Vec::new(); starts.len()];
+    for (at, insn) in code
+        .iter()
+        .filter(|(_, i)| i.is_call_sub() || i.is_load_func())
+    {
+        let to = at as i64 + 1 + i64::from(insn.imm);
+        let caller = starts.partition_point(|s| *s <= at).saturating_sub(1);
+        if let Some(callee) = starts.iter().position(|s| *s as i64 == to) {
+            callees[caller].push(callee);
+        }
+    }
+    (depths[0], chain(0, &depths, &callees, 0))
+}
+
+fn chain(function: usize, depths: &[u32], callees: &[Vec<usize>], level: u32) -> u32 {
+    // The verifier allows 8 frames; a circle cannot get here, but a bound costs nothing.
+    if level > 8 {
+        return 512;
+    }
+    let below = callees[function]
+        .iter()
+        .map(|callee| chain(*callee, depths, callees, level + 1))
+        .max()
+        .unwrap_or(0);
+    depths[function].max(1).next_multiple_of(32) + below
+}

@@ -1,0 +1,491 @@
+//! One program of several: main calls its members in order, or holds them.
+//!
+//! A member is *inlined* where it can be: its entry's instructions stand in main itself, each
+//! `exit` a jump to what follows, because a call and its return cost more than most members do
+//! (64 counting members: 6.9 times an empty program called, 1.4 inlined). Main then keeps the
+//! context on its stack below everything an inlined member uses. A member that tail-calls, is
+//! long, or needs much stack is called; where no member is inlined main keeps the context in R6
+//! and uses no stack at all.
+
+use crate::asm::{Alu, Builder, Cond, EditError, Insn, Label, Line, Reg, Size, helper};
+use crate::hook::kind::Returns;
+
+use super::specialise::{Member, PoolIndex};
+use super::word::CONTROL_LOST_SET;
+
+/// Longest entry function that is inlined, in instructions: its exits must reach its end.
+const INLINE_INSNS: usize = 2_000;
+/// Largest frame of an inlined member, in bytes.
+const INLINE_FRAME_BYTES: u32 = 256;
+/// Stack of a chain of calls (`MAX_BPF_STACK`).
+const STACK_BYTES: u32 = 512;
+
+/// How members become part of main.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Style {
+    /// Inline what can be, call the rest.
+    Inline,
+    /// Call all.
+    Call,
+}
+
+/// Where a segment that is not the last one goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Next {
+    /// The PROG_ARRAY.
+    pub progs: PoolIndex,
+    /// The hook's control words, where a jump that fails is counted.
+    pub control: PoolIndex,
+    /// Index of the next segment.
+    pub index: u16,
+    /// Index of the next segment for a running verdict of 0; the same where returns mean nothing.
+    pub index_zero: u16,
+}
+
+/// What main does besides running its members.
+#[derive(Clone, Copy, Debug)]
+pub struct Plan {
+    /// How returns combine.
+    pub returns: Returns,
+    /// The running verdict at the start.
+    pub verdict: i32,
+    /// One-entry PERCPU_ARRAY that counts runs; in the first segment.
+    pub counter: Option<PoolIndex>,
+    /// Where it goes on; not in the last segment.
+    pub next: Option<Next>,
+    /// How members become part of main.
+    pub style: Style,
+}
+
+/// Whose record a function of the result has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FuncRecord {
+    /// Main's own.
+    Main,
+    /// A function of a member.
+    Member {
+        /// Place of its BTF, `None` for an object without.
+        btf: Option<usize>,
+        /// Its `FUNC` there.
+        type_id: u32,
+        /// It is the entry of a member that is called, and must be static: a global one would be
+        /// verified alone and fail for want of a context.
+        entry: bool,
+    },
+}
+
+/// The result: a stream, its maps, and whose its records are.
+#[derive(Clone, Debug)]
+pub struct Fused {
+    /// The stream; map indices are places in `maps`.
+    pub insns: Vec<Insn>,
+    /// Its maps.
+    pub maps: Vec<PoolIndex>,
+    /// Functions, in the order of the stream.
+    pub funcs: Vec<(usize, FuncRecord)>,
+    /// Line records, in the order of the stream, with the place of their BTF.
+    pub lines: Vec<(Line, usize)>,
+}
+
+/// Where main keeps the context and the running verdict.
+#[derive(Clone, Copy)]
+enum Home {
+    /// R6 and R7.
+    Registers,
+    /// The stack, at these offsets.
+    Stack { context: i16, verdict: i16 },
+}
+
+fn can_inline(member: &Member) -> bool {
+    let entry = &member.code.insns[..member.code.entry_len()];
+    member.frame_bytes <= INLINE_FRAME_BYTES
+        && entry.len() <= INLINE_INSNS
+        && !entry.iter().any(|insn| insn.is_call_of(helper::TAIL_CALL))
+        // Only the last instruction of a function leads on; the verifier wants an exit or a jump
+        // there, and an exit is what we know how to replace.
+        && entry.last().is_some_and(|insn| insn.is_exit() || insn.is_jump())
+}
+
+fn round_up(bytes: u32) -> u32 {
+    // The verifier counts each frame in steps of 32 bytes with an interpreter, 16 without
+    // (kernel/bpf/verifier.c, round_up_stack_depth).
+    bytes.max(1).next_multiple_of(32)
+}
+
+/// Which members are inlined: all that can be, if the called ones still have the stack they need.
+fn choose(members: &[Member], style: Style) -> (Vec<bool>, Home) {
+    let none = (vec![false; members.len()], Home::Registers);
+    if style == Style::Call {
+        return none;
+    }
+    let inline: Vec<bool> = members.iter().map(can_inline).collect();
+    let frame = members
+        .iter()
+        .zip(&inline)
+        .filter(|(_, inline)| **inline)
+        .map(|(m, _)| m.frame_bytes)
+        .max();
+    let Some(frame) = frame else { return none };
+    // The first eight bytes are the counter's key, before any member runs.
+    let frame = frame.max(8).next_multiple_of(8);
+    let main = round_up(frame + 16);
+    let fits = members.iter().zip(&inline).all(|(m, inline)| {
+        let callees = if *inline {
+            m.chain_bytes.saturating_sub(m.frame_bytes)
+        } else {
+            m.chain_bytes
+        };
+        callees == 0 || main + round_up(callees) <= STACK_BYTES
+    });
+    if !fits {
+        return none;
+    }
+    let offset = |below: u32| -(i16::try_from(frame + below).unwrap_or(i16::MAX));
+    (
+        inline,
+        Home::Stack {
+            context: offset(8),
+            verdict: offset(16),
+        },
+    )
+}
+
+/// Collects the maps of the result.
+#[derive(Default)]
+struct Maps(Vec<PoolIndex>);
+
+impl Maps {
+    fn index(&mut self, map: PoolIndex) -> u32 {
+        let at = self.0.iter().position(|m| *m == map).unwrap_or_else(|| {
+            self.0.push(map);
+            self.0.len() - 1
+        });
+        at as u32
+    }
+
+    /// The member's instructions with map indices of the result.
+    fn translate(&mut self, member: &Member, insns: &[Insn]) -> Vec<Insn> {
+        insns
+            .iter()
+            .map(|insn| {
+                let mut insn = *insn;
+                if let Some(map) = insn.map_index().and_then(|i| member.maps.get(i as usize)) {
+                    insn.imm = self.index(*map) as i32;
+                }
+                insn
+            })
+            .collect()
+    }
+}
+
+/// A call or an address in main that leads into a member's functions, wherever they come to lie.
+struct Reference {
+    at: usize,
+    member: usize,
+    /// Place in the member's own stream.
+    to: usize,
+}
+
+/// Makes one program of `members`, which are not empty.
+///
+/// # Errors
+/// [`EditError`] if a jump became too long.
+pub fn fuse(members: &[Member], plan: &Plan) -> Result<Fused, EditError> {
+    let mut maps = Maps::default();
+    // Alone, with nothing before it and nothing behind it, a member's return is the set's.
+    if let [only] = members
+        && plan.next.is_none()
+        && (plan.returns == Returns::Ignored || plan.verdict != 0)
+    {
+        return single(only, plan, maps);
+    }
+    let (inline, home) = choose(members, plan.style);
+    let mut main = Builder::new();
+    let mut references = Vec::new();
+    let mut lines: Vec<(Line, usize)> = Vec::new();
+
+    save(&mut main, home, Reg::R1, plan);
+    if let Some(counter) = plan.counter {
+        count(&mut main, maps.index(counter));
+    }
+    for (at, member) in members.iter().enumerate() {
+        let first = main.len();
+        restore_context(&mut main, home);
+        if inline[at] {
+            let end = main.label();
+            body(&mut main, &mut maps, at, member, end, &mut references);
+            let start = main.len() - member.code.entry_len();
+            lines.extend(lines_of(member, 0..member.code.entry_len(), start, first));
+            main.place(end);
+        } else {
+            references.push(Reference {
+                at: main.len(),
+                member: at,
+                to: 0,
+            });
+            main.push(Insn::call_sub(0));
+        }
+        combine(&mut main, home, plan.returns);
+    }
+    finish(&mut main, &mut maps, home, plan);
+
+    let mut insns = main.finish()?;
+    let mut funcs = vec![(0, FuncRecord::Main)];
+    // Where each member's functions lie, less where they lay in its own stream.
+    let mut shift = Vec::with_capacity(members.len());
+    for (at, member) in members.iter().enumerate() {
+        let from = if inline[at] {
+            member.code.entry_len()
+        } else {
+            0
+        };
+        let start = insns.len();
+        shift.push((start, from));
+        insns.extend(maps.translate(member, &member.code.insns[from..]));
+        for func in member.code.funcs.iter().filter(|f| f.start >= from) {
+            let record = FuncRecord::Member {
+                btf: member.btf,
+                type_id: func.type_id,
+                entry: func.start == 0,
+            };
+            funcs.push((func.start - from + start, record));
+        }
+        lines.extend(lines_of(
+            member,
+            from..member.code.insns.len(),
+            start,
+            start,
+        ));
+    }
+    for reference in references {
+        let (start, from) = shift[reference.member];
+        let to = reference.to - from + start;
+        let distance = to as i64 - (reference.at as i64 + 1);
+        insns[reference.at].imm = i32::try_from(distance).map_err(|_| EditError::JumpTooFar {
+            at: reference.at,
+            distance,
+        })?;
+    }
+    Ok(Fused {
+        insns,
+        maps: maps.0,
+        funcs,
+        lines,
+    })
+}
+
+/// A set of one: its own code with the count in front, records untouched.
+fn single(member: &Member, plan: &Plan, mut maps: Maps) -> Result<Fused, EditError> {
+    let mut main = Builder::new();
+    if let Some(counter) = plan.counter {
+        main.push(Insn::mov(Reg::R6, Reg::R1));
+        count(&mut main, maps.index(counter));
+        main.push(Insn::mov(Reg::R1, Reg::R6));
+    }
+    let shift = main.len();
+    let mut insns = main.finish()?;
+    insns.extend(maps.translate(member, &member.code.insns));
+    let place = |start: usize| if start == 0 { 0 } else { start + shift };
+    let funcs = member
+        .code
+        .funcs
+        .iter()
+        .map(|f| {
+            let record = FuncRecord::Member {
+                btf: member.btf,
+                type_id: f.type_id,
+                entry: false,
+            };
+            (place(f.start), record)
+        })
+        .collect();
+    let lines = member
+        .btf
+        .into_iter()
+        .flat_map(|btf| {
+            member.code.lines.iter().map(move |l| {
+                (
+                    Line {
+                        at: place(l.at),
+                        ..*l
+                    },
+                    btf,
+                )
+            })
+        })
+        .collect();
+    Ok(Fused {
+        insns,
+        maps: maps.0,
+        funcs,
+        lines,
+    })
+}
+
+/// Line records of a part of a member that now starts at `start`; the first of them moves to
+/// `first`, so that what leads up to the member belongs to its first line.
+fn lines_of(
+    member: &Member,
+    part: std::ops::Range<usize>,
+    start: usize,
+    first: usize,
+) -> Vec<(Line, usize)> {
+    let Some(btf) = member.btf else {
+        return Vec::new();
+    };
+    member
+        .code
+        .lines
+        .iter()
+        .filter(|l| part.contains(&l.at))
+        .map(|l| {
+            let at = if l.at == part.start {
+                first
+            } else {
+                l.at - part.start + start
+            };
+            (Line { at, ..*l }, btf)
+        })
+        .collect()
+}
+
+/// Appends the entry function of a member, its exits turned into jumps to `end`.
+fn body(
+    main: &mut Builder,
+    maps: &mut Maps,
+    at: usize,
+    member: &Member,
+    end: Label,
+    references: &mut Vec<Reference>,
+) {
+    let entry = maps.translate(member, &member.code.insns[..member.code.entry_len()]);
+    let mut second_half = false;
+    for (local, insn) in entry.into_iter().enumerate() {
+        if second_half {
+            second_half = false;
+            main.push(insn);
+            continue;
+        }
+        second_half = insn.is_load_imm64();
+        if insn.is_exit() {
+            main.jump(end);
+            continue;
+        }
+        if insn.is_call_sub() || insn.is_load_func() {
+            let to = local as i64 + 1 + i64::from(insn.imm);
+            references.push(Reference {
+                at: main.len(),
+                member: at,
+                to: usize::try_from(to).unwrap_or_default(),
+            });
+        }
+        main.push(insn);
+    }
+}
+
+fn save(main: &mut Builder, home: Home, context: Reg, plan: &Plan) {
+    match home {
+        Home::Registers => {
+            main.push(Insn::mov(Reg::R6, context));
+            if plan.returns == Returns::And {
+                main.push(Insn::mov_imm(Reg::R7, plan.verdict));
+            }
+        }
+        Home::Stack {
+            context: slot,
+            verdict,
+        } => {
+            main.push(Insn::store(Size::Dw, Reg::R10, slot, context));
+            if plan.returns == Returns::And {
+                main.push(Insn::mov_imm(Reg::R1, plan.verdict));
+                main.push(Insn::store(Size::Dw, Reg::R10, verdict, Reg::R1));
+            }
+        }
+    }
+}
+
+fn restore_context(main: &mut Builder, home: Home) {
+    match home {
+        Home::Registers => main.push(Insn::mov(Reg::R1, Reg::R6)),
+        Home::Stack { context, .. } => main.push(Insn::load(Size::Dw, Reg::R1, Reg::R10, context)),
+    };
+}
+
+/// Appends `verdict &= R0`, as the kernel combines the returns of an array
+/// (include/linux/bpf.h, `bpf_prog_run_array`).
+fn combine(main: &mut Builder, home: Home, returns: Returns) {
+    if returns == Returns::Ignored {
+        return;
+    }
+    match home {
+        Home::Registers => {
+            main.push(Insn::alu(Alu::And, Reg::R7, Reg::R0));
+        }
+        Home::Stack { verdict, .. } => {
+            main.push(Insn::load(Size::Dw, Reg::R1, Reg::R10, verdict))
+                .push(Insn::alu(Alu::And, Reg::R1, Reg::R0))
+                .push(Insn::store(Size::Dw, Reg::R10, verdict, Reg::R1));
+        }
+    }
+}
+
+fn load_verdict(main: &mut Builder, home: Home, returns: Returns) {
+    match (returns, home) {
+        (Returns::Ignored, _) => main.push(Insn::mov_imm(Reg::R0, 0)),
+        (Returns::And, Home::Registers) => main.push(Insn::mov(Reg::R0, Reg::R7)),
+        (Returns::And, Home::Stack { verdict, .. }) => {
+            main.push(Insn::load(Size::Dw, Reg::R0, Reg::R10, verdict))
+        }
+    };
+}
+
+/// Appends one more run in the per-CPU counter. The kernel never runs a hook's dispatcher inside
+/// itself on one CPU (`prog->active`, `bpf_prog_active`), and what it dispatches runs nowhere
+/// else: a plain load, add and store is exact.
+fn count(main: &mut Builder, counter: u32) {
+    let null = main.label();
+    main.push(Insn::store_imm(Size::W, Reg::R10, -4, 0))
+        .push(Insn::mov(Reg::R2, Reg::R10))
+        .push(Insn::alu_imm(Alu::Add, Reg::R2, -4))
+        .extend(Insn::load_map(Reg::R1, counter))
+        .push(Insn::call(helper::MAP_LOOKUP_ELEM))
+        .jump_if_imm(Cond::Eq, Reg::R0, 0, null)
+        .push(Insn::load(Size::Dw, Reg::R1, Reg::R0, 0))
+        .push(Insn::alu_imm(Alu::Add, Reg::R1, 1))
+        .push(Insn::store(Size::Dw, Reg::R0, 0, Reg::R1));
+    main.place(null);
+}
+
+/// Appends the end of main: on to the next segment, or out.
+fn finish(main: &mut Builder, maps: &mut Maps, home: Home, plan: &Plan) {
+    if let Some(next) = plan.next {
+        let (zero, lost) = (main.label(), main.label());
+        let progs = maps.index(next.progs);
+        if plan.returns == Returns::And && next.index != next.index_zero {
+            load_verdict(main, home, plan.returns);
+            main.jump_if_imm(Cond::Eq, Reg::R0, 0, zero);
+        }
+        restore_context(main, home);
+        main.extend(Insn::load_map(Reg::R2, progs))
+            .push(Insn::mov_imm(Reg::R3, i32::from(next.index)))
+            .push(Insn::call(helper::TAIL_CALL))
+            .jump(lost);
+        main.place(zero);
+        if plan.returns == Returns::And && next.index != next.index_zero {
+            restore_context(main, home);
+            main.extend(Insn::load_map(Reg::R2, progs))
+                .push(Insn::mov_imm(Reg::R3, i32::from(next.index_zero)))
+                .push(Insn::call(helper::TAIL_CALL));
+        }
+        main.place(lost)
+            .extend(Insn::load_map_value(
+                Reg::R1,
+                maps.index(next.control),
+                CONTROL_LOST_SET as u32 * 8,
+            ))
+            .push(Insn::mov_imm(Reg::R2, 1))
+            .push(Insn::atomic_add(Reg::R1, 0, Reg::R2));
+    }
+    load_verdict(main, home, plan.returns);
+    main.push(Insn::exit());
+}

@@ -1,0 +1,55 @@
+//! The program that sees configured cgroups go, with no process of ours alive.
+//!
+//! It stands at `cgroup_rmdir`, which is exact where `cgroup_release` can be seconds late while
+//! pages stay charged. A cgroup that is removed has no tasks, so nothing of its own can run any
+//! more; what is left to do is to say so: its attachments are void from now on, and the next
+//! command frees them.
+
+use crate::asm::{Builder, Cond, EditError, Insn, Reg, Size, helper};
+use crate::kernel::layout::Layout;
+
+/// State of a cgroup in the map of configured ones.
+pub const ALIVE: u64 = 1;
+/// It has been removed.
+pub const DEAD: u64 = 2;
+
+const CGROUPS: u32 = 0;
+const CONTROL: u32 = 1;
+
+/// Generates the program (`tp_btf/cgroup_rmdir`). Its maps are, in this order: the hash of
+/// configured cgroups, id to state, and the state's control words, the first of which counts the
+/// deaths.
+///
+/// # Errors
+/// [`EditError`] if a jump became too long; it cannot.
+pub fn generate(layout: &Layout) -> Result<Vec<Insn>, EditError> {
+    let mut b = Builder::new();
+    let out = b.label();
+    b.push(Insn::load(Size::Dw, Reg::R6, Reg::R1, 0))
+        // Ids are counted anew in each hierarchy: only the default one is ours.
+        .push(Insn::load(Size::Dw, Reg::R1, Reg::R6, layout.cgroup_root))
+        .push(Insn::load(
+            Size::W,
+            Reg::R1,
+            Reg::R1,
+            layout.root_hierarchy_id,
+        ))
+        .jump_if_imm(Cond::Ne, Reg::R1, 0, out)
+        .push(Insn::load(Size::Dw, Reg::R1, Reg::R6, layout.cgroup_kn))
+        .push(Insn::load(Size::Dw, Reg::R1, Reg::R1, layout.kn_id))
+        .push(Insn::store(Size::Dw, Reg::R10, -8, Reg::R1))
+        .push(Insn::mov(Reg::R2, Reg::R10))
+        .push(Insn::alu_imm(crate::asm::Alu::Add, Reg::R2, -8))
+        .extend(Insn::load_map(Reg::R1, CGROUPS))
+        .push(Insn::call(helper::MAP_LOOKUP_ELEM))
+        .jump_if_imm(Cond::Eq, Reg::R0, 0, out)
+        .push(Insn::mov_imm(Reg::R1, DEAD as i32))
+        .push(Insn::store(Size::Dw, Reg::R0, 0, Reg::R1))
+        .extend(Insn::load_map_value(Reg::R1, CONTROL, 0))
+        .push(Insn::mov_imm(Reg::R2, 1))
+        .push(Insn::atomic_add(Reg::R1, 0, Reg::R2));
+    b.place(out)
+        .push(Insn::mov_imm(Reg::R0, 0))
+        .push(Insn::exit());
+    b.finish()
+}

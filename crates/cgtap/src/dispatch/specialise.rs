@@ -1,0 +1,210 @@
+//! The constants of an attachment, built into a copy of its program.
+
+use crate::asm::{
+    Code, Cond, Edit, EditError, Func, Insn, Line, PSEUDO_MAP_IDX_VALUE, Reg, helper,
+};
+use crate::object::image::{ObjectImage, ProgramImage};
+
+/// A map in the pool of those that a set may use; see [`super::set::MapPool`].
+pub type PoolIndex = usize;
+
+/// What stands for a cgroup storage map in one attachment (S23-S27).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Storage {
+    /// A one-entry ARRAY: the value's address is a constant.
+    Plain(PoolIndex),
+    /// A one-entry PERCPU_ARRAY, looked up with a constant key.
+    PerCpu {
+        /// The PERCPU_ARRAY.
+        map: PoolIndex,
+        /// A one-entry ARRAY of zeros with the same value size: its first four bytes are the key,
+        /// and its address is what a lookup that cannot fail would return if it did.
+        zero: PoolIndex,
+    },
+}
+
+/// What a map of the object is in this attachment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MapUse {
+    /// Itself.
+    Plain(PoolIndex),
+    /// Cgroup storage.
+    Storage(Storage),
+}
+
+/// A program with its constants built in. Map indices in the code are places in `maps`.
+#[derive(Clone, Debug)]
+pub struct Member {
+    /// The code.
+    pub code: Code,
+    /// What its map indices mean.
+    pub maps: Vec<PoolIndex>,
+    /// Whose BTF its records speak of: the place in the list of BTFs; `None` for an object
+    /// without.
+    pub btf: Option<usize>,
+    /// Stack of the entry function, in bytes, as the verifier counted it.
+    pub frame_bytes: u32,
+    /// Stack of the deepest chain of calls, entry included.
+    pub chain_bytes: u32,
+    /// Instructions the verifier processed when it was checked alone.
+    pub verified_insns: u32,
+}
+
+impl Member {
+    /// It tail-calls: what stands behind the call may never be reached.
+    #[must_use]
+    pub fn tail_calls(&self) -> bool {
+        self.code
+            .iter()
+            .any(|(_, insn)| insn.is_call_of(helper::TAIL_CALL))
+    }
+}
+
+/// A program that cannot be given its constants.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SpecialiseError {
+    /// `bpf_get_local_storage()` without a storage map in sight.
+    #[error(
+        "instruction {at} calls bpf_get_local_storage() with a map that cannot be told: load the \
+         map's address into R1 right before the call, or use one storage map of each kind"
+    )]
+    UnknownStorage {
+        /// The call.
+        at: usize,
+    },
+    /// The program is not well formed.
+    #[error(transparent)]
+    Edit(#[from] EditError),
+}
+
+/// The code of a program as it came from its object.
+#[must_use]
+pub fn code_of(image: &ProgramImage) -> Code {
+    let mut code = Code {
+        insns: image.insns.clone(),
+        funcs: image
+            .func_info
+            .iter()
+            .map(|f| Func {
+                start: f.insn_off as usize,
+                type_id: f.type_id,
+            })
+            .collect(),
+        lines: image
+            .line_info
+            .iter()
+            .map(|l| Line {
+                at: l.insn_off as usize,
+                file_name_off: l.file_name_off,
+                line_off: l.line_off,
+                line_col: l.line_col,
+            })
+            .collect(),
+    };
+    if code.funcs.is_empty() {
+        // Without BTF the calls tell where functions start.
+        let mut starts = code.called_starts();
+        starts.insert(0, 0);
+        starts.dedup();
+        code.funcs = starts
+            .into_iter()
+            .map(|start| Func { start, type_id: 0 })
+            .collect();
+    }
+    code
+}
+
+/// Builds `cookie` and `uses` (one entry a map of the object) into the program: the code, and
+/// what its map indices mean.
+///
+/// # Errors
+/// [`SpecialiseError`].
+pub fn specialise(
+    object: &ObjectImage,
+    image: &ProgramImage,
+    cookie: u64,
+    uses: &[MapUse],
+) -> Result<(Code, Vec<PoolIndex>), SpecialiseError> {
+    let mut code = code_of(image);
+    code.check()?;
+    let mut maps: Vec<PoolIndex> = uses
+        .iter()
+        .map(|u| match u {
+            MapUse::Plain(index) | MapUse::Storage(Storage::Plain(index)) => *index,
+            MapUse::Storage(Storage::PerCpu { map, .. }) => *map,
+        })
+        .collect();
+
+    let mut edits = Vec::new();
+    for (at, insn) in code.iter() {
+        if insn.is_call_of(helper::GET_ATTACH_COOKIE) {
+            edits.push(Edit {
+                at,
+                width: 1,
+                with: Insn::load_imm64(Reg::R0, cookie).to_vec(),
+            });
+        } else if insn.is_call_of(helper::GET_LOCAL_STORAGE) {
+            let map =
+                storage_map(&code, at, object).ok_or(SpecialiseError::UnknownStorage { at })?;
+            let Some(MapUse::Storage(storage)) = uses.get(map) else {
+                return Err(SpecialiseError::UnknownStorage { at });
+            };
+            edits.push(Edit {
+                at,
+                width: 1,
+                with: local_storage(*storage, map, &mut maps),
+            });
+        }
+    }
+    code.edit(&edits)?;
+    Ok((code, maps))
+}
+
+/// What `bpf_get_local_storage()` becomes: R0 = address of the attachment's value.
+fn local_storage(storage: Storage, map: usize, maps: &mut Vec<PoolIndex>) -> Vec<Insn> {
+    match storage {
+        Storage::Plain(_) => Insn::load_map_value(Reg::R0, map as u32, 0).to_vec(),
+        Storage::PerCpu { zero, .. } => {
+            let zero_at = maps.iter().position(|m| *m == zero).unwrap_or_else(|| {
+                maps.push(zero);
+                maps.len() - 1
+            }) as u32;
+            let mut code = Insn::load_map(Reg::R1, map as u32).to_vec();
+            code.extend(Insn::load_map_value(Reg::R2, zero_at, 0));
+            code.push(Insn::call(helper::MAP_LOOKUP_ELEM));
+            code.push(Insn::jump_if_imm(Cond::Ne, Reg::R0, 0, 2));
+            code.extend(Insn::load_map_value(Reg::R0, zero_at, 0));
+            code
+        }
+    }
+}
+
+/// The map that R1 holds at the call: the one storage map the program names, or else the one
+/// whose load into R1 stands nearest before the call with nothing in between that writes R1.
+fn storage_map(code: &Code, call: usize, object: &ObjectImage) -> Option<usize> {
+    let storage = |insn: Insn| {
+        let map = insn.map_index()? as usize;
+        object.maps.get(map)?.storage.is_some().then_some(map)
+    };
+    let mut named: Vec<usize> = code.iter().filter_map(|(_, insn)| storage(insn)).collect();
+    named.sort_unstable();
+    named.dedup();
+    if let [only] = named.as_slice() {
+        return Some(*only);
+    }
+    let before: Vec<Insn> = code
+        .iter()
+        .take_while(|(at, _)| *at < call)
+        .map(|(_, insn)| insn)
+        .collect();
+    let load = before
+        .iter()
+        .rev()
+        .take_while(|insn| !insn.is_jump() && !insn.is_exit())
+        .find(|insn| {
+            insn.is_load_imm64()
+                && insn.dst() == Reg::R1 as u8
+                && insn.src() != PSEUDO_MAP_IDX_VALUE
+        })?;
+    storage(*load)
+}

@@ -1,0 +1,1 @@
+//! Features, found by trying them.

@@ -1,0 +1,163 @@
+//! Tracepoints of this kernel.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use cgtap_sys::libbpf::{Btf, BtfKind};
+
+/// Where tracefs is looked for, in this order.
+const TRACEFS: [&str; 2] = ["/sys/kernel/tracing", "/sys/kernel/debug/tracing"];
+
+/// Why a tracepoint cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum TracepointError {
+    /// tracefs is not mounted, so classic tracepoints cannot be found.
+    #[error("tracefs is not mounted; mount it with `mount -t tracefs tracefs /sys/kernel/tracing`")]
+    NoTracefs,
+    /// The kernel has none of this name.
+    #[error("this kernel has no tracepoint `{name}`{hint}")]
+    Unknown {
+        /// What was asked for.
+        name: String,
+        /// `; did you mean ...`, or nothing.
+        hint: String,
+    },
+    /// The tracefs entry cannot be read.
+    #[error("cannot read {}: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the kernel said.
+        source: std::io::Error,
+    },
+}
+
+/// A raw tracepoint as BTF describes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RawTracepoint {
+    /// BTF id of the typedef `btf_trace_NAME`.
+    pub typedef_id: u32,
+    /// Number of arguments that a program sees.
+    pub arg_count: usize,
+}
+
+/// Where tracefs is mounted.
+///
+/// # Errors
+/// [`TracepointError::NoTracefs`].
+pub fn tracefs() -> Result<&'static Path, TracepointError> {
+    TRACEFS
+        .iter()
+        .map(Path::new)
+        .find(|p| p.join("events").is_dir())
+        .ok_or(TracepointError::NoTracefs)
+}
+
+/// The tracefs id of `CATEGORY/NAME`.
+///
+/// # Errors
+/// [`TracepointError::Unknown`] with near names, or what reading said.
+pub fn classic_id(target: &str) -> Result<u64, TracepointError> {
+    let events = tracefs()?.join("events");
+    let path = events.join(target).join("id");
+    match fs::read_to_string(&path) {
+        Ok(text) => text.trim().parse().map_err(|_| TracepointError::Read {
+            path,
+            source: std::io::Error::from(std::io::ErrorKind::InvalidData),
+        }),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Err(TracepointError::Unknown {
+            name: target.to_owned(),
+            hint: hint(target, &classic_names(&events)),
+        }),
+        Err(source) => Err(TracepointError::Read { path, source }),
+    }
+}
+
+fn classic_names(events: &Path) -> Vec<String> {
+    let list = |dir: &Path| -> Vec<String> {
+        fs::read_dir(dir)
+            .into_iter()
+            .flatten()
+            .filter_map(|e| e.ok()?.file_name().into_string().ok())
+            .collect()
+    };
+    list(events)
+        .into_iter()
+        .flat_map(|category| {
+            list(&events.join(&category))
+                .into_iter()
+                .map(move |name| format!("{category}/{name}"))
+        })
+        .collect()
+}
+
+/// The raw tracepoint `name`, from the typedef the kernel keeps for it
+/// (include/trace/bpf_probe.h). Its prototype has a leading `void *` that programs do not see.
+///
+/// # Errors
+/// [`TracepointError::Unknown`] with near names.
+pub fn raw(btf: &Btf, name: &str) -> Result<RawTracepoint, TracepointError> {
+    const PREFIX: &str = "btf_trace_";
+    let found = btf
+        .find(&format!("{PREFIX}{name}"), BtfKind::Typedef)
+        .and_then(|typedef_id| {
+            let proto = btf.resolve(btf.pointee(btf.resolve(typedef_id))?);
+            let arg_count = btf.func_proto_param_count(proto)?.checked_sub(1)?;
+            Some(RawTracepoint {
+                typedef_id,
+                arg_count,
+            })
+        });
+    found.ok_or_else(|| {
+        let names: Vec<String> = (1..btf.type_count())
+            .filter(|id| btf.kind(*id) == Some(BtfKind::Typedef))
+            .filter_map(|id| btf.type_name(id)?.strip_prefix(PREFIX).map(str::to_owned))
+            .collect();
+        TracepointError::Unknown {
+            name: name.to_owned(),
+            hint: hint(name, &names),
+        }
+    })
+}
+
+/// `; did you mean A, B or C?` with the nearest names, or nothing.
+#[must_use]
+pub fn hint(asked: &str, names: &[String]) -> String {
+    let last = |s: &str| s.rsplit('/').next().unwrap_or(s).to_owned();
+    let mut near: Vec<(f64, &String)> = names
+        .iter()
+        .map(|n| {
+            let whole = strsim::jaro_winkler(asked, n);
+            // The right name in the wrong category is the commonest mistake.
+            let same = if last(asked) == last(n) { 1.0 } else { whole };
+            (same, n)
+        })
+        .filter(|(score, _)| *score > 0.85)
+        .collect();
+    near.sort_by(|a, b| b.0.total_cmp(&a.0).then_with(|| a.1.cmp(b.1)));
+    let near: Vec<&str> = near.iter().take(3).map(|(_, n)| n.as_str()).collect();
+    match near.as_slice() {
+        [] => String::new(),
+        [one] => format!("; did you mean {one}?"),
+        [rest @ .., last] => format!("; did you mean {} or {last}?", rest.join(", ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::hint;
+
+    #[test]
+    fn near_names_are_offered_and_far_ones_not() {
+        let names = ["sched/sched_switch", "block/block_rq_issue"].map(str::to_owned);
+        assert_eq!(
+            hint("sched/sched_swich", &names),
+            "; did you mean sched/sched_switch?"
+        );
+        assert_eq!(
+            hint("irq/sched_switch", &names),
+            "; did you mean sched/sched_switch?"
+        );
+        assert_eq!(hint("zzz/yyy", &names), "");
+    }
+}

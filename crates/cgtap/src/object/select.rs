@@ -1,0 +1,206 @@
+//! Which of an object's programs are loaded.
+
+use cgtap_sys::libbpf::ProgramInfo;
+use serde::{Deserialize, Serialize};
+
+use super::error::Problem;
+use super::name::{list, near};
+use crate::hook::HookSpec;
+
+/// A program that was left out, since nobody asked for it by name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Skipped {
+    /// Its name.
+    pub program: String,
+    /// Its section.
+    pub section: String,
+    /// Why.
+    pub reason: String,
+}
+
+/// What is done with each program of the object, by its place.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Selection {
+    /// To be attached: named, or all that can be.
+    pub(super) chosen: Vec<bool>,
+    /// Cannot be scoped, for this reason. A chosen program never is.
+    pub(super) unfit: Vec<Option<String>>,
+    /// Left out although nobody said so.
+    pub(super) skipped: Vec<Skipped>,
+}
+
+/// Chooses programs: those of `wanted`, or every one that can be scoped and is not marked as
+/// optional (`SEC("?...")`).
+pub(super) fn select(
+    programs: &[ProgramInfo],
+    wanted: Option<&[String]>,
+) -> Result<Selection, Problem> {
+    if programs.is_empty() {
+        return Err(Problem::NoPrograms);
+    }
+    let unfit: Vec<Option<String>> = programs
+        .iter()
+        .map(|program| {
+            HookSpec::from_section(&program.section)
+                .err()
+                .map(|error| error.to_string())
+        })
+        .collect();
+    match wanted {
+        Some(wanted) if !wanted.is_empty() => by_name(programs, wanted, unfit),
+        _ => all(programs, unfit),
+    }
+}
+
+fn by_name(
+    programs: &[ProgramInfo],
+    wanted: &[String],
+    unfit: Vec<Option<String>>,
+) -> Result<Selection, Problem> {
+    let mut chosen = vec![false; programs.len()];
+    for name in wanted {
+        let Some(index) = programs.iter().position(|p| p.name == *name) else {
+            let programs: Vec<String> = programs.iter().map(|p| p.name.clone()).collect();
+            return Err(Problem::UnknownProgram {
+                program: name.clone(),
+                near: near(name, &programs),
+                programs,
+            });
+        };
+        if let Some(reason) = &unfit[index] {
+            return Err(Problem::UnsupportedKind {
+                program: name.clone(),
+                section: programs[index].section.clone(),
+                reason: reason.clone(),
+            });
+        }
+        chosen[index] = true;
+    }
+    Ok(Selection {
+        chosen,
+        unfit,
+        skipped: Vec::new(),
+    })
+}
+
+fn all(programs: &[ProgramInfo], unfit: Vec<Option<String>>) -> Result<Selection, Problem> {
+    let mut chosen = Vec::with_capacity(programs.len());
+    let mut skipped = Vec::new();
+    for (program, unfit) in programs.iter().zip(&unfit) {
+        let reason = match unfit {
+            Some(reason) => Some(reason.clone()),
+            None if !program.autoload => {
+                Some("its section is marked `?`: loaded only when named".to_owned())
+            }
+            None => None,
+        };
+        chosen.push(reason.is_none());
+        if let Some(reason) = reason {
+            skipped.push(Skipped {
+                program: program.name.clone(),
+                section: program.section.clone(),
+                reason,
+            });
+        }
+    }
+    if !chosen.contains(&true) {
+        let optional: Vec<String> = programs
+            .iter()
+            .zip(&unfit)
+            .filter(|(_, unfit)| unfit.is_none())
+            .map(|(p, _)| p.name.clone())
+            .collect();
+        if !optional.is_empty() {
+            return Err(Problem::AllOptional { programs: optional });
+        }
+        let found: Vec<String> = programs
+            .iter()
+            .map(|p| format!("{} is {}", p.name, p.section))
+            .collect();
+        return Err(Problem::NothingToScope {
+            found: list(&found),
+        });
+    }
+    Ok(Selection {
+        chosen,
+        unfit,
+        skipped,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn programs(list: &[(&str, &str, bool)]) -> Vec<ProgramInfo> {
+        list.iter()
+            .map(|(name, section, autoload)| ProgramInfo {
+                name: (*name).to_owned(),
+                section: (*section).to_owned(),
+                autoload: *autoload,
+                flags: 0,
+            })
+            .collect()
+    }
+
+    #[test]
+    fn all_that_can_be_scoped_is_chosen_unless_optional() {
+        let programs = programs(&[
+            ("a", "tp_btf/sched_switch", true),
+            ("b", "kprobe/do_nothing", true),
+            ("c", "raw_tp/sys_enter", false),
+            ("d", "raw_tp", true),
+            ("e", "tp/no_category", true),
+        ]);
+        let selection = select(&programs, None).unwrap();
+        assert_eq!(selection.chosen, [true, false, false, true, false]);
+        let names: Vec<_> = selection.skipped.iter().map(|s| &s.program).collect();
+        assert_eq!(names, ["b", "c", "e"]);
+    }
+
+    #[test]
+    fn a_named_program_is_chosen_even_if_optional() {
+        let programs = programs(&[
+            ("a", "tp_btf/sched_switch", true),
+            ("c", "raw_tp/sys_enter", false),
+        ]);
+        let selection = select(&programs, Some(&["c".to_owned()])).unwrap();
+        assert_eq!(selection.chosen, [false, true]);
+        assert!(selection.skipped.is_empty());
+    }
+
+    #[test]
+    fn what_cannot_be_chosen_says_why() {
+        let programs = programs(&[
+            ("count_switches", "tp_btf/sched_switch", true),
+            ("x", "xdp", true),
+        ]);
+        let error = select(&programs, Some(&["count_switch".to_owned()])).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "it has no program count_switch (did you mean count_switches?); \
+             it has count_switches, x"
+        );
+        let error = select(&programs, Some(&["x".to_owned()])).unwrap_err();
+        assert!(matches!(error, Problem::UnsupportedKind { .. }), "{error}");
+        assert!(error.to_string().contains("tp_btf:NAME"), "{error}");
+        let error = select(&programs[1..], None).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "none of its programs is of a kind that can be scoped (x is xdp); the kinds are \
+             tracepoint, raw_tracepoint, raw_tracepoint.w, tp_btf"
+        );
+        let optional = [ProgramInfo {
+            autoload: false,
+            ..programs[0].clone()
+        }];
+        let error = select(&optional, None).unwrap_err();
+        assert!(
+            error
+                .to_string()
+                .contains("name those to load: count_switches"),
+            "{error}"
+        );
+        assert_eq!(select(&[], None).unwrap_err(), Problem::NoPrograms);
+    }
+}
