@@ -1,0 +1,250 @@
+//! What the engine answers with: one definition for the library, the tables and JSON.
+
+use std::path::PathBuf;
+
+use serde::Serialize;
+
+use crate::attach::Mode;
+use crate::hook::HookSpec;
+use crate::id::{AttachmentId, CgroupId, InstanceId};
+
+/// What an attach or a replace made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct AttachReport {
+    /// The instance whose programs were attached.
+    pub instance: InstanceId,
+    /// The attachments, in the order in which they were asked for.
+    pub attachments: Vec<AttachedReport>,
+}
+
+/// One attachment that was made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct AttachedReport {
+    /// Its id.
+    pub id: AttachmentId,
+    /// Name of the program.
+    pub program: String,
+    /// Where it runs.
+    pub hook: HookSpec,
+    /// Path of the cgroup below the cgroup root, with a leading slash.
+    pub cgroup: String,
+    /// Mode of the list it is on.
+    pub mode: Mode,
+}
+
+/// What a detach removed.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct DetachReport {
+    /// The attachments that are gone.
+    pub detached: Vec<AttachmentId>,
+    /// The instances whose last attachment that was: their maps are unpinned.
+    pub instances_unloaded: Vec<InstanceId>,
+}
+
+/// A list of a cgroup and hook, own or effective, in the order in which it runs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ListReport {
+    /// Path of the cgroup.
+    pub cgroup: String,
+    /// Its id.
+    pub cgroup_id: CgroupId,
+    /// The hook.
+    pub hook: HookSpec,
+    /// Mode of the cgroup's own list; `none` where it has none of its own.
+    pub mode: Mode,
+    /// Revision of the cgroup's own list.
+    pub revision: u64,
+    /// This is the effective array, not the own list.
+    pub effective: bool,
+    /// The attachments.
+    pub attachments: Vec<AttachmentReport>,
+    /// Events of the hook that ran no program because its dispatcher was already running on that
+    /// CPU (`recursion_misses` of the kernel).
+    pub recursion_misses: u64,
+    /// Events of the hook that ran no program, or not all of them, for any other reason: a set
+    /// that was not in its place, a cgroup too deep.
+    pub lost: u64,
+}
+
+/// An attachment on a list.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct AttachmentReport {
+    /// Its id.
+    pub id: AttachmentId,
+    /// Name of the program.
+    pub program: String,
+    /// Its instance.
+    pub instance: InstanceId,
+    /// Path of the cgroup it is attached to; another than the list's in an effective array.
+    pub cgroup: String,
+    /// It runs before all others.
+    pub preorder: bool,
+    /// What `bpf_get_attach_cookie()` returns in it.
+    pub cookie: u64,
+    /// How often it has run since it was attached. Exact.
+    pub run_count: u64,
+    /// It goes with the process that made it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub owner_pid: Option<u32>,
+}
+
+/// A cgroup in the tree, with what is effective there.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct TreeReport {
+    /// Path of the cgroup.
+    pub cgroup: String,
+    /// Its id.
+    pub cgroup_id: CgroupId,
+    /// What runs for its events, hook by hook, in order.
+    pub hooks: Vec<TreeHook>,
+    /// Its children, by name.
+    pub children: Vec<TreeReport>,
+}
+
+/// What runs at one hook for the events of a cgroup.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct TreeHook {
+    /// The hook.
+    pub hook: HookSpec,
+    /// In the order in which they run.
+    pub attachments: Vec<TreeAttachment>,
+}
+
+/// An attachment in the tree.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct TreeAttachment {
+    /// Its id.
+    pub id: AttachmentId,
+    /// Name of the program.
+    pub program: String,
+    /// Path of the cgroup it is attached to.
+    pub from: String,
+    /// It comes from an ancestor.
+    pub inherited: bool,
+    /// How often it has run, everywhere it is effective.
+    pub run_count: u64,
+}
+
+/// A loaded object.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct InstanceReport {
+    /// Its id.
+    pub id: InstanceId,
+    /// Path of the object as it was given.
+    pub object: String,
+    /// Its programs.
+    pub programs: Vec<String>,
+    /// Its maps.
+    pub maps: Vec<MapReport>,
+}
+
+/// A map of a loaded object.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct MapReport {
+    /// Name as in the object.
+    pub name: String,
+    /// Type as bpftool names it.
+    #[serde(rename = "type")]
+    pub map_type: String,
+    /// Where it is pinned; none for cgroup storage, which each attachment has its own of.
+    pub pin: Option<PathBuf>,
+}
+
+/// The cgroup storage of one attachment.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct StorageReport {
+    /// The attachment.
+    pub attachment: AttachmentId,
+    /// Its storage, one entry a map of the object.
+    pub maps: Vec<StorageMap>,
+}
+
+/// The value of one storage map.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct StorageMap {
+    /// Name as in the object.
+    pub name: String,
+    /// The value, as bytes in hexadecimal; absent for per-CPU storage.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub value_hex: Option<String>,
+    /// The values, one a CPU; absent for plain storage.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub values_hex: Option<Vec<String>>,
+}
+
+/// What this kernel, this user and this machine can do.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct DoctorReport {
+    /// Release of the kernel.
+    pub kernel: String,
+    /// Each feature.
+    pub features: Vec<Feature>,
+    /// What is wrong with the state, in words; empty where it is whole or there is none.
+    pub state_problems: Vec<String>,
+    /// What a repair did; empty if none was asked for.
+    pub repaired: Vec<String>,
+}
+
+/// One thing that can be had or not.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Feature {
+    /// Its name.
+    pub name: String,
+    /// Whether it can be had.
+    pub state: FeatureState,
+    /// How we know.
+    pub why: String,
+    /// What to do where it is lacking, and what still works.
+    pub remedy: String,
+    /// Nothing works without it.
+    pub required: bool,
+}
+
+/// The answer of a probe.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FeatureState {
+    /// It works: it was tried.
+    Yes,
+    /// It does not work: it was tried.
+    No,
+    /// Trying told neither.
+    Unknown,
+}
+
+/// What counting found.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct StatReport {
+    /// How long it counted.
+    pub seconds: f64,
+    /// One row a cgroup that was asked for, or with `per_cgroup` one a cgroup below it.
+    pub cgroups: Vec<StatRow>,
+    /// Events that were not counted.
+    pub lost: u64,
+}
+
+/// Counts of one cgroup.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct StatRow {
+    /// Path of the cgroup; `id:N` for one that is gone.
+    pub cgroup: String,
+    /// Its id.
+    pub cgroup_id: CgroupId,
+    /// One entry an event, in the order in which they were asked for.
+    pub events: Vec<StatCount>,
+}
+
+/// One count.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct StatCount {
+    /// The event as it was written.
+    pub event: String,
+    /// Events of the cgroup and its descendants.
+    pub count: u64,
+    /// Events of the cgroup itself; only with `per_cgroup`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub own: Option<u64>,
+    /// The same as `count`; only with `per_cgroup`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub total: Option<u64>,
+}
