@@ -3,6 +3,7 @@
 
 pub mod bpf;
 pub mod errno;
+pub mod handle;
 pub mod libbpf;
 pub mod memory;
 pub mod perf;

@@ -4,9 +4,11 @@
 
 pub mod asm;
 pub mod attach;
+pub mod cgroup;
 pub mod dispatch;
 pub mod engine;
 pub mod hook;
 pub mod id;
 pub mod kernel;
 pub mod object;
+pub mod store;

@@ -34,6 +34,8 @@ pub enum MapType {
     Array = libbpf_sys::BPF_MAP_TYPE_ARRAY,
     /// `BPF_MAP_TYPE_PERCPU_ARRAY`.
     PercpuArray = libbpf_sys::BPF_MAP_TYPE_PERCPU_ARRAY,
+    /// `BPF_MAP_TYPE_PERCPU_HASH`.
+    PercpuHash = libbpf_sys::BPF_MAP_TYPE_PERCPU_HASH,
     /// `BPF_MAP_TYPE_PROG_ARRAY`.
     ProgArray = libbpf_sys::BPF_MAP_TYPE_PROG_ARRAY,
 }

@@ -2,7 +2,7 @@
 
 use std::ffi::CStr;
 
-use super::btf::{Btf, BtfError, c_name};
+use super::btf::{Btf, Linkage, c_name};
 
 /// `BTF_KIND_*` (include/uapi/linux/btf.h).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -52,32 +52,6 @@ const KINDS: [BtfKind; 19] = [
     BtfKind::Enum64,
 ];
 
-/// A member of a struct or union.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Member {
-    /// Its name; empty for an anonymous struct or union.
-    pub name: String,
-    /// Its type.
-    pub type_id: u32,
-    /// Where it begins, in bits.
-    pub bit_offset: u32,
-    /// Its width in bits if it is a bit field, otherwise 0.
-    pub bitfield_bits: u32,
-}
-
-/// A variable of a data section.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SectionVar {
-    /// Its name.
-    pub name: String,
-    /// The type of its value (not the `VAR`).
-    pub type_id: u32,
-    /// Where it begins in the section, in bytes.
-    pub offset_bytes: u32,
-    /// Its size in bytes.
-    pub size_bytes: u32,
-}
-
 /// The encoding of an integer type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct IntInfo {
@@ -90,11 +64,11 @@ pub struct IntInfo {
 }
 
 /// A chain of typedefs and qualifiers longer than this is a circle.
-const LONGEST_CHAIN: usize = 64;
+pub(super) const LONGEST_CHAIN: usize = 64;
 
 /// The fixed part of `struct btf_type`, copied out.
 #[derive(Clone, Copy)]
-struct Head {
+pub(super) struct Head {
     name_off: u32,
     info: u32,
     /// Size in bytes, or the id of another type.
@@ -102,16 +76,16 @@ struct Head {
 }
 
 impl Head {
-    fn kind(self) -> Option<BtfKind> {
+    pub(super) fn kind(self) -> Option<BtfKind> {
         let number = (self.info >> 24) & 0x1f;
         KINDS.get((number as usize).wrapping_sub(1)).copied()
     }
 
-    fn vlen(self) -> usize {
+    pub(super) fn vlen(self) -> usize {
         (self.info & 0xffff) as usize
     }
 
-    fn kind_flag(self) -> bool {
+    pub(super) fn kind_flag(self) -> bool {
         self.info >> 31 == 1
     }
 }
@@ -123,7 +97,7 @@ impl Btf {
         (!ptr.is_null()).then_some(ptr)
     }
 
-    fn head(&self, id: u32) -> Option<Head> {
+    pub(super) fn head(&self, id: u32) -> Option<Head> {
         let ptr = self.pointer(id)?;
         // SAFETY: `ptr` points at three 32-bit words of a type that libbpf has checked to lie
         // whole in its data; they live until the next change, which `&self` excludes.
@@ -137,7 +111,7 @@ impl Btf {
 
     /// The `index`-th record of `N` words behind the head of type `id`. The caller has checked
     /// that the type's kind has such records and that `index` is below their number.
-    fn record<const N: usize>(&self, id: u32, index: usize) -> Option<[u32; N]> {
+    pub(super) fn record<const N: usize>(&self, id: u32, index: usize) -> Option<[u32; N]> {
         let ptr = self.pointer(id)?;
         // SAFETY: libbpf has checked at reading (`btf_parse_type_sec`) or kept at adding that the
         // type lies whole in its data, with as many records of its kind as its `vlen` says; all
@@ -293,6 +267,18 @@ impl Btf {
         })
     }
 
+    /// The linkage of a function; `None` for any other type, and for functions that are only
+    /// declared.
+    #[must_use]
+    pub fn func_linkage(&self, func: u32) -> Option<Linkage> {
+        let head = self.head(func)?;
+        match (head.kind()?, head.vlen() as u32) {
+            (BtfKind::Func, libbpf_sys::BTF_FUNC_STATIC) => Some(Linkage::Static),
+            (BtfKind::Func, libbpf_sys::BTF_FUNC_GLOBAL) => Some(Linkage::Global),
+            _ => None,
+        }
+    }
+
     /// Number of parameters of a function prototype; `None` for any other type.
     #[must_use]
     pub fn func_proto_param_count(&self, proto: u32) -> Option<usize> {
@@ -310,215 +296,5 @@ impl Btf {
                 Some((self.str_at(name).unwrap_or_default().to_owned(), type_id))
             })
             .collect()
-    }
-
-    /// The members of a struct or union; none for any other type.
-    #[must_use]
-    pub fn members(&self, id: u32) -> Vec<Member> {
-        let Some(head) = self.head(id) else {
-            return Vec::new();
-        };
-        if !matches!(head.kind(), Some(BtfKind::Struct | BtfKind::Union)) {
-            return Vec::new();
-        }
-        (0..head.vlen())
-            .filter_map(|index| {
-                let [name, type_id, offset] = self.record::<3>(id, index)?;
-                // With the flag, the upper byte is the width of a bit field.
-                let (bit_offset, bitfield_bits) = if head.kind_flag() {
-                    (offset & 0x00ff_ffff, offset >> 24)
-                } else {
-                    (offset, 0)
-                };
-                Some(Member {
-                    name: self.str_at(name).unwrap_or_default().to_owned(),
-                    type_id,
-                    bit_offset,
-                    bitfield_bits,
-                })
-            })
-            .collect()
-    }
-
-    /// The variables of a data section; none for any other type.
-    #[must_use]
-    pub fn section_vars(&self, id: u32) -> Vec<SectionVar> {
-        let Some(head) = self.head(id) else {
-            return Vec::new();
-        };
-        if head.kind() != Some(BtfKind::Datasec) {
-            return Vec::new();
-        }
-        (0..head.vlen())
-            .filter_map(|index| {
-                let [var, offset_bytes, size_bytes] = self.record::<3>(id, index)?;
-                Some(SectionVar {
-                    name: self.type_name(var)?.to_owned(),
-                    type_id: self.target(var)?,
-                    offset_bytes,
-                    size_bytes,
-                })
-            })
-            .collect()
-    }
-
-    /// Finds a member by name in a struct or union, also inside its anonymous members.
-    fn member(&self, id: u32, name: &str, depth: usize) -> Option<Member> {
-        let members = self.members(id);
-        if let Some(found) = members.iter().find(|m| m.name == name) {
-            return Some(found.clone());
-        }
-        if depth == LONGEST_CHAIN {
-            return None;
-        }
-        members.iter().filter(|m| m.name.is_empty()).find_map(|m| {
-            let mut found = self.member(self.resolve(m.type_id), name, depth + 1)?;
-            found.bit_offset = found.bit_offset.checked_add(m.bit_offset)?;
-            Some(found)
-        })
-    }
-
-    /// The member that `path` (`kn`, or `a.b.c` through embedded structs) names in the struct
-    /// `struct_name`, with its offset from the beginning of that struct.
-    ///
-    /// # Errors
-    /// [`BtfError::Missing`] for a struct or member that is not there.
-    pub fn field(&self, struct_name: &str, path: &str) -> Result<Member, BtfError> {
-        let mut id = self
-            .find(struct_name, BtfKind::Struct)
-            .or_else(|| self.find(struct_name, BtfKind::Union))
-            .ok_or_else(|| BtfError::Missing {
-                what: "struct",
-                name: struct_name.to_owned(),
-            })?;
-        let missing = || BtfError::Missing {
-            what: "member",
-            name: format!("{struct_name}.{path}"),
-        };
-        let mut offset = 0_u32;
-        let mut last = None;
-        for name in path.split('.') {
-            let member = self.member(id, name, 0).ok_or_else(missing)?;
-            offset = offset.checked_add(member.bit_offset).ok_or_else(missing)?;
-            id = self.resolve(member.type_id);
-            last = Some(member);
-        }
-        let mut member = last.ok_or_else(missing)?;
-        member.bit_offset = offset;
-        Ok(member)
-    }
-
-    /// Where the member that `path` names begins in the struct `struct_name`, in bytes.
-    ///
-    /// # Errors
-    /// [`BtfError::Missing`] for a struct or member that is not there, [`BtfError::Kind`] for a
-    /// bit field, which has no address.
-    pub fn field_offset(&self, struct_name: &str, path: &str) -> Result<u32, BtfError> {
-        let member = self.field(struct_name, path)?;
-        if member.bitfield_bits != 0 || member.bit_offset % 8 != 0 {
-            return Err(BtfError::Kind {
-                id: member.type_id,
-                want: "a whole member (it is a bit field)",
-            });
-        }
-        Ok(member.bit_offset / 8)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::super::{Btf, Linkage};
-    use super::*;
-
-    #[test]
-    fn what_is_built_can_be_read_back() {
-        let mut btf = Btf::new_empty().unwrap();
-        let int = btf.add_int("int", 4, true).unwrap();
-        let ctx = btf.add_ptr(0).unwrap();
-        let proto = btf.add_func_proto(int, &[("ctx", ctx)]).unwrap();
-        let func = btf.add_func("entry", Linkage::Global, proto).unwrap();
-        let text = btf.add_str("line").unwrap();
-        assert_eq!(btf.type_name(func), Some("entry"));
-        assert_eq!(btf.target(func), Some(proto));
-        assert_eq!(btf.func_proto_param_count(proto), Some(1));
-        assert_eq!(
-            btf.func_proto_params(proto).unwrap()[0],
-            ("ctx".to_owned(), ctx)
-        );
-        assert_eq!(btf.str_at(text), Some("line"));
-        assert_eq!(btf.find("entry", BtfKind::Func), Some(func));
-        assert_eq!(btf.find("entry", BtfKind::Struct), None);
-        assert!(btf.int_info(int).unwrap().signed);
-
-        // The flip must reach bytes that were already asked for once.
-        let before = btf.raw();
-        btf.set_func_static(func).unwrap();
-        let after = btf.raw();
-        assert_ne!(before, after);
-        let again = Btf::from_bytes(&after).unwrap();
-        assert_eq!(again.kind(func), Some(BtfKind::Func));
-        assert!(btf.set_func_static(int).is_err());
-        assert!(btf.set_func_static(999).is_err());
-    }
-
-    #[test]
-    fn merging_shifts_types_and_renews_strings() {
-        let mut a = Btf::new_empty().unwrap();
-        a.add_int("int", 4, true).unwrap();
-        a.add_str("first").unwrap();
-        let mut b = Btf::new_empty().unwrap();
-        let long = b.add_int("long", 8, true).unwrap();
-        let line = b.add_str("return 0;").unwrap();
-        let b = Btf::from_bytes(&b.raw()).unwrap();
-        let shift = a.add_btf(&b).unwrap();
-        assert_eq!(a.type_name(shift.apply(long)), Some("long"));
-        assert_eq!(shift.apply(0), 0);
-        let moved = a.copy_str(&b, line).unwrap();
-        assert_ne!(moved, line);
-        assert_eq!(a.str_at(moved), Some("return 0;"));
-        assert_eq!(a.copy_str(&b, 0xffff).unwrap(), 0);
-        let again = Btf::from_bytes(&a.raw()).unwrap();
-        assert_eq!(again.type_count(), 3);
-    }
-
-    #[test]
-    fn the_kernels_own_layout_is_found() {
-        let btf = Btf::vmlinux().unwrap();
-        assert_eq!(btf.field_offset("cgroup", "self").unwrap(), 0);
-        let kn = btf.field("cgroup", "kn").unwrap();
-        let pointee = btf.pointee(kn.type_id).unwrap();
-        assert_eq!(btf.type_name(pointee), Some("kernfs_node"));
-        assert!(btf.field_offset("kernfs_node", "id").unwrap() > 0);
-        assert_eq!(
-            btf.field_offset("cgroup", "self.id").unwrap(),
-            btf.field_offset("cgroup_subsys_state", "id").unwrap()
-        );
-        assert!(matches!(
-            btf.field_offset("cgroup", "nothing"),
-            Err(BtfError::Missing { what: "member", .. })
-        ));
-        assert!(matches!(
-            btf.field_offset("no_such_struct", "x"),
-            Err(BtfError::Missing { what: "struct", .. })
-        ));
-    }
-
-    #[test]
-    fn bytes_that_are_no_btf_are_refused() {
-        let mut btf = Btf::new_empty().unwrap();
-        btf.add_int("int", 4, true).unwrap();
-        let good = btf.raw();
-        for len in 0..good.len() {
-            assert!(Btf::from_bytes(&good[..len]).is_err(), "{len} bytes");
-        }
-        let mut short_header = good.clone();
-        short_header[4] = 8;
-        assert!(Btf::from_bytes(&short_header).is_err());
-        let mut swapped = good;
-        swapped.swap(0, 1);
-        assert!(matches!(
-            Btf::from_bytes(&swapped),
-            Err(BtfError::Malformed { .. })
-        ));
     }
 }

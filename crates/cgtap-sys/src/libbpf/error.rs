@@ -2,6 +2,7 @@
 
 use std::ffi::{CStr, c_char};
 
+use super::log::Said;
 use crate::errno::Errno;
 
 /// A libbpf call that failed, with the warnings it wrote.
@@ -14,28 +15,43 @@ pub struct LibbpfError {
     pub errno: Errno,
     /// All that libbpf wrote, one warning a line, without its own prefix.
     pub log: String,
+    /// The last line it wrote below a warning.
+    pub last: String,
+}
+
+/// Names in a file are the file's to choose: what steers a terminal is shown, not sent.
+pub(super) fn printable(text: &str) -> String {
+    text.chars()
+        .map(|c| if c.is_control() { '\u{fffd}' } else { c })
+        .collect()
 }
 
 impl LibbpfError {
-    pub(super) fn new(doing: &'static str, code: i32, log: &str) -> Self {
+    pub(super) fn new(doing: &'static str, code: i32, said: &Said) -> Self {
+        let clean = |text: &str| {
+            text.lines()
+                .map(|line| line.strip_prefix("libbpf: ").unwrap_or(line).trim_end())
+                .filter(|line| !line.is_empty())
+                .map(printable)
+                .collect::<Vec<_>>()
+                .join("\n")
+        };
         Self {
             doing,
             errno: Errno(code.wrapping_abs()),
-            log: log
-                .lines()
-                .map(|line| line.strip_prefix("libbpf: ").unwrap_or(line).trim_end())
-                .filter(|line| !line.is_empty())
-                .collect::<Vec<_>>()
-                .join("\n"),
+            log: clean(&said.warnings),
+            last: clean(&said.last),
         }
     }
 
-    /// One line: libbpf's last warning, or the words for the number where it was silent.
+    /// One line: libbpf's last warning; where it warned of nothing, the words for the number and
+    /// the last thing it was busy with.
     #[must_use]
     pub fn summary(&self) -> String {
-        match self.log.lines().last() {
-            Some(line) => line.to_owned(),
-            None => words(self.errno),
+        match (self.log.lines().last(), self.last.lines().last()) {
+            (Some(line), _) => line.to_owned(),
+            (None, Some(last)) => format!("{} ({last})", words(self.errno)),
+            (None, None) => words(self.errno),
         }
     }
 }

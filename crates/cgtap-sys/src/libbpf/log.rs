@@ -7,9 +7,18 @@ use std::sync::Once;
 /// More than this is not kept: a hostile object can make libbpf talk without end.
 const LOG_LIMIT_BYTES: usize = 256 * 1024;
 
+/// What was said.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Said {
+    /// All warnings, a line each.
+    pub(super) warnings: String,
+    /// The last line below a warning: some refusals come with nothing else.
+    pub(super) last: String,
+}
+
 thread_local! {
     /// The log of the innermost [`Capture`] of this thread.
-    static LOG: RefCell<Option<String>> = const { RefCell::new(None) };
+    static LOG: RefCell<Option<Said>> = const { RefCell::new(None) };
 }
 
 unsafe extern "C" {
@@ -29,14 +38,11 @@ unsafe extern "C" fn print(
     format: *const c_char,
     arguments: *mut libbpf_sys::__va_list_tag,
 ) -> c_int {
-    if level > libbpf_sys::LIBBPF_INFO {
-        return 0;
-    }
     // Nothing here may unwind into C: `try_with` and `try_borrow_mut` fail silently instead.
     let _ = LOG.try_with(|log| {
         if let Ok(mut log) = log.try_borrow_mut()
             && let Some(log) = log.as_mut()
-            && log.len() < LOG_LIMIT_BYTES
+            && log.warnings.len() < LOG_LIMIT_BYTES
         {
             let mut line = [0_u8; 2048];
             // SAFETY: libbpf hands over a format and its matching arguments, used once;
@@ -44,7 +50,13 @@ unsafe extern "C" fn print(
             let wanted =
                 unsafe { vsnprintf(line.as_mut_ptr().cast(), line.len(), format, arguments) };
             let len = usize::try_from(wanted).unwrap_or(0).min(line.len() - 1);
-            log.push_str(&String::from_utf8_lossy(&line[..len]));
+            let text = String::from_utf8_lossy(&line[..len]);
+            if level == libbpf_sys::LIBBPF_WARN {
+                log.warnings.push_str(&text);
+            } else {
+                log.last.clear();
+                log.last.push_str(&text);
+            }
         }
     });
     0
@@ -52,7 +64,7 @@ unsafe extern "C" fn print(
 
 /// Collects libbpf's warnings of this thread until it is dropped.
 pub(super) struct Capture {
-    outer: Option<String>,
+    outer: Option<Said>,
 }
 
 impl Capture {
@@ -63,12 +75,12 @@ impl Capture {
             unsafe { libbpf_sys::libbpf_set_print(Some(print)) };
         });
         Self {
-            outer: LOG.replace(Some(String::new())),
+            outer: LOG.replace(Some(Said::default())),
         }
     }
 
     /// What was said so far.
-    pub(super) fn text(&self) -> String {
+    pub(super) fn said(&self) -> Said {
         LOG.with_borrow(|log| log.clone().unwrap_or_default())
     }
 }

@@ -3,15 +3,25 @@
 //! Bytes from strangers go to libbpf in a child process only ([`run_in_child`]): a malformed ELF
 //! can crash it.
 
-pub mod btf;
+mod btf;
+mod btf_layout;
 mod btf_read;
-pub mod child;
+mod child;
 mod error;
 mod log;
 mod object;
+mod prepared;
+mod wire;
+
+#[cfg(test)]
+mod btf_tests;
+#[cfg(test)]
+mod child_tests;
 
 pub use btf::{Btf, BtfError, Linkage, TypeShift};
-pub use btf_read::{BtfKind, IntInfo, Member, SectionVar};
+pub use btf_layout::{Member, SectionVar};
+pub use btf_read::{BtfKind, IntInfo};
 pub use child::{ChildError, ChildLimits, Reply, run_in_child, signal_name};
 pub use error::{LibbpfError, words};
-pub use object::{MapDefinition, MapShape, Object, Prepared, ProgramInfo};
+pub use object::{MapDefinition, MapShape, Object, ProgramInfo};
+pub use prepared::Prepared;

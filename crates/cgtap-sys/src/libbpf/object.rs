@@ -2,12 +2,11 @@
 
 use std::ffi::{CStr, CString, c_char};
 use std::mem::ManuallyDrop;
-use std::os::fd::BorrowedFd;
 use std::ptr::NonNull;
 
 use super::btf::Btf;
-use super::error::LibbpfError;
-use super::log::Capture;
+use super::error::{LibbpfError, printable};
+use super::log::{Capture, Said};
 use crate::errno::Errno;
 
 /// A program as its section declares it.
@@ -21,17 +20,6 @@ pub struct ProgramInfo {
     pub autoload: bool,
     /// `BPF_F_*` of its load.
     pub flags: u32,
-}
-
-/// A program after [`Object::prepare`].
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Prepared {
-    /// `struct bpf_insn` each: opcode, registers, offset, immediate in this machine's order.
-    pub insns: Vec<[u8; 8]>,
-    /// `struct bpf_func_info` each: instruction, type.
-    pub func_info: Vec<[u32; 2]>,
-    /// `struct bpf_line_info` each: instruction, file name, line, number and column.
-    pub line_info: Vec<[u32; 4]>,
 }
 
 /// A map as the object defines it.
@@ -70,8 +58,8 @@ pub struct MapShape {
 /// [`Object::programs`] and [`Object::maps`], which does not change.
 #[derive(Debug)]
 pub struct Object {
-    ptr: NonNull<libbpf_sys::bpf_object>,
-    prepared: bool,
+    pub(super) ptr: NonNull<libbpf_sys::bpf_object>,
+    pub(super) prepared: bool,
     /// libbpf reads (and in places rewrites) the file where it lies.
     _elf: Vec<u8>,
 }
@@ -89,22 +77,7 @@ fn owned(text: *const c_char) -> String {
         return String::new();
     }
     // SAFETY: libbpf's names are NUL-terminated and live as long as the object; copied at once.
-    unsafe { CStr::from_ptr(text) }
-        .to_string_lossy()
-        .into_owned()
-}
-
-/// Copies `count` records of `N` 32-bit words.
-fn records<T, const N: usize>(data: *const T, count: u32) -> Vec<[u32; N]> {
-    const { assert!(size_of::<T>() == N * 4) };
-    if data.is_null() {
-        return Vec::new();
-    }
-    (0..count as usize)
-        // SAFETY: libbpf's array has `count` records of the size of `T`, which is `N` words;
-        // none of them is ever uninitialised: they are copied from the file or counted up.
-        .map(|i| unsafe { data.add(i).cast::<[u32; N]>().read_unaligned() })
-        .collect()
+    printable(&unsafe { CStr::from_ptr(text) }.to_string_lossy())
 }
 
 impl Object {
@@ -136,11 +109,11 @@ impl Object {
                 prepared: false,
                 _elf: elf,
             }),
-            None => Err(LibbpfError::new(DOING, Errno::last().0, &log.text())),
+            None => Err(LibbpfError::new(DOING, Errno::last().0, &log.said())),
         }
     }
 
-    fn program_ptrs(&self) -> Vec<*mut libbpf_sys::bpf_program> {
+    pub(super) fn program_ptrs(&self) -> Vec<*mut libbpf_sys::bpf_program> {
         let mut all = Vec::new();
         let mut at = std::ptr::null_mut();
         loop {
@@ -153,7 +126,7 @@ impl Object {
         }
     }
 
-    fn map_ptrs(&self) -> Vec<*mut libbpf_sys::bpf_map> {
+    pub(super) fn map_ptrs(&self) -> Vec<*mut libbpf_sys::bpf_map> {
         let mut all = Vec::new();
         let mut at = std::ptr::null_mut();
         loop {
@@ -190,11 +163,11 @@ impl Object {
     pub fn set_autoload(&mut self, program: usize, autoload: bool) -> Result<(), LibbpfError> {
         const DOING: &str = "choose a program";
         let Some(ptr) = self.program_ptrs().get(program).copied() else {
-            return Err(LibbpfError::new(DOING, libc::EINVAL, ""));
+            return Err(LibbpfError::new(DOING, libc::EINVAL, &Said::default()));
         };
         // SAFETY: a program of this live object.
         let ret = unsafe { libbpf_sys::bpf_program__set_autoload(ptr, autoload) };
-        check(DOING, ret, "")
+        check(DOING, ret, &Said::default())
     }
 
     /// Its maps, data sections included.
@@ -225,7 +198,7 @@ impl Object {
     pub fn set_map_shape(&mut self, map: usize, shape: MapShape) -> Result<(), LibbpfError> {
         const DOING: &str = "change a map";
         let Some(ptr) = self.map_ptrs().get(map).copied() else {
-            return Err(LibbpfError::new(DOING, libc::EINVAL, ""));
+            return Err(LibbpfError::new(DOING, libc::EINVAL, &Said::default()));
         };
         let log = Capture::start();
         // SAFETY: a map of this live object.
@@ -238,7 +211,7 @@ impl Object {
             ]
         };
         rets.into_iter()
-            .try_for_each(|ret| check(DOING, ret, &log.text()))
+            .try_for_each(|ret| check(DOING, ret, &log.said()))
     }
 
     /// Undoes `LIBBPF_PIN_BY_NAME`: no map is taken from, or pinned to, /sys/fs/bpf.
@@ -262,9 +235,9 @@ impl Object {
         const DOING: &str = "set a variable";
         if self.prepared {
             // The value may be mapped from the kernel, and read-only.
-            return Err(LibbpfError::new(DOING, libc::EBUSY, ""));
+            return Err(LibbpfError::new(DOING, libc::EBUSY, &Said::default()));
         }
-        let invalid = || LibbpfError::new(DOING, libc::EINVAL, "");
+        let invalid = || LibbpfError::new(DOING, libc::EINVAL, &Said::default());
         let ptr = self.map_ptrs().get(map).copied().ok_or_else(invalid)?;
         let mut size: libbpf_sys::size_t = 0;
         // SAFETY: a map of this live object; the result is null or writable for `size` bytes
@@ -308,97 +281,9 @@ impl Object {
         let log = Capture::start();
         // SAFETY: live object, borrowed mutably.
         let ret = unsafe { libbpf_sys::bpf_object__prepare(self.ptr.as_ptr()) };
-        check("prepare the object", ret, &log.text())?;
+        check("prepare the object", ret, &log.said())?;
         self.prepared = true;
         Ok(())
-    }
-
-    /// The relocated program; `None` before [`Object::prepare`] or for no such program. Maps are
-    /// named by the descriptors of [`Object::map_fd`]. A program that was not chosen is not
-    /// relocated.
-    #[must_use]
-    pub fn prepared(&self, program: usize) -> Option<Prepared> {
-        if !self.prepared {
-            return None;
-        }
-        let program = self.program_ptrs().get(program).copied()?;
-        // SAFETY: a program of this live object. The three arrays have as many records as the
-        // matching call says, of the sizes of these structs (libbpf gives null for others).
-        unsafe {
-            let insns = records::<_, 2>(
-                libbpf_sys::bpf_program__insns(program),
-                u32::try_from(libbpf_sys::bpf_program__insn_cnt(program)).ok()?,
-            );
-            Some(Prepared {
-                insns: insns
-                    .into_iter()
-                    .map(|[low, high]| {
-                        let mut insn = [0; 8];
-                        insn[..4].copy_from_slice(&low.to_ne_bytes());
-                        insn[4..].copy_from_slice(&high.to_ne_bytes());
-                        insn
-                    })
-                    .collect(),
-                func_info: records::<_, 2>(
-                    libbpf_sys::bpf_program__func_info(program),
-                    libbpf_sys::bpf_program__func_info_cnt(program),
-                ),
-                line_info: records::<_, 4>(
-                    libbpf_sys::bpf_program__line_info(program),
-                    libbpf_sys::bpf_program__line_info_cnt(program),
-                ),
-            })
-        }
-    }
-
-    /// A map's descriptor; `None` before [`Object::prepare`], for no such map, and for one that
-    /// is not created.
-    #[must_use]
-    pub fn map_fd(&self, map: usize) -> Option<BorrowedFd<'_>> {
-        if !self.prepared {
-            return None;
-        }
-        let map = self.map_ptrs().get(map).copied()?;
-        // SAFETY: a map of this live object.
-        let (fd, created) = unsafe {
-            (
-                libbpf_sys::bpf_map__fd(map),
-                libbpf_sys::bpf_map__autocreate(map),
-            )
-        };
-        // SAFETY: libbpf keeps the descriptor open until the object is closed, which the borrow
-        // excludes.
-        (created && fd >= 0).then(|| unsafe { BorrowedFd::borrow_raw(fd) })
-    }
-
-    /// The BTF as the kernel took it, read back from it; `None` where the kernel has none of this
-    /// object (then function and line records must not be used either).
-    ///
-    /// # Errors
-    /// The kernel's answer.
-    pub fn kernel_btf(&self) -> Result<Option<Vec<u8>>, LibbpfError> {
-        const DOING: &str = "read the object's BTF back";
-        // SAFETY: live object.
-        let fd = unsafe { libbpf_sys::bpf_object__btf_fd(self.ptr.as_ptr()) };
-        if !self.prepared || fd < 0 {
-            return Ok(None);
-        }
-        let mut raw = Vec::new();
-        // First for the size, then for the bytes.
-        for _ in 0..2 {
-            let mut info = libbpf_sys::bpf_btf_info {
-                btf: raw.as_mut_ptr() as u64,
-                btf_size: raw.len() as u32,
-                ..Default::default()
-            };
-            let mut len = size_of_val(&info) as u32;
-            // SAFETY: `info` is writable for `len` bytes, and the buffer it names for `btf_size`.
-            let ret =
-                unsafe { libbpf_sys::bpf_btf_get_info_by_fd(fd, &raw mut info, &raw mut len) };
-            check(DOING, ret, "")?;
-            raw.resize(info.btf_size as usize, 0);
-        }
-        Ok(Some(raw))
     }
 
     /// The kernel version it declares, 0 if none.
@@ -409,9 +294,9 @@ impl Object {
     }
 }
 
-fn check(doing: &'static str, ret: i32, log: &str) -> Result<(), LibbpfError> {
+pub(super) fn check(doing: &'static str, ret: i32, said: &Said) -> Result<(), LibbpfError> {
     if ret < 0 {
-        Err(LibbpfError::new(doing, ret, log))
+        Err(LibbpfError::new(doing, ret, said))
     } else {
         Ok(())
     }

@@ -124,6 +124,8 @@ pub mod helper {
     pub const TAIL_CALL: i32 = 12;
     /// `bpf_get_current_task`.
     pub const GET_CURRENT_TASK: i32 = 35;
+    /// `bpf_get_current_cgroup_id`.
+    pub const GET_CURRENT_CGROUP_ID: i32 = 80;
     /// `bpf_get_local_storage`.
     pub const GET_LOCAL_STORAGE: i32 = 81;
     /// `bpf_probe_read_kernel`, since 5.5.

@@ -8,6 +8,7 @@ use std::os::fd::AsFd;
 
 use cgtap_sys::bpf::{AttachType, Link, LoadError, Map, MapSpec, MapType, Prog, ProgSpec};
 use cgtap_sys::{Errno, SysError, perf};
+use serde::{Deserialize, Serialize};
 
 use super::set::{BtfPool, MapPool};
 use super::specialise::PoolIndex;
@@ -50,7 +51,7 @@ pub struct Candidate<'a> {
 }
 
 /// What the verifier told of a program that it took.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Verdict {
     /// Instructions processed.
     pub verified_insns: u32,

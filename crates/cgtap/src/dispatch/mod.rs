@@ -14,5 +14,5 @@ pub mod reaper;
 pub mod segment;
 pub mod set;
 pub mod specialise;
-//pub mod switch;
+pub mod switch;
 pub mod word;

@@ -1,1 +1,271 @@
-//! x
+//! A hook's state in the kernel: its maps, and how a change is published through them.
+
+use std::collections::BTreeMap;
+use std::os::fd::AsFd;
+use std::path::Path;
+
+use cgtap_sys::bpf::{Map, MapSpec, MapType, Prog, get_map, map_flags, pin};
+use cgtap_sys::memory::Words;
+use cgtap_sys::{SysError, task};
+
+use super::word::{
+    CACHE_SLOTS, CONTROL_GENERATION, CONTROL_LOST_DEPTH, CONTROL_LOST_SET, CONTROL_WORDS,
+    GENERATION_MAX, GENERATION_SHIFT, SET_MAX, TableEntry, UNCONFIGURED,
+};
+use crate::id::CgroupId;
+
+/// Cgroups that one hook can have lists on.
+pub const CONFIGURED_MAX: u32 = 65_536;
+
+/// The maps of a hook, open.
+#[derive(Debug)]
+pub struct Switch {
+    /// PROG_ARRAY of the sets.
+    pub progs: Map,
+    /// The cache of every cgroup's set.
+    pub cache: Map,
+    /// The control words.
+    pub control: Map,
+    /// Configured cgroups and their sets.
+    pub table: Map,
+    words: Words,
+}
+
+/// The fixed maps, by the name of their pin.
+fn spec(name: &str) -> MapSpec<'static> {
+    let base = MapSpec {
+        name: "",
+        map_type: MapType::Array,
+        key_size: 4,
+        value_size: 8,
+        max_entries: 1,
+        flags: 0,
+    };
+    match name {
+        "progs" => MapSpec {
+            name: "cgtap_progs",
+            map_type: MapType::ProgArray,
+            value_size: 4,
+            max_entries: u32::from(SET_MAX) + 1,
+            ..base
+        },
+        "cache" => MapSpec {
+            name: "cgtap_cache",
+            value_size: CACHE_SLOTS as u32 * 8,
+            flags: map_flags::MMAPABLE,
+            ..base
+        },
+        "control" => MapSpec {
+            name: "cgtap_control",
+            value_size: CONTROL_WORDS as u32 * 8,
+            flags: map_flags::MMAPABLE,
+            ..base
+        },
+        // Only user space writes: entries are allocated there, never in an event.
+        _ => MapSpec {
+            name: "cgtap_table",
+            map_type: MapType::Hash,
+            key_size: 8,
+            value_size: TableEntry::SIZE,
+            max_entries: CONFIGURED_MAX,
+            flags: map_flags::NO_PREALLOC,
+            ..base
+        },
+    }
+}
+
+impl Switch {
+    /// Makes the maps of a hook and pins them below `dir`.
+    ///
+    /// # Errors
+    /// The kernel's answer.
+    pub fn create(dir: &Path) -> Result<Self, SysError> {
+        let make = |name: &str| {
+            let map = Map::create(&spec(name))?;
+            pin(&map, &dir.join(name))?;
+            Ok(map)
+        };
+        let switch = Self::with(make)?;
+        switch.words.set(CONTROL_GENERATION, 1 << GENERATION_SHIFT);
+        Ok(switch)
+    }
+
+    /// Opens the maps that are pinned below `dir`.
+    ///
+    /// # Errors
+    /// The kernel's answer: `ENOENT` if one is missing.
+    pub fn open(dir: &Path) -> Result<Self, SysError> {
+        Self::with(|name| get_map(&dir.join(name)))
+    }
+
+    fn with(mut get: impl FnMut(&str) -> Result<Map, SysError>) -> Result<Self, SysError> {
+        let (progs, cache, control, table) =
+            (get("progs")?, get("cache")?, get("control")?, get("table")?);
+        let words = Words::map(&control)?;
+        Ok(Self {
+            progs,
+            cache,
+            control,
+            table,
+            words,
+        })
+    }
+
+    /// Puts a segment in its place. Nothing reaches it before its set is published.
+    ///
+    /// # Errors
+    /// The kernel's answer.
+    pub fn place(&self, index: u16, prog: &Prog) -> Result<(), SysError> {
+        self.progs.set_prog(u32::from(index), prog.as_fd())
+    }
+
+    /// Empties every place that is not in `keep`.
+    ///
+    /// # Errors
+    /// The kernel's answer.
+    pub fn vacate_others(&self, keep: &std::collections::BTreeSet<u16>) -> Result<(), SysError> {
+        for index in (0..=SET_MAX).filter(|i| !keep.contains(i)) {
+            self.progs.delete(&u32::from(index).to_ne_bytes())?;
+        }
+        Ok(())
+    }
+
+    /// Empties these places.
+    ///
+    /// # Errors
+    /// The kernel's answer.
+    pub fn vacate(&self, indices: &[u16]) -> Result<(), SysError> {
+        for index in indices {
+            self.progs.delete(&u32::from(*index).to_ne_bytes())?;
+        }
+        Ok(())
+    }
+
+    fn entries(&self) -> Result<BTreeMap<CgroupId, TableEntry>, SysError> {
+        let mut entries = BTreeMap::new();
+        for key in self.table.keys()? {
+            let id = key
+                .as_slice()
+                .try_into()
+                .map(u64::from_ne_bytes)
+                .unwrap_or_default();
+            if let Some(entry) = self
+                .table
+                .lookup(&key)?
+                .and_then(|v| TableEntry::from_bytes(&v))
+            {
+                entries.insert(CgroupId(id), entry);
+            }
+        }
+        Ok(entries)
+    }
+
+    /// Makes `desired` (configured cgroup to set) what every event sees from one moment on. Each
+    /// entry holds the old set and the new one until the generation moves; an event takes the one
+    /// that goes with the generation it read, so it sees wholly the old or wholly the new.
+    ///
+    /// Two publications must be a grace period apart ([`Switch::settle`]): an event that read the
+    /// generation before the last would not find its set any more.
+    ///
+    /// # Errors
+    /// The kernel's answer: `E2BIG` with [`CONFIGURED_MAX`] cgroups. What was written before has
+    /// no effect until the next publication, which starts anew.
+    pub fn publish(&self, desired: &BTreeMap<CgroupId, u16>) -> Result<(), SysError> {
+        let mut generation = self.words.get(CONTROL_GENERATION) >> GENERATION_SHIFT;
+        if generation >= GENERATION_MAX {
+            self.start_anew()?;
+            generation = 1;
+        }
+        let next = (generation + 1) << GENERATION_SHIFT;
+        let current = self.entries()?;
+        let now = generation << GENERATION_SHIFT;
+        let effective = |entry: &TableEntry| {
+            if entry.from <= now {
+                entry.new
+            } else {
+                entry.old
+            }
+        };
+        for (id, set) in desired {
+            let old = current.get(id).map_or(UNCONFIGURED, effective);
+            let new = u32::from(*set);
+            if old != new || current.get(id).is_none_or(|e| e.from > now) {
+                let entry = TableEntry {
+                    from: next,
+                    new,
+                    old,
+                };
+                self.table.update(&id.0.to_ne_bytes(), &entry.to_bytes())?;
+            }
+        }
+        for (id, entry) in current.iter().filter(|(id, _)| !desired.contains_key(id)) {
+            let entry = TableEntry {
+                from: next,
+                new: UNCONFIGURED,
+                old: effective(entry),
+            };
+            self.table.update(&id.0.to_ne_bytes(), &entry.to_bytes())?;
+        }
+        if cfg!(not(target_arch = "x86_64")) {
+            // Where loads may pass each other, no CPU may read the new generation and then an
+            // entry from before it.
+            task::grace_period()?;
+        }
+        self.words.set(CONTROL_GENERATION, next);
+        Ok(())
+    }
+
+    /// After a grace period: removes the entries that are passed over.
+    ///
+    /// # Errors
+    /// The kernel's answer.
+    pub fn settle(&self) -> Result<(), SysError> {
+        for (id, entry) in self.entries()? {
+            if entry.new == UNCONFIGURED {
+                self.table.delete(&id.0.to_ne_bytes())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Begins the generations again: every entry is made independent of the generation, then the
+    /// cache is cleared of words that the new generations could take for their own.
+    fn start_anew(&self) -> Result<(), SysError> {
+        for (id, entry) in self.entries()? {
+            let entry = TableEntry {
+                from: 0,
+                new: entry.new,
+                old: entry.new,
+            };
+            self.table.update(&id.0.to_ne_bytes(), &entry.to_bytes())?;
+        }
+        let cache = Words::map(&self.cache)?;
+        let clear = || (0..CACHE_SLOTS).for_each(|slot| cache.set(slot, 0));
+        task::grace_period()?;
+        clear();
+        self.words.set(CONTROL_GENERATION, 1 << GENERATION_SHIFT);
+        // An event that had read the old generation may have stored under it meanwhile.
+        task::grace_period()?;
+        clear();
+        Ok(())
+    }
+
+    /// Events that did not run what they should have: a set that was not in its place, a cgroup
+    /// too deep.
+    #[must_use]
+    pub fn lost(&self) -> u64 {
+        self.words.get(CONTROL_LOST_SET) + self.words.get(CONTROL_LOST_DEPTH)
+    }
+
+    /// The generation, for tests.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.words.get(CONTROL_GENERATION) >> GENERATION_SHIFT
+    }
+
+    /// Moves the generation, for tests of its end.
+    pub fn set_generation(&self, generation: u64) {
+        self.words
+            .set(CONTROL_GENERATION, generation << GENERATION_SHIFT);
+    }
+}

@@ -1,6 +1,11 @@
 //! What can go wrong, in words: what was asked, what the kernel said, what to do now.
 
-use cgtap_sys::Errno;
+use cgtap_sys::{Errno, SysError};
+
+use crate::cgroup::CgroupError;
+use crate::kernel::tracepoint::TracepointError;
+use crate::object::ObjectError;
+use crate::store::dir::DirError;
 
 /// An error of the engine. Displays as one line that says what was asked, what the kernel said
 /// and what to do; [`Error::kind`] and [`Error::errno`] are for programs, [`Error::log`] is the
@@ -103,6 +108,90 @@ impl Error {
     pub fn log(&self) -> &str {
         &self.log
     }
+}
+
+/// Words for what the kernel said, by the errno that says it.
+fn remedy(errno: Errno) -> &'static str {
+    match errno {
+        Errno::EPERM | Errno::EACCES => "; this needs root, or CAP_BPF, CAP_PERFMON and CAP_SYS_ADMIN",
+        Errno::ENOMEM => "; the machine or this cgroup is out of memory",
+        Errno::ENOSPC => "; bpffs or a table of the kernel is full",
+        Errno::EROFS => "; the bpffs is mounted read-only",
+        Errno::EMFILE => "; this process has too many open files, raise `ulimit -n`",
+        _ => "",
+    }
+}
+
+impl Error {
+    /// The kernel refused a call: `what` says what was asked.
+    pub(crate) fn sys(what: impl std::fmt::Display, error: &SysError) -> Self {
+        let kind = match error.errno {
+            Errno::EPERM | Errno::EACCES => ErrorKind::Permission,
+            Errno::ENOSPC | Errno::ENOMEM | Errno::E2BIG => ErrorKind::Full,
+            _ => ErrorKind::Kernel,
+        };
+        let message = format!("cannot {what}: {error}{}", remedy(error.errno));
+        Self::new(kind, message).with_errno(error.errno)
+    }
+}
+
+impl From<DirError> for Error {
+    fn from(error: DirError) -> Self {
+        match &error {
+            DirError::Io { source, .. } => {
+                let errno = source.raw_os_error().map(Errno);
+                let words = errno.map_or("", remedy);
+                let made = Self::new(ErrorKind::State, format!("{error}{words}"));
+                errno.map_or_else(|| Self::new(ErrorKind::State, error.to_string()), |e| made.with_errno(e))
+            }
+            DirError::Owner { .. } | DirError::Mode { .. } => {
+                Self::new(ErrorKind::State, error.to_string()).with_errno(Errno::EPERM)
+            }
+            _ => Self::new(ErrorKind::State, error.to_string()).with_errno(Errno::EINVAL),
+        }
+    }
+}
+
+impl From<CgroupError> for Error {
+    fn from(error: CgroupError) -> Self {
+        let made = Self::new(ErrorKind::Cgroup, error.to_string());
+        match error.errno() {
+            Some(errno) => made.with_errno(errno),
+            None => made,
+        }
+    }
+}
+
+impl From<ObjectError> for Error {
+    fn from(error: ObjectError) -> Self {
+        let kind = if error.is_usage() { ErrorKind::NotFound } else { ErrorKind::Object };
+        let made = Self::new(kind, error.to_string()).with_log(error.log());
+        match error.errno() {
+            Some(errno) => made.with_errno(Errno(errno)),
+            None => made,
+        }
+    }
+}
+
+impl From<TracepointError> for Error {
+    fn from(error: TracepointError) -> Self {
+        Self::new(ErrorKind::Hook, error.to_string()).with_errno(Errno::ENOENT)
+    }
+}
+
+/// The line of a verifier's log that says what is wrong: the last one that is not about numbers.
+pub(crate) fn verifier_words(log: &str) -> &str {
+    log.lines()
+        .rev()
+        .map(str::trim)
+        .find(|l| {
+            !l.is_empty()
+                && !l.starts_with("processed ")
+                && !l.starts_with("verification time")
+                && !l.starts_with("stack depth")
+                && !l.starts_with("peak_states")
+        })
+        .unwrap_or("")
 }
 
 /// A result of the engine.

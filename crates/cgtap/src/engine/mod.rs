@@ -3,74 +3,79 @@
 //! There is no daemon. Every call takes the state's lock, reads it, changes it and leaves it
 //! whole; what is attached works on with no process alive.
 
+mod apply;
+mod attach;
+mod doctor;
 mod error;
+mod owner;
+mod query;
 mod report;
 mod request;
+mod session;
+mod stat;
+mod workshop;
+
+use std::path::{Path, PathBuf};
 
 pub use error::{Error, ErrorKind, Result};
 pub use report::*;
 pub use request::*;
+pub use stat::Stat;
 
-use crate::id::{AttachmentId, InstanceId};
+use crate::cgroup::{Cgroup, Hierarchy};
+use crate::store::dir::Lock;
 
-/// An opened state.
-#[derive(Debug)]
+/// A state, by its directory. Nothing is held open between calls, so any number of these may work
+/// on one state at once.
+///
+/// ```no_run
+/// use cgtap::engine::{AttachRequest, CgroupRef, Detach, Engine, ObjectSource, Options};
+///
+/// # fn main() -> cgtap::engine::Result<()> {
+/// let engine = Engine::open(Options::default())?;
+/// let object = ObjectSource::File { path: "trace_io.bpf.o".into(), set: Vec::new() };
+/// let report = engine.attach(AttachRequest::new(CgroupRef::Path("/tenants/a".into()), object))?;
+/// let ids = report.attachments.iter().map(|a| a.id).collect();
+/// engine.detach(&Detach::Ids(ids))?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug)]
 pub struct Engine {
     options: Options,
 }
 
 impl Engine {
-    /// Opens the state; it is made by the first attach.
+    /// Takes the options; the state is made by the first attach.
+    ///
+    /// # Errors
+    /// None yet; what is wrong with the state or the hierarchy is said by the call that needs it.
     pub fn open(options: Options) -> Result<Self> {
         Ok(Self { options })
     }
-    pub fn attach(&self, _request: AttachRequest) -> Result<AttachReport> {
-        Err(Error::new(ErrorKind::Kernel, "x"))
+
+    /// The state's directory.
+    #[must_use]
+    pub fn state(&self) -> &Path {
+        &self.options.state
     }
-    pub fn detach(&self, _what: &Detach) -> Result<DetachReport> {
-        Err(Error::new(ErrorKind::Kernel, "x"))
+
+    /// Mount point of the cgroup2 hierarchy that paths are below.
+    ///
+    /// # Errors
+    /// [`Error`] if none is mounted.
+    pub fn cgroup_root(&self) -> Result<PathBuf> {
+        Ok(self.hierarchy()?.root().to_owned())
     }
-    pub fn replace(&self, _request: ReplaceRequest) -> Result<AttachReport> {
-        Err(Error::new(ErrorKind::Kernel, "x"))
-    }
-    pub fn list(&self, _request: &ListRequest) -> Result<Vec<ListReport>> {
-        Err(Error::new(ErrorKind::Kernel, "x"))
-    }
-    pub fn tree(&self, _root: Option<&CgroupRef>) -> Result<TreeReport> {
-        Err(Error::new(ErrorKind::Kernel, "x"))
-    }
-    pub fn maps(&self, _instance: Option<InstanceId>) -> Result<Vec<InstanceReport>> {
-        Err(Error::new(ErrorKind::Kernel, "x"))
-    }
-    pub fn storage(&self, _attachment: AttachmentId) -> Result<StorageReport> {
-        Err(Error::new(ErrorKind::Kernel, "x"))
-    }
-    pub fn doctor(&self, _repair: bool) -> Result<DoctorReport> {
-        let _ = &self.options;
-        Err(Error::new(ErrorKind::Kernel, "x"))
-    }
-    /// Starts counting; the counters go with the returned value (and with this process).
-    pub fn stat(&self, _request: StatRequest) -> Result<Stat<'_>> {
-        Err(Error::new(ErrorKind::Kernel, "x"))
-    }
-    /// Mount point of cgroup2 that paths are relative to.
-    pub fn cgroup_root(&self) -> Result<std::path::PathBuf> {
-        Err(Error::new(ErrorKind::Kernel, "x"))
+
+    fn hierarchy(&self) -> Result<Hierarchy> {
+        Ok(Hierarchy::open(self.options.cgroup_root.as_deref())?)
     }
 }
 
-/// Counting that is under way.
-#[derive(Debug)]
-pub struct Stat<'a> {
-    _engine: &'a Engine,
-}
-impl Stat<'_> {
-    /// Counts since the start, or since the last call of it.
-    pub fn read(&self) -> Result<StatReport> {
-        Err(Error::new(ErrorKind::Kernel, "x"))
-    }
-    /// Stops counting and returns the last counts.
-    pub fn finish(self) -> Result<StatReport> {
-        Err(Error::new(ErrorKind::Kernel, "x"))
-    }
+fn find_cgroup(hierarchy: &Hierarchy, reference: &CgroupRef) -> Result<Cgroup> {
+    Ok(match reference {
+        CgroupRef::Path(path) => hierarchy.by_path(path)?,
+        CgroupRef::Id(id) => hierarchy.by_id(*id)?,
+    })
 }

@@ -62,23 +62,34 @@ pub enum Problem {
     },
     /// No program in it at all.
     #[error(
-        "it has no programs; a program is a function in a section, e.g. `SEC(\"tp_btf/sched_switch\")`"
+        "it has no programs; a program is a function in a section, e.g. \
+         `SEC(\"tp_btf/sched_switch\")`"
     )]
     NoPrograms,
     /// Programs, but none that cgtap attaches.
-    #[error("none of its programs is of a kind that can be scoped ({found}); the kinds are {kinds}", kinds = kinds())]
+    #[error(
+        "none of its programs can be scoped: {found}; the kinds that can are {kinds}",
+        kinds = kinds()
+    )]
     NothingToScope {
-        /// The programs that are there, each with its section.
+        /// How many there are of which kinds.
         found: String,
     },
     /// Programs that can be scoped, each marked as loaded only when named.
-    #[error("all its programs are optional (`SEC(\"?...\")`); name those to load: {have}", have = list(programs))]
+    #[error(
+        "all its programs are optional (`SEC(\"?...\")`); name those to load: {have}",
+        have = list(programs)
+    )]
     AllOptional {
         /// Their names.
         programs: Vec<String>,
     },
     /// A name that was asked for is no program.
-    #[error("it has no program {program}{hint}; it has {have}", hint = hint(near.as_ref()), have = list(programs))]
+    #[error(
+        "it has no program {program}{hint}; it has {have}",
+        hint = hint(near.as_ref()),
+        have = list(programs)
+    )]
     UnknownProgram {
         /// The name.
         program: String,
@@ -113,8 +124,27 @@ pub enum Problem {
         /// What is wrong and what would be right.
         why: String,
     },
+    /// A map without a size; the object counts on its own loader to give it one.
+    #[error(
+        "map {map} has no {attribute}: it is left to whoever loads the object; give it one with \
+         `--set {map}.{attribute}=N`"
+    )]
+    UnsizedMap {
+        /// Its name.
+        map: String,
+        /// What is 0.
+        attribute: String,
+        /// The kernel's number.
+        errno: i32,
+        /// libbpf's warnings.
+        log: String,
+    },
     /// A variable to set is not there.
-    #[error("it has no variable {variable}{hint}; {have}", hint = hint(near.as_ref()), have = settable(variables))]
+    #[error(
+        "there is no {variable} to set{hint}; {have}",
+        hint = hint(near.as_ref()),
+        have = settable(variables)
+    )]
     UnknownVariable {
         /// The name.
         variable: String,
@@ -153,7 +183,8 @@ pub enum Problem {
     },
     /// libbpf did not come to an end.
     #[error(
-        "reading the object took more than {seconds} s and was stopped; the file is damaged or hostile, or the machine is overloaded"
+        "reading the object took more than {seconds} s and was stopped; the file is damaged or \
+         hostile, or the machine is overloaded"
     )]
     TimedOut {
         /// The limit.
@@ -182,9 +213,9 @@ fn kinds() -> String {
 
 fn settable(variables: &[String]) -> String {
     if variables.is_empty() {
-        "it has no global variables".to_owned()
+        "there is nothing to set".to_owned()
     } else {
-        format!("its variables are {}", list(variables))
+        format!("there are {}", list(variables))
     }
 }
 
@@ -216,6 +247,7 @@ impl ObjectError {
             Problem::UnknownProgram { .. } => "unknown-program",
             Problem::UnsupportedKind { .. } => "unsupported-kind",
             Problem::Unsupported { .. } | Problem::StorageMap { .. } => "unsupported",
+            Problem::UnsizedMap { .. } => "unsized-map",
             Problem::UnknownVariable { .. } => "unknown-variable",
             Problem::BadValue { .. } => "bad-value",
             Problem::Libbpf { .. } => "libbpf",
@@ -231,7 +263,7 @@ impl ObjectError {
     pub fn errno(&self) -> Option<i32> {
         match &*self.problem {
             Problem::Unreadable { errno, .. } | Problem::Child { errno, .. } => *errno,
-            Problem::Permission { errno, .. } => Some(*errno),
+            Problem::Permission { errno, .. } | Problem::UnsizedMap { errno, .. } => Some(*errno),
             // From 4000 on the numbers are libbpf's own.
             Problem::Libbpf { errno, .. } => (*errno < 4000).then_some(*errno),
             _ => None,
@@ -245,6 +277,7 @@ impl ObjectError {
             Problem::NoBtf { log, .. }
             | Problem::KernelWithoutBtf { log }
             | Problem::Permission { log, .. }
+            | Problem::UnsizedMap { log, .. }
             | Problem::Libbpf { log, .. } => log,
             _ => "",
         }

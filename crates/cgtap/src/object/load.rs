@@ -23,7 +23,8 @@ pub struct LoadOptions {
     pub name: String,
     /// The programs to attach; `None` (or none): all that can be scoped.
     pub programs: Option<Vec<String>>,
-    /// Global variables to set before programs see them: name and value.
+    /// What to set before programs see it, name and value: global variables, and sizes of maps
+    /// as `MAP.max_entries`, `MAP.key_size`, `MAP.value_size`.
     pub set: Vec<(String, String)>,
 }
 
@@ -96,8 +97,7 @@ fn load_within(
     // The commonest mistakes need no child to be seen.
     Elf::parse(elf)?;
     let name = kernel_name(&options.name);
-    let (bytes, fds) =
-        run_in_child(|| serve(elf, &name, options), limits).map_err(|error| told(error))?;
+    let (bytes, fds) = run_in_child(|| serve(elf, &name, options), limits).map_err(told)?;
     let nonsense = |why: &str| {
         Problem::Invalid(Invalid {
             part: "answer".to_owned(),

@@ -22,6 +22,11 @@ const PROG_ARRAY: u32 = 3;
 /// `BPF_MAP_TYPE_STRUCT_OPS`.
 const STRUCT_OPS: u32 = 26;
 
+/// `BPF_MAP_TYPE_STACK_TRACE`.
+const STACK_TRACE: u32 = 7;
+/// Maps whose entries come and go with sockets, inodes, tasks and cgroups: they have no size.
+const LOCAL_STORAGE: [u32; 4] = [24, 28, 29, 32];
+
 /// What the child sends, beside the descriptors of the maps that have one, in order.
 #[derive(Serialize, Deserialize)]
 pub(super) struct Relocated {
@@ -57,10 +62,12 @@ pub(super) fn relocate(
     for (i, wanted) in wanted.iter().enumerate() {
         object.set_autoload(i, *wanted).map_err(verdict)?;
     }
+    set_all(&mut object, &options.set)?;
     let defined = object.maps();
     let storages = prepare_maps(&mut object, &defined)?;
-    set_all(&mut object, &options.set)?;
-    object.prepare().map_err(verdict)?;
+    object
+        .prepare()
+        .map_err(|error| unsized_map(&error, &defined).unwrap_or_else(|| verdict(error)))?;
 
     let (maps, fds, map_of) = created_maps(&object, &defined, storages)?;
     let btf = object.kernel_btf().map_err(verdict)?;
@@ -123,6 +130,26 @@ fn prepare_maps(
         storages.push(storage);
     }
     Ok(storages)
+}
+
+/// The problem of a map whose size is left to the object's own loader.
+fn unsized_map(error: &LibbpfError, defined: &[MapDefinition]) -> Option<Problem> {
+    defined.iter().find_map(|map| {
+        let attribute = if map.max_entries == 0 && !LOCAL_STORAGE.contains(&map.map_type) {
+            "max_entries"
+        } else if map.value_size == 0 && map.map_type == STACK_TRACE {
+            "value_size"
+        } else {
+            return None;
+        };
+        let failed = format!("map '{}': failed to create", map.name);
+        error.log.contains(&failed).then(|| Problem::UnsizedMap {
+            map: map.name.clone(),
+            attribute: attribute.to_owned(),
+            errno: error.errno.0,
+            log: error.log.clone(),
+        })
+    })
 }
 
 type Maps = (Vec<MapImage>, Vec<OwnedFd>, HashMap<i32, u32>);

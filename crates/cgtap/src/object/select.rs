@@ -1,10 +1,12 @@
 //! Which of an object's programs are loaded.
 
+use std::collections::BTreeMap;
+
 use cgtap_sys::libbpf::ProgramInfo;
 use serde::{Deserialize, Serialize};
 
 use super::error::Problem;
-use super::name::{list, near};
+use super::name::near;
 use crate::hook::HookSpec;
 
 /// A program that was left out, since nobody asked for it by name.
@@ -113,12 +115,8 @@ fn all(programs: &[ProgramInfo], unfit: Vec<Option<String>>) -> Result<Selection
         if !optional.is_empty() {
             return Err(Problem::AllOptional { programs: optional });
         }
-        let found: Vec<String> = programs
-            .iter()
-            .map(|p| format!("{} is {}", p.name, p.section))
-            .collect();
         return Err(Problem::NothingToScope {
-            found: list(&found),
+            found: kinds(programs),
         });
     }
     Ok(Selection {
@@ -126,6 +124,20 @@ fn all(programs: &[ProgramInfo], unfit: Vec<Option<String>>) -> Result<Selection
         unfit,
         skipped,
     })
+}
+
+/// `2 kprobe, 1 xdp`.
+fn kinds(programs: &[ProgramInfo]) -> String {
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    for program in programs {
+        let kind = program.section.split('/').next().unwrap_or_default();
+        *counts.entry(kind).or_default() += 1;
+    }
+    let texts: Vec<String> = counts
+        .iter()
+        .map(|(kind, count)| format!("{count} {kind}"))
+        .collect();
+    texts.join(", ")
 }
 
 #[cfg(test)]
@@ -187,8 +199,8 @@ mod tests {
         let error = select(&programs[1..], None).unwrap_err();
         assert_eq!(
             error.to_string(),
-            "none of its programs is of a kind that can be scoped (x is xdp); the kinds are \
-             tracepoint, raw_tracepoint, raw_tracepoint.w, tp_btf"
+            "none of its programs can be scoped: 1 xdp; the kinds that can are tracepoint, \
+             raw_tracepoint, raw_tracepoint.w, tp_btf"
         );
         let optional = [ProgramInfo {
             autoload: false,

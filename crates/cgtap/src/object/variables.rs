@@ -1,6 +1,7 @@
-//! Global variables that are set before the programs see them (`--set NAME=VALUE`).
+//! What is set before programs see it (`--set NAME=VALUE`): global variables, and sizes of maps
+//! that an object leaves to its own loader.
 
-use cgtap_sys::libbpf::{Btf, BtfKind, IntInfo, Object};
+use cgtap_sys::libbpf::{Btf, BtfKind, IntInfo, LibbpfError, MapShape, Object};
 
 use super::error::Problem;
 use super::name::near;
@@ -14,52 +15,107 @@ struct Variable {
     size_bytes: u32,
 }
 
-/// Writes each `(name, value)` into the initial value of its data section.
+/// Sets each name to its value: `VARIABLE`, or `MAP.max_entries`, `MAP.key_size`,
+/// `MAP.value_size`.
 pub(super) fn set_all(object: &mut Object, set: &[(String, String)]) -> Result<(), Problem> {
-    if set.is_empty() {
-        return Ok(());
+    for (name, value) in set {
+        match name.split_once('.') {
+            Some((map, attribute)) => set_map(object, map, attribute, value)?,
+            None => set_variable(object, name, value)?,
+        }
     }
+    Ok(())
+}
+
+fn refused(name: &str, error: LibbpfError) -> Problem {
+    Problem::Libbpf {
+        doing: format!("set {name}"),
+        summary: error.summary(),
+        errno: error.errno.0,
+        log: error.log,
+    }
+}
+
+fn set_map(object: &mut Object, map: &str, attribute: &str, value: &str) -> Result<(), Problem> {
+    let name = format!("{map}.{attribute}");
+    let maps = object.maps();
+    let index = maps.iter().position(|m| m.name == map && !m.internal);
+    let mut shape = index.and_then(|i| maps.get(i)).map(|m| MapShape {
+        map_type: m.map_type,
+        key_size: m.key_size,
+        value_size: m.value_size,
+        max_entries: m.max_entries,
+    });
+    let field = shape.as_mut().and_then(|shape| match attribute {
+        "max_entries" => Some(&mut shape.max_entries),
+        "key_size" => Some(&mut shape.key_size),
+        "value_size" => Some(&mut shape.value_size),
+        _ => None,
+    });
+    if let Some(field) = field {
+        *field = parse(value)
+            .and_then(|value| u32::try_from(value).ok())
+            .ok_or_else(|| Problem::BadValue {
+                variable: name.clone(),
+                value: value.to_owned(),
+                want: format!("an integer from 0 to {}", u32::MAX),
+            })?;
+    } else {
+        let variables: Vec<String> = maps
+            .iter()
+            .filter(|m| !m.internal)
+            .flat_map(|m| {
+                ["max_entries", "key_size", "value_size"].map(|a| format!("{}.{a}", m.name))
+            })
+            .collect();
+        return Err(Problem::UnknownVariable {
+            near: near(&name, &variables),
+            variable: name,
+            variables,
+        });
+    }
+    match index.zip(shape) {
+        Some((index, shape)) => object
+            .set_map_shape(index, shape)
+            .map_err(|error| refused(&name, error)),
+        None => Ok(()),
+    }
+}
+
+fn set_variable(object: &mut Object, name: &str, value: &str) -> Result<(), Problem> {
     let Some(variables) = object.with_btf(|btf| variables(object, btf)) else {
         return Err(Problem::NoBtf {
             needs: "setting a variable".to_owned(),
             log: String::new(),
         });
     };
-    for (name, value) in set {
-        let Some(variable) = variables.iter().find(|v| v.name == *name) else {
-            let variables: Vec<String> = variables.iter().map(|v| v.name.clone()).collect();
-            return Err(Problem::UnknownVariable {
-                variable: name.clone(),
-                near: near(name, &variables),
-                variables,
-            });
-        };
-        let bytes = object
-            .with_btf(|btf| encode(btf, variable.type_id, value))
-            .unwrap_or_else(|| Err("not in the BTF".to_owned()))
-            .and_then(|bytes| {
-                // The section says how long the variable is, its type how long a value is.
-                if bytes.len() == variable.size_bytes as usize {
-                    Ok(bytes)
-                } else {
-                    Err("of a size that its section contradicts".to_owned())
-                }
-            })
-            .map_err(|want| Problem::BadValue {
-                variable: name.clone(),
-                value: value.clone(),
-                want,
-            })?;
-        object
-            .write_initial(variable.map, variable.offset_bytes as usize, &bytes)
-            .map_err(|error| Problem::Libbpf {
-                doing: format!("set {name}"),
-                summary: error.summary(),
-                errno: error.errno.0,
-                log: error.log,
-            })?;
-    }
-    Ok(())
+    let Some(variable) = variables.iter().find(|v| v.name == *name) else {
+        let variables: Vec<String> = variables.iter().map(|v| v.name.clone()).collect();
+        return Err(Problem::UnknownVariable {
+            variable: name.to_owned(),
+            near: near(name, &variables),
+            variables,
+        });
+    };
+    let bytes = object
+        .with_btf(|btf| encode(btf, variable.type_id, value))
+        .unwrap_or_else(|| Err("not in the BTF".to_owned()))
+        .and_then(|bytes| {
+            // The section says how long the variable is, its type how long a value is.
+            if bytes.len() == variable.size_bytes as usize {
+                Ok(bytes)
+            } else {
+                Err("of a size that its section contradicts".to_owned())
+            }
+        })
+        .map_err(|want| Problem::BadValue {
+            variable: name.to_owned(),
+            value: value.to_owned(),
+            want,
+        })?;
+    object
+        .write_initial(variable.map, variable.offset_bytes as usize, &bytes)
+        .map_err(|error| refused(name, error))
 }
 
 fn variables(object: &Object, btf: &Btf) -> Vec<Variable> {
@@ -72,6 +128,8 @@ fn variables(object: &Object, btf: &Btf) -> Vec<Variable> {
         .flat_map(|(index, map)| {
             btf.section_vars(map.value_type_id)
                 .into_iter()
+                // Not a name of C's, and not to be shown on a terminal.
+                .filter(|var| !var.name.chars().any(char::is_control))
                 .map(move |var| Variable {
                     map: index,
                     name: var.name,

@@ -81,6 +81,7 @@ mod tests {
             doing: "prepare the object",
             errno: Errno(errno),
             log: log.to_owned(),
+            last: String::new(),
         }
     }
 

@@ -1,0 +1,258 @@
+//! Cgroups: found by path or id, with their place in the hierarchy.
+
+use std::fs::File;
+use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use cgtap_sys::{Errno, handle};
+
+use crate::id::CgroupId;
+
+/// `CGROUP2_SUPER_MAGIC` (include/uapi/linux/magic.h).
+const CGROUP2_MAGIC: u64 = 0x6367_7270;
+/// `CGROUP_SUPER_MAGIC`, and `TMPFS_MAGIC` under which v1 hierarchies are mounted.
+const CGROUP1_MAGIC: u64 = 0x0027_e0eb;
+
+/// A cgroup that exists.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cgroup {
+    /// Its id.
+    pub id: CgroupId,
+    /// Its path below the root, with a leading slash; `/` for the root.
+    pub path: String,
+    /// Its ancestors, nearest first, up to the root of the mount.
+    pub ancestors: Vec<CgroupId>,
+}
+
+/// Why something is no cgroup that can be used.
+#[derive(Debug, thiserror::Error)]
+pub enum CgroupError {
+    /// No cgroup2 is mounted.
+    #[error("no cgroup2 is mounted; mount one with `mount -t cgroup2 none /sys/fs/cgroup`")]
+    NoMount,
+    /// The path leads nowhere.
+    #[error("there is no cgroup {}", path.display())]
+    Missing {
+        /// The path.
+        path: PathBuf,
+    },
+    /// There is no cgroup of this id, or none any more.
+    #[error("there is no cgroup with id {id}; it may have been removed")]
+    Gone {
+        /// The id.
+        id: CgroupId,
+    },
+    /// A directory of a v1 hierarchy.
+    #[error(
+        "{} is a cgroup v1 directory; cgtap attaches to the cgroup2 hierarchy, which is mounted at \
+         {}", path.display(), root.display()
+    )]
+    V1 {
+        /// The path.
+        path: PathBuf,
+        /// Where cgroup2 is.
+        root: PathBuf,
+    },
+    /// Some other file or directory.
+    #[error("{} is not a cgroup; cgroup2 is mounted at {}", path.display(), root.display())]
+    NotACgroup {
+        /// The path.
+        path: PathBuf,
+        /// Where cgroup2 is.
+        root: PathBuf,
+    },
+    /// The kernel said no.
+    #[error("cannot look at cgroup {what}: {source}")]
+    Io {
+        /// Which.
+        what: String,
+        /// What the kernel said.
+        source: std::io::Error,
+    },
+}
+
+impl CgroupError {
+    /// The errno that stands for it.
+    #[must_use]
+    pub fn errno(&self) -> Option<Errno> {
+        match self {
+            Self::NoMount | Self::Missing { .. } | Self::Gone { .. } => Some(Errno::ENOENT),
+            Self::V1 { .. } | Self::NotACgroup { .. } => Some(Errno::EINVAL),
+            Self::Io { source, .. } => source.raw_os_error().map(Errno),
+        }
+    }
+}
+
+/// The mounted cgroup2 hierarchy.
+#[derive(Debug)]
+pub struct Hierarchy {
+    root: PathBuf,
+    mount: File,
+}
+
+fn magic(file: &File) -> u64 {
+    rustix::fs::fstatfs(file).map_or(0, |s| s.f_type as u64)
+}
+
+impl Hierarchy {
+    /// Opens the hierarchy at `root`, or at the first cgroup2 in /proc/self/mountinfo.
+    ///
+    /// # Errors
+    /// [`CgroupError::NoMount`], or [`CgroupError::NotACgroup`] for a `root` that is none.
+    pub fn open(root: Option<&Path>) -> Result<Self, CgroupError> {
+        let root = match root {
+            Some(root) => root.to_owned(),
+            None => find_mount().ok_or(CgroupError::NoMount)?,
+        };
+        let mount = File::open(&root).map_err(|_| CgroupError::Missing { path: root.clone() })?;
+        if magic(&mount) != CGROUP2_MAGIC {
+            return Err(CgroupError::NotACgroup {
+                path: root.clone(),
+                root,
+            });
+        }
+        Ok(Self { root, mount })
+    }
+
+    /// Where it is mounted.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The cgroup at `path`: absolute in the file system, or else below the root.
+    ///
+    /// # Errors
+    /// [`CgroupError`].
+    pub fn by_path(&self, path: &Path) -> Result<Cgroup, CgroupError> {
+        let below = path.strip_prefix("/").unwrap_or(path);
+        // `/tenants/a` is taken as the path that we print; a real path is tried first.
+        let full = if path.starts_with(&self.root)
+            || (path.is_absolute() && path != Path::new("/") && path.is_dir())
+        {
+            path.to_owned()
+        } else {
+            self.root.join(below)
+        };
+        let file = match File::open(&full) {
+            Ok(file) => file,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+                return Err(CgroupError::Missing { path: full });
+            }
+            Err(source) => {
+                return Err(CgroupError::Io {
+                    what: full.display().to_string(),
+                    source,
+                });
+            }
+        };
+        let root = self.root.clone();
+        match magic(&file) {
+            CGROUP2_MAGIC if file.metadata().is_ok_and(|m| m.is_dir()) => {}
+            CGROUP1_MAGIC => return Err(CgroupError::V1 { path: full, root }),
+            _ => return Err(CgroupError::NotACgroup { path: full, root }),
+        }
+        let full = full.canonicalize().unwrap_or(full);
+        self.describe(&full, &file)
+    }
+
+    /// The cgroup with this id.
+    ///
+    /// # Errors
+    /// [`CgroupError::Gone`], or [`CgroupError::Io`] without CAP_DAC_READ_SEARCH.
+    pub fn by_id(&self, id: CgroupId) -> Result<Cgroup, CgroupError> {
+        let what = || format!("id:{id}");
+        let fd = handle::open_cgroup(self.mount.as_fd(), id.0).map_err(|e| match e.errno {
+            Errno::ESTALE | Errno::ENOENT => CgroupError::Gone { id },
+            errno => CgroupError::Io {
+                what: what(),
+                source: std::io::Error::from_raw_os_error(errno.0),
+            },
+        })?;
+        let link = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&fd));
+        let io = |source| CgroupError::Io {
+            what: what(),
+            source,
+        };
+        let full = std::fs::read_link(link).map_err(io)?;
+        let file = File::open(&full).map_err(|_| CgroupError::Gone { id })?;
+        self.describe(&full, &file)
+    }
+
+    /// Whether a cgroup with this id exists; `None` if that could not be told.
+    #[must_use]
+    pub fn exists(&self, id: CgroupId) -> Option<bool> {
+        match handle::open_cgroup(self.mount.as_fd(), id.0) {
+            Ok(_) => Some(true),
+            Err(e) if e.errno == Errno::ESTALE || e.errno == Errno::ENOENT => Some(false),
+            Err(_) => None,
+        }
+    }
+
+    fn describe(&self, full: &Path, file: &File) -> Result<Cgroup, CgroupError> {
+        let io = |source| CgroupError::Io {
+            what: full.display().to_string(),
+            source,
+        };
+        // On 64-bit systems the inode number is the whole id (include/linux/kernfs.h).
+        let id = CgroupId(file.metadata().map_err(io)?.ino());
+        let root = self
+            .root
+            .canonicalize()
+            .unwrap_or_else(|_| self.root.clone());
+        let below = full.strip_prefix(&root).unwrap_or(Path::new(""));
+        let mut ancestors = Vec::new();
+        let mut up = full;
+        while up != root {
+            let Some(parent) = up.parent() else { break };
+            let meta = parent.metadata().map_err(|_| CgroupError::Gone { id })?;
+            ancestors.push(CgroupId(meta.ino()));
+            up = parent;
+        }
+        Ok(Cgroup {
+            id,
+            path: format!("/{}", below.display()),
+            ancestors,
+        })
+    }
+
+    /// The cgroups right below `path` (a path as [`Cgroup::path`] has it), by name.
+    #[must_use]
+    pub fn children(&self, path: &str) -> Vec<Cgroup> {
+        let dir = self.root.join(path.trim_start_matches('/'));
+        let mut children: Vec<Cgroup> = std::fs::read_dir(&dir)
+            .into_iter()
+            .flatten()
+            .filter_map(|entry| {
+                let entry = entry.ok()?;
+                entry
+                    .file_type()
+                    .ok()?
+                    .is_dir()
+                    .then(|| self.by_path(&entry.path()).ok())?
+            })
+            .collect();
+        children.sort_by(|a, b| a.path.cmp(&b.path));
+        children
+    }
+}
+
+/// The mount point of the first cgroup2 in /proc/self/mountinfo (proc_pid_mountinfo(5)).
+fn find_mount() -> Option<PathBuf> {
+    let text = std::fs::read_to_string("/proc/self/mountinfo").ok()?;
+    text.lines().find_map(|line| {
+        let (head, tail) = line.split_once(" - ")?;
+        tail.starts_with("cgroup2 ")
+            .then(|| head.split(' ').nth(4).map(unescape))?
+    })
+}
+
+/// Mount points have blanks and backslashes as `\040` and `\134`.
+fn unescape(text: &str) -> PathBuf {
+    PathBuf::from(
+        text.replace("\\040", " ")
+            .replace("\\011", "\t")
+            .replace("\\134", "\\"),
+    )
+}

@@ -1,0 +1,258 @@
+//! Making the kernel what a changed record says.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::fd::AsFd;
+
+use cgtap_sys::bpf::{Map, MapSpec, MapType, Prog, ProgSpec, pin};
+use cgtap_sys::{Errno, SysError};
+
+use super::error::{Error, ErrorKind, Result};
+use super::session::{Session, desired};
+use super::workshop::Workshop;
+use crate::asm::encode;
+use crate::dispatch::set::{Indices, LoadedSet, Loader, SetError};
+use crate::dispatch::switch::Switch;
+use crate::dispatch::{anchor, dispatcher};
+use crate::id::CgroupId;
+use crate::store::config::{Config, HookId, HookRecord, MemberRecord, SetRecord};
+use crate::store::pins;
+
+/// A set to be built, for one cgroup.
+struct Wanted {
+    cgroup: CgroupId,
+    members: Vec<MemberRecord>,
+}
+
+/// A set that is loaded, with its record and its counter.
+struct Built {
+    cgroup: CgroupId,
+    record: SetRecord,
+    set: LoadedSet,
+    counter: Map,
+}
+
+/// What runs for each configured cgroup of a hook.
+fn arrays(config: &Config, hook: &HookRecord) -> BTreeMap<CgroupId, Vec<MemberRecord>> {
+    hook.lists
+        .configured()
+        .map(|cgroup| {
+            let members = hook.lists.effective(&config.cgroups, cgroup);
+            let members = members.into_iter().map(|entry| MemberRecord {
+                attachment: entry.attachment.id,
+                program: entry.attachment.program,
+                cookie: entry.attachment.cookie,
+                cgroup: entry.cgroup,
+            });
+            (cgroup, members.collect())
+        })
+        .collect()
+}
+
+impl Session {
+    /// Carries out `next`: loads what is new beside the old, writes the record, publishes, takes
+    /// the old away. To be called within [`Session::change`], which takes it all back if this
+    /// fails before the record is written.
+    pub(super) fn apply(&mut self, mut next: Config) -> Result<()> {
+        let before = pins::expected(&self.config);
+        next.forget_unused();
+        let active: Vec<HookId> =
+            next.hooks.iter().filter(|(_, h)| h.is_active()).map(|(id, _)| *id).collect();
+        let mut changed = BTreeSet::new();
+        let mut next_serial = next.next.set;
+        let mut records: BTreeMap<HookId, HookRecord> = BTreeMap::new();
+        {
+            let mut workshop = Workshop::new(self);
+            for id in active.iter().chain(self.config.hooks.keys()) {
+                let Some(hook) = next.hooks.get(id).filter(|_| !records.contains_key(id)) else {
+                    continue;
+                };
+                let (wanted, record) = regroup(&next, hook);
+                if wanted.is_empty() && record.sets == hook.sets {
+                    continue;
+                }
+                changed.insert(*id);
+                let is_new = !self.config.hooks.get(id).is_some_and(HookRecord::is_active);
+                let record =
+                    self.build(&mut workshop, &next, *id, record, wanted, is_new, &mut next_serial)?;
+                records.insert(*id, record);
+            }
+        }
+        next.next.set = next_serial;
+        next.hooks.extend(records);
+        self.watch(&next)?;
+        self.write_config(next.clone())?;
+        for id in &changed {
+            // A hook whose last list is gone still has its sets as retired ones.
+            let Some(hook) = next.hooks.get(id).filter(|h| h.is_active()) else { continue };
+            let sys = |e: SysError| Error::sys(format!("publish the change at {}", hook.spec), &e);
+            self.switch(*id)?.publish(&desired(hook)).map_err(sys)?;
+        }
+        if !changed.is_empty() {
+            self.settle(&mut next)?;
+        }
+        self.clear(&before)
+    }
+
+    /// Loads and places the new sets of a hook, and its dispatcher if it has none.
+    #[allow(clippy::too_many_arguments, reason = "one step of apply, cut out to be read alone")]
+    fn build(
+        &self,
+        workshop: &mut Workshop<'_>,
+        next: &Config,
+        id: HookId,
+        mut record: HookRecord,
+        wanted: Vec<Wanted>,
+        is_new: bool,
+        next_serial: &mut u32,
+    ) -> Result<HookRecord> {
+        let dir = pins::hook_dir(id);
+        let sys = |e: SysError| Error::sys(format!("make hook {}", record.spec), &e);
+        let switch = if is_new {
+            self.dir.make_dir(&dir)?;
+            Switch::create(&self.path(&dir)).map_err(sys)?
+        } else {
+            self.switch(id)?
+        };
+        let progs = workshop.take(&pins::hook(id, "progs"), switch.progs.try_clone().map_err(sys)?);
+        let control =
+            workshop.take(&pins::hook(id, "control"), switch.control.try_clone().map_err(sys)?);
+        // The dispatcher is the first user of the array: the kernel holds all that is put into it
+        // to the dispatcher's type.
+        let dispatcher = if is_new { Some(self.load_dispatcher(next, &record, &switch)?) } else { None };
+        let mut indices =
+            Indices::new(record.all_sets().flat_map(|s| s.indices.iter().copied()));
+        let mut built = Vec::new();
+        for Wanted { cgroup, members: member_records } in wanted {
+            let members = member_records
+                .iter()
+                .map(|m| workshop.member(next, id, &record.spec, m))
+                .collect::<Result<Vec<_>>>()?;
+            let counter = make_counter()?;
+            let counter_at = workshop.maps.add(counter.try_clone().map_err(sys)?);
+            let loader = Loader {
+                kind: record.spec.kind().info(),
+                attach_btf_id: load_btf_id(&record),
+                maps: &workshop.maps,
+                btfs: &workshop.btfs,
+                progs,
+                control,
+            };
+            let set = loader
+                .load(&members, counter_at, &mut indices)
+                .map_err(|e| set_refused(&next.path(cgroup), &record, member_records.len(), &e))?;
+            let set_record = SetRecord {
+                serial: *next_serial,
+                head: set.head,
+                indices: set.progs.iter().map(|(index, _)| *index).collect(),
+                members: member_records,
+            };
+            *next_serial += 1;
+            built.push(Built { cgroup, record: set_record, set, counter });
+        }
+        for one in built {
+            for (index, prog) in &one.set.progs {
+                switch.place(*index, prog).map_err(sys)?;
+            }
+            let path = self.path(&pins::set_counter(id, one.record.serial));
+            pin(&one.counter, &path).map_err(sys)?;
+            record.sets.insert(one.cgroup, one.record);
+        }
+        if let Some(dispatcher) = dispatcher {
+            let link = anchor::attach(&dispatcher, &record.target())
+                .map_err(|e| Error::sys(format!("attach to {}", record.spec), &e))?;
+            pin(&link, &self.path(&pins::hook(id, pins::HOOK_LINK))).map_err(sys)?;
+        }
+        Ok(record)
+    }
+
+    fn load_dispatcher(&self, next: &Config, hook: &HookRecord, switch: &Switch) -> Result<Prog> {
+        let info = hook.spec.kind().info();
+        let sys = |e: SysError| Error::sys(format!("make the dispatcher of {}", hook.spec), &e);
+        let current = if next.current_table {
+            Some(cgtap_sys::bpf::get_map(&self.path(pins::CURRENT)).map_err(sys)?)
+        } else {
+            None
+        };
+        let insns = dispatcher::generate(&next.layout, info.returns, current.is_some())
+            .map_err(|e| Error::new(ErrorKind::Kernel, format!("cannot generate a dispatcher: {e}")))?;
+        let mut maps =
+            vec![switch.progs.as_fd(), switch.cache.as_fd(), switch.control.as_fd(), switch.table.as_fd()];
+        maps.extend(current.iter().map(AsFd::as_fd));
+        Prog::load(&ProgSpec {
+            name: "cgtap_dispatch",
+            prog_type: info.prog_type,
+            attach_type: info.attach_type,
+            flags: 0,
+            license: "GPL",
+            kern_version: 0,
+            insns: &encode(&insns),
+            maps: &maps,
+            btf: None,
+            func_info: &[],
+            line_info: &[],
+            attach_btf_id: load_btf_id(hook),
+        })
+        .map_err(|e| sys(SysError { call: "BPF_PROG_LOAD", errno: e.errno }).with_log(e.log))
+    }
+}
+
+/// BTF id that programs of the hook are loaded with: only typed ones have a target then.
+fn load_btf_id(hook: &HookRecord) -> u32 {
+    match hook.spec.kind().info().attach_type {
+        cgtap_sys::bpf::AttachType::None => 0,
+        _ => hook.target.attach_btf_id,
+    }
+}
+
+/// Which sets a hook needs that it does not have, and its record without those it does not need
+/// any more: they are retired.
+fn regroup(config: &Config, hook: &HookRecord) -> (Vec<Wanted>, HookRecord) {
+    let mut record = hook.clone();
+    let mut wanted = Vec::new();
+    let mut old = std::mem::take(&mut record.sets);
+    for (cgroup, members) in arrays(config, hook) {
+        match old.remove(&cgroup) {
+            Some(set) if set.members == members => {
+                record.sets.insert(cgroup, set);
+            }
+            other => {
+                record.retired.extend(other);
+                wanted.push(Wanted { cgroup, members });
+            }
+        }
+    }
+    record.retired.extend(old.into_values());
+    (wanted, record)
+}
+
+/// Counts the runs of a set, one word a CPU.
+fn make_counter() -> Result<Map> {
+    Map::create(&MapSpec {
+        name: "cgtap_runs",
+        map_type: MapType::PercpuArray,
+        key_size: 4,
+        value_size: 8,
+        max_entries: 1,
+        flags: 0,
+    })
+    .map_err(|e| Error::sys("make a run counter", &e))
+}
+
+fn set_refused(path: &str, hook: &HookRecord, members: usize, error: &SetError) -> Error {
+    let asked = format!(
+        "cannot run {members} programs for {} in cgroup {path}: {error}; nothing has changed",
+        hook.spec
+    );
+    match error {
+        SetError::Load { source, .. } => {
+            let words = super::error::verifier_words(&source.log);
+            Error::new(ErrorKind::Verifier, format!("{asked}; the verifier says: {words}"))
+                .with_errno(source.errno)
+                .with_log(source.log.clone())
+        }
+        SetError::Segments(_) => Error::new(ErrorKind::Full, asked).with_errno(Errno::E2BIG),
+        SetError::Index(_) => Error::new(ErrorKind::Full, asked).with_errno(Errno::ENOSPC),
+        SetError::Sys(e) => Error::new(ErrorKind::Kernel, asked).with_errno(e.errno),
+        SetError::Edit(_) | SetError::Btf(_) => Error::new(ErrorKind::Kernel, asked),
+    }
+}

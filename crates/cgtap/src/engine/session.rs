@@ -1,0 +1,471 @@
+//! A session: the state, opened, locked and whole.
+//!
+//! How it stays whole: what is new is loaded and pinned beside the old; then the record is
+//! replaced by one rename, which is the moment the change counts; then it is published to the
+//! dispatchers; then what nothing refers to any more is taken away. A word in the state says that
+//! a change is under way. Whoever finds it set under the lock finds the work of a dead process and
+//! makes the kernel agree with the record: forward if the rename was done, back if not. A change
+//! that fails is taken back in the same way.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::fd::AsFd;
+use std::path::Path;
+
+use cgtap_sys::bpf::{
+    AttachType, Link, Map, MapSpec, MapType, Prog, ProgSpec, ProgType, get_map, map_flags, pin,
+};
+use cgtap_sys::libbpf::Btf;
+use cgtap_sys::memory::Words;
+use cgtap_sys::{Errno, SysError, task};
+
+use super::error::{Error, ErrorKind, Result};
+use crate::asm::encode;
+use crate::cgroup::Hierarchy;
+use crate::dispatch::reaper::{self, ALIVE, DEAD};
+use crate::dispatch::switch::{CONFIGURED_MAX, Switch};
+use crate::id::CgroupId;
+use crate::kernel::layout::Layout;
+use crate::kernel::{current, tracepoint};
+use crate::store::blob::{self, BlobError};
+use crate::store::config::{Config, HookId, HookRecord, NextIds};
+use crate::store::dir::{Lock, StateDir};
+use crate::store::pins;
+
+/// Control word of the state: deaths of configured cgroups.
+const DEATHS: usize = 0;
+/// Control word of the state: a change is under way.
+const UNDER_WAY: usize = 1;
+
+/// The state, locked.
+#[derive(Debug)]
+pub(super) struct Session {
+    pub(super) dir: StateDir,
+    pub(super) config: Config,
+    pub(super) hierarchy: Hierarchy,
+    cgroups: Map,
+    words: Words,
+}
+
+fn broken(path: &Path, error: &BlobError) -> Error {
+    let words = match error {
+        BlobError::Sys(e) => return Error::sys(format!("read the state {}", path.display()), e),
+        BlobError::Newer { .. } => "use the cgtap that made it",
+        BlobError::Foreign => "name another directory with --state",
+        BlobError::Damaged(_) => "detach everything with `cgtap detach --all` and attach anew",
+    };
+    Error::new(ErrorKind::State, format!("cannot use the state {}: {error}; {words}", path.display()))
+        .with_errno(Errno::EINVAL)
+}
+
+impl Session {
+    /// Opens an existing state, `None` if there is none. It is whole when this returns: what a
+    /// dead process left is mended, removed cgroups are dealt with.
+    pub(super) fn open(path: &Path, lock: Lock, hierarchy: Hierarchy) -> Result<Option<Self>> {
+        let Some(dir) = StateDir::open(path, lock)? else { return Ok(None) };
+        let Some(config) = read_config(&dir)? else {
+            // Made, but never filled: its maker died, or is about to fill it.
+            return Ok(None);
+        };
+        let mut session = Self::attach_maps(dir, config, hierarchy)?;
+        if session.needs_work() {
+            if lock == Lock::Shared {
+                session.dir.relock_exclusive()?;
+                // Somebody may have written in between.
+                match read_config(&session.dir)? {
+                    Some(config) => session.config = config,
+                    None => return Ok(None),
+                }
+            }
+            session.mend()?;
+        }
+        Ok(Some(session))
+    }
+
+    /// Opens an existing state as it is, to be looked over.
+    pub(super) fn open_unmended(path: &Path, hierarchy: Hierarchy) -> Result<Option<Self>> {
+        let Some(dir) = StateDir::open(path, Lock::Exclusive)? else { return Ok(None) };
+        let Some(config) = read_config(&dir)? else { return Ok(None) };
+        Self::attach_maps(dir, config, hierarchy).map(Some)
+    }
+
+    /// Makes the kernel agree with the record whether a change was under way or not.
+    pub(super) fn repair(&mut self) -> Result<Vec<String>> {
+        self.words.set(UNDER_WAY, 1);
+        self.mend()
+    }
+
+    /// Opens the state for a change; makes it if there is none.
+    pub(super) fn create(path: &Path, hierarchy: Hierarchy) -> Result<Self> {
+        let dir = StateDir::create(path)?;
+        let config = match read_config(&dir)? {
+            Some(config) => config,
+            None => make_state(&dir).inspect_err(|_| {
+                // Nothing was there before, so nothing is to stay.
+                if dir.sweep(&BTreeSet::new()).is_ok() {
+                    drop(std::fs::remove_dir(dir.path()));
+                }
+            })?,
+        };
+        let mut session = Self::attach_maps(dir, config, hierarchy)?;
+        if session.needs_work() {
+            session.mend()?;
+        }
+        Ok(session)
+    }
+
+    fn attach_maps(dir: StateDir, config: Config, hierarchy: Hierarchy) -> Result<Self> {
+        let get = |name: &str| {
+            get_map(&dir.join(name))
+                .map_err(|e| Error::sys(format!("open {}", dir.join(name).display()), &e))
+        };
+        let cgroups = get(pins::CGROUPS)?;
+        let words = Words::map(&get(pins::CONTROL)?)
+            .map_err(|e| Error::sys("map the control words of the state", &e))?;
+        Ok(Self { dir, config, hierarchy, cgroups, words })
+    }
+
+    fn needs_work(&self) -> bool {
+        self.words.get(UNDER_WAY) != 0
+            || self.words.get(DEATHS) != self.config.deaths_seen
+            || self.config.owners.values().any(|o| !super::owner::is_alive(*o))
+    }
+
+    /// A change was under way when its process died.
+    pub(super) fn is_interrupted(&self) -> bool {
+        self.words.get(UNDER_WAY) != 0
+    }
+
+    /// Path of something in the state.
+    pub(super) fn path(&self, name: &str) -> std::path::PathBuf {
+        self.dir.join(name)
+    }
+
+    /// Makes the kernel agree with the record, and the record with the cgroups and processes that
+    /// are still there.
+    pub(super) fn mend(&mut self) -> Result<Vec<String>> {
+        let mut done = Vec::new();
+        if self.words.get(UNDER_WAY) != 0 {
+            done = self.agree()?;
+        }
+        let deaths = self.words.get(DEATHS);
+        let dead = self.dead_cgroups()?;
+        let orphans: Vec<_> = self
+            .config
+            .owners
+            .iter()
+            .filter(|(_, o)| !super::owner::is_alive(**o))
+            .map(|(id, _)| *id)
+            .collect();
+        if deaths != self.config.deaths_seen || !dead.is_empty() || !orphans.is_empty() {
+            let mut next = self.config.clone();
+            next.deaths_seen = deaths;
+            for hook in next.hooks.values_mut() {
+                for cgroup in &dead {
+                    for gone in hook.lists.remove_cgroup(*cgroup) {
+                        done.push(format!("attachment {} went with its cgroup", gone.id));
+                    }
+                }
+                for id in &orphans {
+                    let Some((cgroup, _)) = hook.lists.find(*id) else { continue };
+                    let what = Some(crate::attach::Anchor::Id(*id));
+                    if hook.lists.detach(cgroup, what, None).is_ok() {
+                        done.push(format!("attachment {id} went with its process"));
+                    }
+                }
+            }
+            self.change(|session| session.apply(next))?;
+        }
+        Ok(done)
+    }
+
+    fn dead_cgroups(&self) -> Result<Vec<CgroupId>> {
+        let sys = |e: SysError| Error::sys("read the configured cgroups", &e);
+        let mut dead = Vec::new();
+        if self.words.get(DEATHS) == self.config.deaths_seen {
+            return Ok(dead);
+        }
+        for key in self.cgroups.keys().map_err(sys)? {
+            let state = self.cgroups.lookup(&key).map_err(sys)?;
+            if state.is_some_and(|s| s == DEAD.to_ne_bytes()) {
+                let id = key.as_slice().try_into().map(u64::from_ne_bytes).unwrap_or_default();
+                dead.push(CgroupId(id));
+            }
+        }
+        Ok(dead)
+    }
+
+    /// Does a change: whatever goes wrong in it, the state is as before.
+    pub(super) fn change<T>(&mut self, f: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
+        self.words.set(UNDER_WAY, 1);
+        let before = self.config.clone();
+        let result = f(self);
+        if result.is_ok() {
+            self.words.set(UNDER_WAY, 0);
+            return result;
+        }
+        self.config = match read_config(&self.dir) {
+            Ok(Some(config)) => config,
+            _ => before,
+        };
+        if let Err(e) = self.agree() {
+            // The word stays set: the next command tries again.
+            tracing::warn!("what the failed change left is still there: {e}");
+        }
+        result
+    }
+
+    /// Makes the kernel agree with the record: every entry of every table, every place of every
+    /// array, every pin. Returns what was left over and is gone now.
+    fn agree(&mut self) -> Result<Vec<String>> {
+        let mut next = self.config.clone();
+        for (id, record) in self.config.hooks.iter().filter(|(_, h)| h.is_active()) {
+            let switch = self.switch(*id)?;
+            let sys = |e: SysError| Error::sys(format!("restore hook {}", record.spec), &e);
+            switch.publish(&desired(record)).map_err(sys)?;
+        }
+        self.watch(&next)?;
+        self.settle(&mut next)?;
+        for (id, record) in self.config.hooks.iter().filter(|(_, h)| h.is_active()) {
+            let keep = record.all_sets().flat_map(|s| s.indices.iter().copied()).collect();
+            let sys = |e: SysError| Error::sys(format!("clear hook {}", record.spec), &e);
+            self.switch(*id)?.vacate_others(&keep).map_err(sys)?;
+        }
+        self.unwatch()?;
+        let gone = self.dir.sweep(&pins::expected(&self.config))?;
+        self.words.set(UNDER_WAY, 0);
+        Ok(gone.into_iter().map(|name| format!("removed {name}, which nothing owned")).collect())
+    }
+
+    /// The maps of a hook.
+    pub(super) fn switch(&self, hook: HookId) -> Result<Switch> {
+        let dir = self.path(&pins::hook_dir(hook));
+        Switch::open(&dir).map_err(|e| Error::sys(format!("open {}", dir.display()), &e))
+    }
+
+    /// Replaces the record. From here on the change counts.
+    pub(super) fn write_config(&mut self, config: Config) -> Result<()> {
+        write_config(&self.dir, &config)?;
+        self.config = config;
+        Ok(())
+    }
+
+    /// Tells the program at cgroup_rmdir which cgroups to look for, and makes sure that none of
+    /// them went before it was told.
+    pub(super) fn watch(&self, config: &Config) -> Result<()> {
+        for id in config.watched() {
+            let known = self
+                .cgroups
+                .lookup(&id.0.to_ne_bytes())
+                .map_err(|e| Error::sys("look up a configured cgroup", &e))?;
+            if known.is_some() {
+                continue;
+            }
+            self.cgroups
+                .update(&id.0.to_ne_bytes(), &ALIVE.to_ne_bytes())
+                .map_err(|e| Error::sys(format!("watch cgroup {}", config.path(id)), &e))?;
+            if self.hierarchy.exists(id) == Some(false) {
+                let path = config.path(id);
+                return Err(Error::new(
+                    ErrorKind::Cgroup,
+                    format!("cgroup {path} was removed meanwhile"),
+                )
+                .with_errno(Errno::ENOENT));
+            }
+        }
+        Ok(())
+    }
+
+    fn unwatch(&self) -> Result<()> {
+        let sys = |e: SysError| Error::sys("forget a cgroup", &e);
+        let watched = self.config.watched();
+        for key in self.cgroups.keys().map_err(sys)? {
+            let id = key.as_slice().try_into().map(u64::from_ne_bytes).unwrap_or_default();
+            if !watched.contains(&CgroupId(id)) {
+                self.cgroups.delete(&key).map_err(sys)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until nothing runs any more that was not published last; takes over the counts of
+    /// retired sets, once; writes that down; and takes away what is not needed.
+    pub(super) fn settle(&mut self, next: &mut Config) -> Result<()> {
+        task::grace_period().map_err(|e| Error::sys("wait for running programs", &e))?;
+        let mut retired: BTreeMap<HookId, Vec<u16>> = BTreeMap::new();
+        for (id, hook) in &mut next.hooks {
+            for set in std::mem::take(&mut hook.retired) {
+                let runs = counter(&self.path(&pins::set_counter(*id, set.serial)))?;
+                for member in &set.members {
+                    *hook.counted.entry(member.attachment).or_default() += runs;
+                }
+                retired.entry(*id).or_default().extend(set.indices);
+            }
+        }
+        next.forget_unused();
+        if *next != self.config {
+            self.write_config(next.clone())?;
+        }
+        for (id, indices) in &retired {
+            // A hook that nothing is attached to is taken away whole.
+            if self.config.hooks.get(id).is_some_and(HookRecord::is_active) {
+                let sys = |e: SysError| Error::sys("empty the places of old sets", &e);
+                let switch = self.switch(*id)?;
+                switch.vacate(indices).map_err(sys)?;
+                switch.settle().map_err(sys)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes away the pins that `before` accounted for and the record does not.
+    pub(super) fn clear(&self, before: &BTreeSet<String>) -> Result<()> {
+        let keep = pins::expected(&self.config);
+        let gone: Vec<&String> = before.difference(&keep).collect();
+        self.dir.remove_all(gone.into_iter())?;
+        if self.cgroups_changed() { self.unwatch() } else { Ok(()) }
+    }
+
+    fn cgroups_changed(&self) -> bool {
+        self.cgroups.keys().is_ok_and(|keys| keys.len() != self.config.watched().len())
+    }
+
+    /// Removes the state, whatever is attached.
+    pub(super) fn destroy(self) -> Result<()> {
+        self.words.set(UNDER_WAY, 1);
+        // Links first: from then on nothing runs.
+        self.dir.sweep(&BTreeSet::new())?;
+        self.dir.remove_itself()?;
+        task::grace_period().map_err(|e| Error::sys("wait for running programs", &e))
+    }
+}
+
+/// The set that each configured cgroup is to have.
+pub(super) fn desired(hook: &HookRecord) -> BTreeMap<CgroupId, u16> {
+    hook.sets.iter().map(|(cgroup, set)| (*cgroup, set.head)).collect()
+}
+
+/// The runs that a set's counter counted, over all CPUs; 0 where it is gone.
+pub(super) fn counter(path: &Path) -> Result<u64> {
+    let map = match get_map(path) {
+        Ok(map) => map,
+        Err(e) if e.errno == Errno::ENOENT => return Ok(0),
+        Err(e) => return Err(Error::sys(format!("open {}", path.display()), &e)),
+    };
+    let value = map
+        .lookup(&0u32.to_ne_bytes())
+        .map_err(|e| Error::sys(format!("read {}", path.display()), &e))?
+        .unwrap_or_default();
+    Ok(value
+        .chunks_exact(8)
+        .map(|word| word.try_into().map(u64::from_ne_bytes).unwrap_or_default())
+        .sum())
+}
+
+fn read_config(dir: &StateDir) -> Result<Option<Config>> {
+    let config: Option<Config> =
+        blob::read(&dir.join(pins::CONFIG)).map_err(|e| broken(dir.path(), &e))?;
+    match config {
+        Some(config) if config.boot_id != boot_id() => {
+            Err(broken(dir.path(), &BlobError::Damaged("it is of another boot of this machine")))
+        }
+        other => Ok(other),
+    }
+}
+
+fn write_config(dir: &StateDir, config: &Config) -> Result<()> {
+    dir.unpin(pins::CONFIG_NEW)?;
+    blob::write(&dir.join(pins::CONFIG_NEW), "cgtap_config", config).map_err(|e| match e {
+        BlobError::Sys(e) => Error::sys(format!("write the state {}", dir.path().display()), &e),
+        other => broken(dir.path(), &other),
+    })?;
+    Ok(dir.rename(pins::CONFIG_NEW, pins::CONFIG)?)
+}
+
+fn boot_id() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/random/boot_id")
+        .map(|s| s.trim().to_owned())
+        .unwrap_or_default()
+}
+
+/// Fills a new state: maps, the program at cgroup_rmdir, the record last.
+fn make_state(dir: &StateDir) -> Result<Config> {
+    // What a maker that died left.
+    dir.sweep(&BTreeSet::new())?;
+    let btf = Btf::vmlinux().map_err(|e| {
+        Error::new(
+            ErrorKind::Unsupported,
+            format!("cannot read this kernel's BTF: {e}; cgtap needs CONFIG_DEBUG_INFO_BTF"),
+        )
+    })?;
+    let layout = Layout::read(&btf).map_err(|e| {
+        Error::new(ErrorKind::Unsupported, format!("this kernel is laid out in a new way: {e}"))
+    })?;
+    let sys = |e: SysError| Error::sys(format!("make the state {}", dir.path().display()), &e);
+    let control = Map::create(&MapSpec {
+        name: "cgtap_state",
+        map_type: MapType::Array,
+        key_size: 4,
+        value_size: 64,
+        max_entries: 1,
+        flags: map_flags::MMAPABLE,
+    })
+    .map_err(sys)?;
+    let cgroups = Map::create(&MapSpec {
+        name: "cgtap_cgroups",
+        map_type: MapType::Hash,
+        key_size: 8,
+        value_size: 8,
+        max_entries: CONFIGURED_MAX,
+        flags: map_flags::NO_PREALLOC,
+    })
+    .map_err(sys)?;
+    let link = attach_reaper(&btf, &layout, &cgroups, &control)?;
+    let table = current::find(&layout);
+    for (name, map) in [(pins::CONTROL, Some(&control)), (pins::CGROUPS, Some(&cgroups)), (pins::CURRENT, table.as_ref())] {
+        if let Some(map) = map {
+            pin(map, &dir.join(name)).map_err(sys)?;
+        }
+    }
+    pin(&link, &dir.join(pins::REAPER)).map_err(sys)?;
+    dir.make_dir(pins::HOOKS)?;
+    dir.make_dir(pins::INSTANCES)?;
+    let config = Config {
+        boot_id: boot_id(),
+        next: NextIds { attachment: 1, instance: 1, hook: 1, set: 1 },
+        deaths_seen: 0,
+        layout,
+        current_table: table.is_some(),
+        cgroups: BTreeMap::new(),
+        instances: BTreeMap::new(),
+        hooks: BTreeMap::new(),
+        owners: BTreeMap::new(),
+    };
+    write_config(dir, &config)?;
+    Ok(config)
+}
+
+fn attach_reaper(btf: &Btf, layout: &Layout, cgroups: &Map, control: &Map) -> Result<Link> {
+    let target = tracepoint::raw(btf, "cgroup_rmdir")?;
+    let insns = reaper::generate(layout)
+        .map_err(|e| Error::new(ErrorKind::Kernel, format!("cannot generate the reaper: {e}")))?;
+    let prog = Prog::load(&ProgSpec {
+        name: "cgtap_reaper",
+        prog_type: ProgType::Tracing,
+        attach_type: AttachType::TraceRawTp,
+        flags: 0,
+        license: "GPL",
+        kern_version: 0,
+        insns: &encode(&insns),
+        maps: &[cgroups.as_fd(), control.as_fd()],
+        btf: None,
+        func_info: &[],
+        line_info: &[],
+        attach_btf_id: target.typedef_id,
+    })
+    .map_err(|e| {
+        let sys = SysError { call: "BPF_PROG_LOAD", errno: e.errno };
+        Error::sys("load the program at cgroup_rmdir", &sys).with_log(e.log)
+    })?;
+    Link::raw_tracepoint(&prog, None)
+        .map_err(|e| Error::sys("attach the program at cgroup_rmdir", &e))
+}

@@ -1,0 +1,301 @@
+//! What is recorded: the lists of every hook, the instances, and which set serves which cgroup.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::attach::{self, Lists};
+use crate::dispatch::bounds::{Target, Verdict};
+use crate::hook::HookSpec;
+use crate::id::{AttachmentId, CgroupId, InstanceId, ProgramId};
+use crate::kernel::layout::Layout;
+
+/// Identity of a hook in a state; its directory's name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct HookId(pub u32);
+
+/// The whole record.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Config {
+    /// Boot that it belongs to: bpffs does not outlive one, but a copied record would.
+    pub boot_id: String,
+    /// Next id to give, of each kind.
+    pub next: NextIds,
+    /// Deaths of cgroups that have been dealt with.
+    pub deaths_seen: u64,
+    /// This kernel's layout.
+    pub layout: Layout,
+    /// `current` is found by the table that is pinned.
+    pub current_table: bool,
+    /// Configured cgroups and their ancestors.
+    pub cgroups: BTreeMap<CgroupId, CgroupRecord>,
+    /// Loaded objects.
+    pub instances: BTreeMap<InstanceId, InstanceRecord>,
+    /// Hooks with lists.
+    pub hooks: BTreeMap<HookId, HookRecord>,
+    /// Attachments that go with a process.
+    pub owners: BTreeMap<AttachmentId, Owner>,
+}
+
+/// Ids are never given twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NextIds {
+    /// Attachments.
+    pub attachment: u32,
+    /// Instances.
+    pub instance: u32,
+    /// Hooks.
+    pub hook: u32,
+    /// Sets.
+    pub set: u32,
+}
+
+/// A cgroup.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CgroupRecord {
+    /// Path below the root, with a leading slash.
+    pub path: String,
+    /// Its parent; none for the root.
+    pub parent: Option<CgroupId>,
+}
+
+/// A loaded object.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct InstanceRecord {
+    /// Path as it was given.
+    pub object: String,
+    /// Its programs.
+    pub programs: Vec<ProgramRecord>,
+    /// Its maps.
+    pub maps: Vec<MapRecord>,
+}
+
+/// A program of an object.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ProgramRecord {
+    /// Name of the function.
+    pub name: String,
+    /// Section as in the object.
+    pub section: String,
+    /// What the kernel said of it at each hook where it was tried.
+    pub verdicts: Vec<(HookSpec, Verdict)>,
+}
+
+/// A map of an object.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MapRecord {
+    /// Name as in the object.
+    pub name: String,
+    /// `enum bpf_map_type`.
+    pub map_type: u32,
+    /// Name of its pin; none for cgroup storage.
+    pub pin: Option<String>,
+    /// For cgroup storage, what it is.
+    pub storage: Option<StorageRecord>,
+}
+
+/// A cgroup storage map.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StorageRecord {
+    /// One value a CPU.
+    pub per_cpu: bool,
+    /// Hooks do not share.
+    pub per_hook: bool,
+    /// Size of a value in bytes.
+    pub value_size: u32,
+}
+
+/// A hook with lists.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct HookRecord {
+    /// Which.
+    pub spec: HookSpec,
+    /// What this kernel calls it.
+    pub target: TargetRecord,
+    /// The lists of all its cgroups.
+    pub lists: Lists,
+    /// The set that serves each configured cgroup.
+    pub sets: BTreeMap<CgroupId, SetRecord>,
+    /// Sets that serve no cgroup any more and whose counts are still to be taken over.
+    pub retired: Vec<SetRecord>,
+    /// Runs of each attachment in sets that are gone.
+    pub counted: BTreeMap<AttachmentId, u64>,
+}
+
+/// A hook on this kernel; 0 where the kind has no such thing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TargetRecord {
+    /// BTF id of the typedef of a raw tracepoint.
+    pub attach_btf_id: u32,
+    /// Number of its arguments.
+    pub arg_count: u32,
+    /// tracefs id of a classic tracepoint.
+    pub tracefs_id: u64,
+}
+
+/// A set that is loaded.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SetRecord {
+    /// Its number, which names its counter's pin.
+    pub serial: u32,
+    /// Index of its first segment.
+    pub head: u16,
+    /// Indices of all its segments.
+    pub indices: Vec<u16>,
+    /// Its members, in order.
+    pub members: Vec<MemberRecord>,
+}
+
+/// A member of a set: all that its code depends on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemberRecord {
+    /// The attachment.
+    pub attachment: AttachmentId,
+    /// Its program.
+    pub program: ProgramId,
+    /// Its cookie.
+    pub cookie: u64,
+    /// The cgroup it is attached to.
+    pub cgroup: CgroupId,
+}
+
+/// The process that an attachment goes with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Owner {
+    /// Its pid.
+    pub pid: u32,
+    /// Its start, in clock ticks since boot: with the pid it is never another process.
+    pub start_ticks: u64,
+}
+
+impl HookRecord {
+    /// A hook that nothing is attached to yet.
+    #[must_use]
+    pub fn new(spec: HookSpec, target: TargetRecord) -> Self {
+        Self {
+            spec,
+            target,
+            lists: Lists::new(),
+            sets: BTreeMap::new(),
+            retired: Vec::new(),
+            counted: BTreeMap::new(),
+        }
+    }
+
+    /// It has something in the kernel: attachments, or sets that are not cleared away yet.
+    #[must_use]
+    pub fn is_active(&self) -> bool {
+        self.lists.configured().next().is_some() || !self.retired.is_empty()
+    }
+
+    /// What its programs are tried at and its dispatcher is attached to.
+    #[must_use]
+    pub fn target(&self) -> Target<'_> {
+        Target {
+            kind: self.spec.kind().info(),
+            name: self.spec.name(),
+            attach_btf_id: self.target.attach_btf_id,
+            arg_count: self.target.arg_count as usize,
+            tracefs_id: self.target.tracefs_id,
+        }
+    }
+
+    /// The sets that have a place in the kernel.
+    pub fn all_sets(&self) -> impl Iterator<Item = &SetRecord> {
+        self.sets.values().chain(&self.retired)
+    }
+}
+
+impl attach::Hierarchy for BTreeMap<CgroupId, CgroupRecord> {
+    fn parent(&self, cgroup: CgroupId) -> Option<CgroupId> {
+        self.get(&cgroup)?.parent
+    }
+}
+
+impl Config {
+    /// The hook that is written so, if it has lists.
+    #[must_use]
+    pub fn hook(&self, spec: &HookSpec) -> Option<(HookId, &HookRecord)> {
+        self.hooks
+            .iter()
+            .find(|(_, h)| h.spec == *spec)
+            .map(|(id, h)| (*id, h))
+    }
+
+    /// Where an attachment is.
+    #[must_use]
+    pub fn find(&self, id: AttachmentId) -> Option<(HookId, CgroupId, &attach::Attachment)> {
+        self.hooks.iter().find_map(|(hook, record)| {
+            record
+                .lists
+                .find(id)
+                .map(|(cgroup, attachment)| (*hook, cgroup, attachment))
+        })
+    }
+
+    /// Path of a cgroup, or `id:N` for one that is not recorded.
+    #[must_use]
+    pub fn path(&self, id: CgroupId) -> String {
+        self.cgroups
+            .get(&id)
+            .map_or_else(|| format!("id:{id}"), |c| c.path.clone())
+    }
+
+    /// Name of a program, or its numbers.
+    #[must_use]
+    pub fn program_name(&self, id: ProgramId) -> String {
+        self.instances
+            .get(&id.instance)
+            .and_then(|i| i.programs.get(id.index as usize))
+            .map_or_else(
+                || format!("{}.{}", id.instance, id.index),
+                |p| p.name.clone(),
+            )
+    }
+
+    /// Forgets what nothing refers to any more: hooks without attachments, instances without,
+    /// cgroups that are no ancestor of a list.
+    pub fn forget_unused(&mut self) {
+        // A hook without attachments is remembered as long as one of its cgroups lives: their
+        // revisions go on (S18).
+        self.hooks
+            .retain(|_, h| h.lists.known().next().is_some() || h.is_active());
+        let used: std::collections::BTreeSet<InstanceId> = self
+            .hooks
+            .values()
+            .flat_map(|h| h.lists.attachments().map(|(_, a)| a.program.instance))
+            .collect();
+        self.instances.retain(|id, _| used.contains(id));
+        let ids: std::collections::BTreeSet<AttachmentId> = self
+            .hooks
+            .values()
+            .flat_map(|h| h.lists.attachments().map(|(_, a)| a.id))
+            .collect();
+        self.owners.retain(|id, _| ids.contains(id));
+        for hook in self.hooks.values_mut() {
+            hook.counted.retain(|id, _| ids.contains(id));
+        }
+        let mut needed = std::collections::BTreeSet::new();
+        for known in self
+            .hooks
+            .values()
+            .flat_map(|h| h.lists.known().collect::<Vec<_>>())
+        {
+            let mut up = Some(known);
+            while let Some(id) = up.filter(|id| needed.insert(*id)) {
+                up = self.cgroups.get(&id).and_then(|c| c.parent);
+            }
+        }
+        self.cgroups.retain(|id, _| needed.contains(id));
+    }
+
+    /// Every cgroup that a list is or was on: those whose end must be noticed.
+    #[must_use]
+    pub fn watched(&self) -> std::collections::BTreeSet<CgroupId> {
+        self.hooks
+            .values()
+            .flat_map(|h| h.lists.known().collect::<Vec<_>>())
+            .collect()
+    }
+}

@@ -1,0 +1,193 @@
+//! Where everything lies below the state directory. bpffs takes no dots in names.
+
+use std::collections::BTreeSet;
+
+use super::config::{Config, HookId, MemberRecord};
+use crate::id::InstanceId;
+
+/// The record.
+pub const CONFIG: &str = "config";
+/// The record that is about to take its place.
+pub const CONFIG_NEW: &str = "config_new";
+/// Control words of the state.
+pub const CONTROL: &str = "control";
+/// Configured cgroups, id to state.
+pub const CGROUPS: &str = "cgroups";
+/// Link of the program at cgroup_rmdir.
+pub const REAPER: &str = "reaper";
+/// Addresses of `current`.
+pub const CURRENT: &str = "current";
+/// Directory of the hooks.
+pub const HOOKS: &str = "hooks";
+/// Directory of the instances.
+pub const INSTANCES: &str = "instances";
+
+/// Everything that may stand at the top: a directory with something else in it is not ours.
+pub const TOP: [&str; 8] = [
+    CONFIG, CONFIG_NEW, CONTROL, CGROUPS, REAPER, CURRENT, HOOKS, INSTANCES,
+];
+
+/// Directory of a hook.
+#[must_use]
+pub fn hook_dir(hook: HookId) -> String {
+    format!("{HOOKS}/{}", hook.0)
+}
+
+/// A pin of a hook: `link`, `progs`, `cache`, `control` or `table`.
+#[must_use]
+pub fn hook(hook: HookId, what: &str) -> String {
+    format!("{HOOKS}/{}/{what}", hook.0)
+}
+
+/// The fixed pins of a hook.
+pub const HOOK_PINS: [&str; 5] = ["progs", "cache", "control", "table", "link"];
+
+/// Pins of the maps of a hook, in the order of [`HOOK_PINS`], are made by
+/// [`crate::dispatch::switch::Switch`]; the link is the last, and with it the hook is live.
+pub const HOOK_LINK: &str = "link";
+
+/// Run counter of a set.
+#[must_use]
+pub fn set_counter(hook_id: HookId, serial: u32) -> String {
+    hook(hook_id, &format!("set_{serial}"))
+}
+
+/// Directory of an instance.
+#[must_use]
+pub fn instance_dir(instance: InstanceId) -> String {
+    format!("{INSTANCES}/{instance}")
+}
+
+/// The image of an instance.
+#[must_use]
+pub fn image(instance: InstanceId) -> String {
+    format!("{INSTANCES}/{instance}/image")
+}
+
+/// Directory of an instance's maps.
+#[must_use]
+pub fn map_dir(instance: InstanceId) -> String {
+    format!("{INSTANCES}/{instance}/maps")
+}
+
+/// A map of an instance.
+#[must_use]
+pub fn map(instance: InstanceId, pin: &str) -> String {
+    format!("{INSTANCES}/{instance}/maps/{pin}")
+}
+
+/// Directory of an instance's cgroup storage.
+#[must_use]
+pub fn storage_dir(instance: InstanceId) -> String {
+    format!("{INSTANCES}/{instance}/storage")
+}
+
+/// Cgroup storage of map `map` for what is attached to a cgroup, shared by all hooks of it or
+/// not, as the map's key says (S25).
+#[must_use]
+pub fn storage(member: &MemberRecord, map: usize, hook: Option<HookId>) -> String {
+    let instance = member.program.instance;
+    let hook = hook.map_or_else(|| "all".to_owned(), |h| h.0.to_string());
+    format!(
+        "{INSTANCES}/{instance}/storage/map_{map}_cgroup_{}_hook_{hook}",
+        member.cgroup
+    )
+}
+
+/// The zeros that per-CPU storage `map` of an instance goes with.
+#[must_use]
+pub fn storage_zero(instance: InstanceId, map: usize) -> String {
+    format!("{INSTANCES}/{instance}/storage/map_{map}_zero")
+}
+
+/// Every file and directory that the record accounts for, and no more: what else lies below the
+/// state was left by a crash.
+#[must_use]
+pub fn expected(config: &Config) -> BTreeSet<String> {
+    let mut all: BTreeSet<String> = [CONFIG, CONTROL, CGROUPS, REAPER, HOOKS, INSTANCES]
+        .into_iter()
+        .map(str::to_owned)
+        .collect();
+    if config.current_table {
+        all.insert(CURRENT.to_owned());
+    }
+    for (id, record) in config.hooks.iter().filter(|(_, h)| h.is_active()) {
+        all.insert(hook_dir(*id));
+        all.extend(HOOK_PINS.iter().map(|what| hook(*id, what)));
+        for set in record.all_sets() {
+            all.insert(set_counter(*id, set.serial));
+        }
+        for (cgroup, attachment) in record.lists.attachments() {
+            let Some(instance) = config.instances.get(&attachment.program.instance) else {
+                continue;
+            };
+            let member = MemberRecord {
+                attachment: attachment.id,
+                program: attachment.program,
+                cookie: attachment.cookie,
+                cgroup,
+            };
+            for (at, map) in instance.maps.iter().enumerate() {
+                if let Some(kind) = map.storage {
+                    all.insert(storage(&member, at, kind.per_hook.then_some(*id)));
+                }
+            }
+        }
+    }
+    for (id, record) in &config.instances {
+        all.extend([
+            instance_dir(*id),
+            image(*id),
+            map_dir(*id),
+            storage_dir(*id),
+        ]);
+        for (at, record) in record.maps.iter().enumerate() {
+            all.extend(record.pin.iter().map(|pin| map(*id, pin)));
+            if record.storage.is_some_and(|s| s.per_cpu) {
+                all.insert(storage_zero(*id, at));
+            }
+        }
+    }
+    all
+}
+
+/// A name that bpffs takes, unlike those in `taken`, which it joins.
+#[must_use]
+pub fn clean_name(name: &str, taken: &mut BTreeSet<String>) -> String {
+    let clean: String = name
+        .trim_start_matches('.')
+        .chars()
+        .map(|c| {
+            if c.is_ascii_alphanumeric() || c == '_' || c == '-' {
+                c
+            } else {
+                '_'
+            }
+        })
+        .collect();
+    let clean = if clean.is_empty() {
+        "map".to_owned()
+    } else {
+        clean
+    };
+    let mut unique = clean.clone();
+    let mut number = 2;
+    while !taken.insert(unique.clone()) {
+        unique = format!("{clean}_{number}");
+        number += 1;
+    }
+    unique
+}
+
+#[cfg(test)]
+mod tests {
+    use super::clean_name;
+
+    #[test]
+    fn names_lose_their_dots_and_stay_different() {
+        let mut taken = std::collections::BTreeSet::new();
+        assert_eq!(clean_name(".rodata", &mut taken), "rodata");
+        assert_eq!(clean_name("rodata", &mut taken), "rodata_2");
+        assert_eq!(clean_name(".data.hot", &mut taken), "data_hot");
+    }
+}

@@ -1,0 +1,216 @@
+//! Compiles the fixtures and gives what was loaded to the kernel.
+#![allow(
+    dead_code,
+    reason = "each test file is a crate of its own and uses a part"
+)]
+
+use std::collections::HashMap;
+use std::fmt::Write as _;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::{Mutex, OnceLock, PoisonError};
+
+use cgtap::asm::encode;
+use cgtap::hook::HookSpec;
+use cgtap::object::image::{ObjectImage, ProgramImage};
+use cgtap::object::{LoadOptions, LoadedObject, ObjectError, load_file};
+use cgtap_sys::bpf::{LoadError, Map, Prog, ProgSpec, load_btf};
+use cgtap_sys::libbpf::{Btf, BtfKind};
+
+/// The folder of the fixtures' sources.
+pub fn fixtures() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/object")
+}
+
+/// The folder for what is made from them. All test processes use the same one: what they put
+/// there is the same, and put there whole.
+pub fn scratch() -> &'static Path {
+    static DIR: OnceLock<PathBuf> = OnceLock::new();
+    DIR.get_or_init(|| {
+        let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("object");
+        std::fs::create_dir_all(&dir).unwrap();
+        dir
+    })
+}
+
+/// Where to make `path` before it is moved into place.
+fn unfinished(path: &Path) -> PathBuf {
+    path.with_extension(format!("{}.tmp", std::process::id()))
+}
+
+fn run(command: &mut Command) -> Vec<u8> {
+    let output = command
+        .output()
+        .unwrap_or_else(|e| panic!("cannot run {command:?}: {e}; `./dev test` installs it"));
+    assert!(
+        output.status.success(),
+        "{command:?}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    output.stdout
+}
+
+/// This kernel's types as C.
+fn vmlinux() -> &'static str {
+    static TEXT: OnceLock<String> = OnceLock::new();
+    TEXT.get_or_init(|| {
+        // Debian keeps it where users' PATH does not look.
+        let bpftool = ["/usr/sbin/bpftool", "/sbin/bpftool"]
+            .into_iter()
+            .find(|path| Path::new(path).exists())
+            .unwrap_or("bpftool");
+        let text = run(Command::new(bpftool).args([
+            "btf",
+            "dump",
+            "file",
+            "/sys/kernel/btf/vmlinux",
+            "format",
+            "c",
+        ]));
+        let header = scratch().join("vmlinux.h");
+        std::fs::write(unfinished(&header), &text).unwrap();
+        std::fs::rename(unfinished(&header), header).unwrap();
+        String::from_utf8(text).unwrap()
+    })
+}
+
+/// This kernel has `BPF_MAP_TYPE_CGRP_STORAGE` (since 6.2).
+pub fn has_cgrp_storage() -> bool {
+    vmlinux().contains("BPF_MAP_TYPE_CGRP_STORAGE")
+}
+
+/// The object of a fixture, compiled once in this process for each set of flags.
+pub fn compile_with(fixture: &str, flags: &[&str]) -> PathBuf {
+    static DONE: Mutex<Option<HashMap<PathBuf, ()>>> = Mutex::new(None);
+    let mut name = fixture.to_owned();
+    for flag in flags {
+        write!(name, "{}", flag.replace(['-', '/', '='], "_")).unwrap();
+    }
+    let _ = vmlinux();
+    let object = scratch().join(name).with_extension("o");
+    let mut done = DONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let done = done.get_or_insert_with(HashMap::new);
+    if done.insert(object.clone(), ()).is_none() {
+        let mut clang = Command::new("clang");
+        clang.args(["-target", "bpf", "-O2", "-Wall", "-Werror"]);
+        clang.args(["-Wno-unused-variable", "-Wno-unknown-attributes"]);
+        clang.arg("-I").arg(scratch()).arg("-I").arg(fixtures());
+        if has_cgrp_storage() {
+            clang.arg("-DHAVE_CGRP_STORAGE");
+        }
+        clang.args(flags).arg("-c");
+        clang.arg(fixtures().join(format!("{fixture}.bpf.c")));
+        run(clang.arg("-o").arg(unfinished(&object)));
+        std::fs::rename(unfinished(&object), &object).unwrap();
+    }
+    object
+}
+
+/// The object of a fixture, with BTF.
+pub fn compile(fixture: &str) -> PathBuf {
+    compile_with(fixture, &["-g"])
+}
+
+/// Loads a fixture with the given variables and programs (none: all).
+pub fn try_load(
+    fixture: &str,
+    programs: &[&str],
+    set: &[(&str, &str)],
+) -> Result<LoadedObject, ObjectError> {
+    let options = LoadOptions {
+        name: format!("{fixture}.bpf.o"),
+        programs: (!programs.is_empty())
+            .then(|| programs.iter().map(|p| (*p).to_owned()).collect()),
+        set: set
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+            .collect(),
+    };
+    load_file(&compile(fixture), &options)
+}
+
+/// Loads all of a fixture.
+pub fn load_all(fixture: &str) -> LoadedObject {
+    try_load(fixture, &[], &[]).unwrap_or_else(|e| panic!("{e}\n{}", e.log()))
+}
+
+/// The names of the image's programs.
+pub fn names(image: &ObjectImage) -> Vec<&str> {
+    image.programs.iter().map(|p| p.name.as_str()).collect()
+}
+
+/// The program of that name.
+pub fn program<'a>(image: &'a ObjectImage, name: &str) -> &'a ProgramImage {
+    image.programs.iter().find(|p| p.name == name).unwrap()
+}
+
+/// The map of that name.
+pub fn map(object: &LoadedObject, name: &str) -> Map {
+    let index = object.image.maps.iter().position(|m| m.name == name);
+    let fd = object.maps[index.unwrap()].as_ref().unwrap();
+    Map::from_fd(fd.try_clone().unwrap()).unwrap()
+}
+
+/// The first value of a map as a number.
+pub fn first_u64(object: &LoadedObject, name: &str) -> u64 {
+    let value = map(object, name).lookup(&[0; 4]).unwrap().unwrap();
+    u64::from_ne_bytes(value[..8].try_into().unwrap())
+}
+
+/// Gives one program of the image to the kernel, from nothing but the image and the maps.
+pub fn to_kernel(object: &LoadedObject, name: &str) -> Result<Prog, LoadError> {
+    let image = &object.image;
+    let program = program(image, name);
+    // Any map will do where there is none: a program that names it is not loaded here.
+    let any = object.maps.iter().flatten().next().map(AsFd::as_fd);
+    let maps: Vec<BorrowedFd<'_>> = object
+        .maps
+        .iter()
+        .filter_map(|fd| fd.as_ref().map(AsFd::as_fd).or(any))
+        .collect();
+    let btf = (!image.btf.is_empty()).then(|| load_btf(&image.btf).unwrap());
+    let section = if program.section == "raw_tp" {
+        "raw_tp/sys_enter"
+    } else {
+        &program.section
+    };
+    let hook = HookSpec::from_section(section).unwrap().unwrap();
+    let attach_btf_id = if section.starts_with("tp_btf/") {
+        Btf::vmlinux()
+            .unwrap()
+            .find(&format!("btf_trace_{}", hook.name()), BtfKind::Typedef)
+            .unwrap()
+    } else {
+        0
+    };
+    let func_info: Vec<[u32; 2]> = program
+        .func_info
+        .iter()
+        .map(|f| [f.insn_off, f.type_id])
+        .collect();
+    let line_info: Vec<[u32; 4]> = program
+        .line_info
+        .iter()
+        .map(|l| [l.insn_off, l.file_name_off, l.line_off, l.line_col])
+        .collect();
+    Prog::load(&ProgSpec {
+        name,
+        prog_type: hook.kind().info().prog_type,
+        attach_type: hook.kind().info().attach_type,
+        flags: 0,
+        license: &image.license,
+        kern_version: image.kern_version,
+        insns: &encode(&program.insns),
+        maps: &maps,
+        btf: btf.as_ref().map(AsFd::as_fd),
+        func_info: &func_info,
+        line_info: &line_info,
+        attach_btf_id,
+    })
+}
+
+/// As [`to_kernel`], with the verifier's words if it says no.
+pub fn must_load(object: &LoadedObject, name: &str) -> Prog {
+    to_kernel(object, name).unwrap_or_else(|e| panic!("{name}: {e}\n{}", e.log))
+}
