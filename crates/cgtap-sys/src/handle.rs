@@ -21,7 +21,11 @@ const FILEID_KERNFS: i32 = 0xfe;
 /// # Errors
 /// `ESTALE` if there is none, or none any more; `EPERM` without CAP_DAC_READ_SEARCH.
 pub fn open_cgroup(mount: BorrowedFd<'_>, id: u64) -> Result<OwnedFd, SysError> {
-    let mut handle = Handle { handle_bytes: 8, handle_type: FILEID_KERNFS, id };
+    let mut handle = Handle {
+        handle_bytes: 8,
+        handle_type: FILEID_KERNFS,
+        id,
+    };
     // SAFETY: the handle has the layout and the length it states, and outlives the call.
     let ret = unsafe {
         libc::syscall(

@@ -9,7 +9,10 @@ fn what_is_attached_to_a_cgroup_runs_there_and_below_and_nowhere_else() {
     let sandbox = Sandbox::new("smoke");
     sandbox.cgroup("b");
     let request = sandbox.request("a", "count");
-    let report = sandbox.engine.attach(request).unwrap_or_else(|e| panic!("{e}\n{}", e.log()));
+    let report = sandbox
+        .engine
+        .attach(request)
+        .unwrap_or_else(|e| panic!("{e}\n{}", e.log()));
     sandbox.getppid("a", 1000);
     sandbox.getppid("b", 100);
     sandbox.getppid("", 10);

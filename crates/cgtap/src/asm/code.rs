@@ -177,6 +177,19 @@ impl Code {
         Ok(())
     }
 
+    /// Puts instructions in front of the entry function. What led to its first instruction, a
+    /// loop, still leads there and not to what was put in front.
+    pub fn prepend(&mut self, front: &[Insn]) {
+        self.insns.splice(0..0, front.iter().copied());
+        // The entry, and its first line, begin with what was put in front.
+        for func in self.funcs.iter_mut().filter(|f| f.start > 0) {
+            func.start += front.len();
+        }
+        for line in self.lines.iter_mut().filter(|l| l.at > 0) {
+            line.at += front.len();
+        }
+    }
+
     /// Length of the entry function: up to the start of the next one.
     #[must_use]
     pub fn entry_len(&self) -> usize {
@@ -264,6 +277,17 @@ mod tests {
         .unwrap();
         // The insert belongs to what led to its place.
         assert_eq!(c.insns[3].off, -3);
+    }
+
+    #[test]
+    fn a_loop_to_the_first_instruction_passes_over_what_is_put_in_front() {
+        let mut c = code(vec![
+            Insn::mov_imm(Reg::R1, 0),
+            Insn::jump(-2),
+            Insn::exit(),
+        ]);
+        c.prepend(&[Insn::mov_imm(Reg::R2, 2), Insn::mov_imm(Reg::R3, 3)]);
+        assert_eq!((c.insns.len(), c.insns[3].off), (5, -2));
     }
 
     #[test]

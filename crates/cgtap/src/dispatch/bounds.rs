@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::set::{BtfPool, MapPool};
 use super::specialise::PoolIndex;
-use crate::asm::{Code, Cond, Edit, EditError, Insn, Reg, Size, encode};
+use crate::asm::{Code, Cond, Insn, Reg, Size, encode};
 use crate::hook::HookKind;
 use crate::hook::kind::{KindInfo, Returns};
 
@@ -75,9 +75,6 @@ pub enum TrialError {
         /// The kernel's answer.
         errno: Errno,
     },
-    /// The gate could not be put in front.
-    #[error("cannot lay out the trial copy: {0}")]
-    Edit(#[from] EditError),
     /// The trial itself could not be made.
     #[error("cannot try it: {0}")]
     Sys(#[from] SysError),
@@ -116,19 +113,7 @@ pub fn check(
         Insn::exit(),
     ]);
     let mut code = candidate.code.clone();
-    let inserted = shut.len();
-    code.edit(&[Edit {
-        at: 0,
-        width: 0,
-        with: shut,
-    }])?;
-    // What led to the program's first instruction, a loop, still leads there, not to the gate.
-    for (at, insn) in candidate.code.iter() {
-        if insn.is_jump() && !insn.is_long_jump() && at as i64 + 1 + i64::from(insn.off) == 0 {
-            code.insns[at + inserted].off = insn.off;
-        }
-    }
-
+    code.prepend(&shut);
     let (prog, stats) = load(target, candidate, &code, Some(&gate), maps, btfs).or_else(|e| {
         // In the kernel's own words on the program as it is, not on our copy.
         load(target, candidate, candidate.code, None, maps, btfs).and(Err(e))

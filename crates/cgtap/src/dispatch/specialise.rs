@@ -1,7 +1,7 @@
 //! The constants of an attachment, built into a copy of its program.
 
 use crate::asm::{
-    Code, Cond, Edit, EditError, Func, Insn, Line, PSEUDO_MAP_IDX_VALUE, Reg, helper,
+    Code, Cond, Edit, EditError, Func, Insn, Line, PSEUDO_MAP_IDX_VALUE, Reg, Size, helper,
 };
 use crate::object::image::{ObjectImage, ProgramImage};
 
@@ -60,6 +60,18 @@ impl Member {
     }
 }
 
+/// The gate of an attachment that goes with a process: the member steps aside once the process
+/// has ended, whoever notices that, and when.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Gate {
+    /// The map of the gates.
+    pub map: PoolIndex,
+    /// Which of its words.
+    pub word: u16,
+    /// What the member returns behind a shut gate: what changes nothing.
+    pub shut: i32,
+}
+
 /// A program that cannot be given its constants.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SpecialiseError {
@@ -114,8 +126,8 @@ pub fn code_of(image: &ProgramImage) -> Code {
     code
 }
 
-/// Builds `cookie` and `uses` (one entry a map of the object) into the program: the code, and
-/// what its map indices mean.
+/// Builds `cookie`, `uses` (one entry a map of the object) and the gate into the program: the
+/// code, and what its map indices mean.
 ///
 /// # Errors
 /// [`SpecialiseError`].
@@ -124,6 +136,7 @@ pub fn specialise(
     image: &ProgramImage,
     cookie: u64,
     uses: &[MapUse],
+    gate: Option<Gate>,
 ) -> Result<(Code, Vec<PoolIndex>), SpecialiseError> {
     let mut code = code_of(image);
     code.check()?;
@@ -157,6 +170,18 @@ pub fn specialise(
         }
     }
     code.edit(&edits)?;
+    if let Some(gate) = gate {
+        maps.push(gate.map);
+        let at = maps.len() as u32 - 1;
+        let mut front = Insn::load_map_value(Reg::R2, at, u32::from(gate.word) * 8).to_vec();
+        front.extend([
+            Insn::load(Size::Dw, Reg::R2, Reg::R2, 0),
+            Insn::jump_if_imm(Cond::Eq, Reg::R2, 0, 2),
+            Insn::mov_imm(Reg::R0, gate.shut),
+            Insn::exit(),
+        ]);
+        code.prepend(&front);
+    }
     Ok((code, maps))
 }
 

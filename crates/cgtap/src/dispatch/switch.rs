@@ -69,7 +69,6 @@ fn spec(name: &str) -> MapSpec<'static> {
             value_size: TableEntry::SIZE,
             max_entries: CONFIGURED_MAX,
             flags: map_flags::NO_PREALLOC,
-            ..base
         },
     }
 }

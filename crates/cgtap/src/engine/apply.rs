@@ -37,12 +37,9 @@ fn arrays(config: &Config, hook: &HookRecord) -> BTreeMap<CgroupId, Vec<MemberRe
         .configured()
         .map(|cgroup| {
             let members = hook.lists.effective(&config.cgroups, cgroup);
-            let members = members.into_iter().map(|entry| MemberRecord {
-                attachment: entry.attachment.id,
-                program: entry.attachment.program,
-                cookie: entry.attachment.cookie,
-                cgroup: entry.cgroup,
-            });
+            let members = members
+                .into_iter()
+                .map(|e| config.member(e.cgroup, &e.attachment));
             (cgroup, members.collect())
         })
         .collect()
@@ -55,8 +52,12 @@ impl Session {
     pub(super) fn apply(&mut self, mut next: Config) -> Result<()> {
         let before = pins::expected(&self.config);
         next.forget_unused();
-        let active: Vec<HookId> =
-            next.hooks.iter().filter(|(_, h)| h.is_active()).map(|(id, _)| *id).collect();
+        let active: Vec<HookId> = next
+            .hooks
+            .iter()
+            .filter(|(_, h)| h.is_active())
+            .map(|(id, _)| *id)
+            .collect();
         let mut changed = BTreeSet::new();
         let mut next_serial = next.next.set;
         let mut records: BTreeMap<HookId, HookRecord> = BTreeMap::new();
@@ -72,18 +73,28 @@ impl Session {
                 }
                 changed.insert(*id);
                 let is_new = !self.config.hooks.get(id).is_some_and(HookRecord::is_active);
-                let record =
-                    self.build(&mut workshop, &next, *id, record, wanted, is_new, &mut next_serial)?;
+                let record = self.build(
+                    &mut workshop,
+                    &next,
+                    *id,
+                    record,
+                    wanted,
+                    is_new,
+                    &mut next_serial,
+                )?;
                 records.insert(*id, record);
             }
         }
         next.next.set = next_serial;
         next.hooks.extend(records);
         self.watch(&next)?;
+        self.watch_owners(&next)?;
         self.write_config(next.clone())?;
         for id in &changed {
             // A hook whose last list is gone still has its sets as retired ones.
-            let Some(hook) = next.hooks.get(id).filter(|h| h.is_active()) else { continue };
+            let Some(hook) = next.hooks.get(id).filter(|h| h.is_active()) else {
+                continue;
+            };
             let sys = |e: SysError| Error::sys(format!("publish the change at {}", hook.spec), &e);
             self.switch(*id)?.publish(&desired(hook)).map_err(sys)?;
         }
@@ -94,7 +105,10 @@ impl Session {
     }
 
     /// Loads and places the new sets of a hook, and its dispatcher if it has none.
-    #[allow(clippy::too_many_arguments, reason = "one step of apply, cut out to be read alone")]
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "one step of apply, cut out to be read alone"
+    )]
     fn build(
         &self,
         workshop: &mut Workshop<'_>,
@@ -113,16 +127,28 @@ impl Session {
         } else {
             self.switch(id)?
         };
-        let progs = workshop.take(&pins::hook(id, "progs"), switch.progs.try_clone().map_err(sys)?);
-        let control =
-            workshop.take(&pins::hook(id, "control"), switch.control.try_clone().map_err(sys)?);
+        let progs = workshop.take(
+            &pins::hook(id, "progs"),
+            switch.progs.try_clone().map_err(sys)?,
+        );
+        let control = workshop.take(
+            &pins::hook(id, "control"),
+            switch.control.try_clone().map_err(sys)?,
+        );
         // The dispatcher is the first user of the array: the kernel holds all that is put into it
         // to the dispatcher's type.
-        let dispatcher = if is_new { Some(self.load_dispatcher(next, &record, &switch)?) } else { None };
-        let mut indices =
-            Indices::new(record.all_sets().flat_map(|s| s.indices.iter().copied()));
+        let dispatcher = if is_new {
+            Some(self.load_dispatcher(next, &record, &switch)?)
+        } else {
+            None
+        };
+        let mut indices = Indices::new(record.all_sets().flat_map(|s| s.indices.iter().copied()));
         let mut built = Vec::new();
-        for Wanted { cgroup, members: member_records } in wanted {
+        for Wanted {
+            cgroup,
+            members: member_records,
+        } in wanted
+        {
             let members = member_records
                 .iter()
                 .map(|m| workshop.member(next, id, &record.spec, m))
@@ -147,7 +173,12 @@ impl Session {
                 members: member_records,
             };
             *next_serial += 1;
-            built.push(Built { cgroup, record: set_record, set, counter });
+            built.push(Built {
+                cgroup,
+                record: set_record,
+                set,
+                counter,
+            });
         }
         for one in built {
             for (index, prog) in &one.set.progs {
@@ -173,10 +204,19 @@ impl Session {
         } else {
             None
         };
-        let insns = dispatcher::generate(&next.layout, info.returns, current.is_some())
-            .map_err(|e| Error::new(ErrorKind::Kernel, format!("cannot generate a dispatcher: {e}")))?;
-        let mut maps =
-            vec![switch.progs.as_fd(), switch.cache.as_fd(), switch.control.as_fd(), switch.table.as_fd()];
+        let insns =
+            dispatcher::generate(&next.layout, info.returns, current.is_some()).map_err(|e| {
+                Error::new(
+                    ErrorKind::Kernel,
+                    format!("cannot generate a dispatcher: {e}"),
+                )
+            })?;
+        let mut maps = vec![
+            switch.progs.as_fd(),
+            switch.cache.as_fd(),
+            switch.control.as_fd(),
+            switch.table.as_fd(),
+        ];
         maps.extend(current.iter().map(AsFd::as_fd));
         Prog::load(&ProgSpec {
             name: "cgtap_dispatch",
@@ -192,7 +232,13 @@ impl Session {
             line_info: &[],
             attach_btf_id: load_btf_id(hook),
         })
-        .map_err(|e| sys(SysError { call: "BPF_PROG_LOAD", errno: e.errno }).with_log(e.log))
+        .map_err(|e| {
+            sys(SysError {
+                call: "BPF_PROG_LOAD",
+                errno: e.errno,
+            })
+            .with_log(e.log)
+        })
     }
 }
 
@@ -246,9 +292,12 @@ fn set_refused(path: &str, hook: &HookRecord, members: usize, error: &SetError) 
     match error {
         SetError::Load { source, .. } => {
             let words = super::error::verifier_words(&source.log);
-            Error::new(ErrorKind::Verifier, format!("{asked}; the verifier says: {words}"))
-                .with_errno(source.errno)
-                .with_log(source.log.clone())
+            Error::new(
+                ErrorKind::Verifier,
+                format!("{asked}; the verifier says: {words}"),
+            )
+            .with_errno(source.errno)
+            .with_log(source.log.clone())
         }
         SetError::Segments(_) => Error::new(ErrorKind::Full, asked).with_errno(Errno::E2BIG),
         SetError::Index(_) => Error::new(ErrorKind::Full, asked).with_errno(Errno::ENOSPC),

@@ -7,6 +7,7 @@ use cgtap_sys::bpf::{Map, Prog, ProgSpec, pin};
 use cgtap_sys::libbpf::Btf;
 use cgtap_sys::{Errno, SysError};
 
+use super::Engine;
 use super::error::{Error, ErrorKind, Result};
 use super::report::{AttachReport, AttachedReport, DetachReport};
 use super::request::{
@@ -14,7 +15,6 @@ use super::request::{
 };
 use super::session::Session;
 use super::workshop::Workshop;
-use super::{Engine, owner};
 use crate::asm::encode;
 use crate::attach::{self, Anchor, RuleError};
 use crate::cgroup::Cgroup;
@@ -41,7 +41,7 @@ pub(super) struct Loaded {
 
 /// What programs are taken from.
 enum Source {
-    New(Loaded),
+    New(Box<Loaded>),
     Known(InstanceId),
 }
 
@@ -64,8 +64,12 @@ impl Engine {
     }
 
     /// Attaches an object that was made, not read.
-    pub(super) fn attach_loaded(&self, request: &AttachRequest, loaded: Loaded) -> Result<AttachReport> {
-        self.attach_source(request, Source::New(loaded))
+    pub(super) fn attach_loaded(
+        &self,
+        request: &AttachRequest,
+        loaded: Loaded,
+    ) -> Result<AttachReport> {
+        self.attach_source(request, Source::New(Box::new(loaded)))
     }
 
     fn attach_source(&self, request: &AttachRequest, source: Source) -> Result<AttachReport> {
@@ -85,7 +89,10 @@ impl Engine {
         let choice: Vec<ProgramChoice> = request
             .program
             .iter()
-            .map(|name| ProgramChoice { name: name.clone(), hook: None })
+            .map(|name| ProgramChoice {
+                name: name.clone(),
+                hook: None,
+            })
             .collect();
         let source = load(&request.source, &choice)?;
         let hierarchy = self.hierarchy()?;
@@ -129,7 +136,10 @@ impl Engine {
             let left = &session.config.instances;
             Ok(DetachReport {
                 detached: gone,
-                instances_unloaded: before.into_iter().filter(|i| !left.contains_key(i)).collect(),
+                instances_unloaded: before
+                    .into_iter()
+                    .filter(|i| !left.contains_key(i))
+                    .collect(),
             })
         })
     }
@@ -139,7 +149,8 @@ impl Engine {
         match Session::open(self.state(), super::Lock::Exclusive, hierarchy) {
             Ok(None) => {}
             Ok(Some(session)) => {
-                let ids = |h: &HookRecord| h.lists.attachments().map(|(_, a)| a.id).collect::<Vec<_>>();
+                let ids =
+                    |h: &HookRecord| h.lists.attachments().map(|(_, a)| a.id).collect::<Vec<_>>();
                 let report = DetachReport {
                     detached: session.config.hooks.values().flat_map(ids).collect(),
                     instances_unloaded: session.config.instances.keys().copied().collect(),
@@ -151,7 +162,8 @@ impl Engine {
             Err(e) => return Err(e),
         }
         // A directory that is ours by its names, whatever is in it.
-        if let Some(dir) = crate::store::dir::StateDir::open(self.state(), super::Lock::Exclusive)? {
+        if let Some(dir) = crate::store::dir::StateDir::open(self.state(), super::Lock::Exclusive)?
+        {
             dir.sweep(&BTreeSet::new())?;
             dir.remove_itself()?;
         }
@@ -177,7 +189,9 @@ fn nothing_attached(what: &Detach) -> Error {
 /// Which attachments `what` names.
 fn select(config: &Config, what: &Detach, cgroup: Option<&Cgroup>) -> Result<Vec<AttachmentId>> {
     let all = config.hooks.values().flat_map(|hook| {
-        hook.lists.attachments().map(move |(cgroup, a)| (&hook.spec, cgroup, a))
+        hook.lists
+            .attachments()
+            .map(move |(cgroup, a)| (&hook.spec, cgroup, a))
     });
     let gone: Vec<AttachmentId> = match what {
         Detach::Ids(ids) => {
@@ -189,12 +203,17 @@ fn select(config: &Config, what: &Detach, cgroup: Option<&Cgroup>) -> Result<Vec
             .filter(|(spec, _, _)| hook.as_ref().is_none_or(|h| h == *spec))
             .map(|(_, _, a)| a.id)
             .collect(),
-        Detach::Instance(id) => {
-            all.filter(|(_, _, a)| a.program.instance == *id).map(|(_, _, a)| a.id).collect()
-        }
+        Detach::Instance(id) => all
+            .filter(|(_, _, a)| a.program.instance == *id)
+            .map(|(_, _, a)| a.id)
+            .collect(),
         Detach::All => all.map(|(_, _, a)| a.id).collect(),
     };
-    if gone.is_empty() { Err(nothing_attached(what)) } else { Ok(gone) }
+    if gone.is_empty() {
+        Err(nothing_attached(what))
+    } else {
+        Ok(gone)
+    }
 }
 
 /// A rule's refusal, with names for what the rule knows by number.
@@ -204,13 +223,20 @@ fn rule(config: &Config, asked: &str, error: &RuleError) -> Error {
         words = words.replace(&format!("cgroup {id}"), &format!("cgroup {}", record.path));
     }
     let errno = Errno(error.errno().number());
-    Error::new(ErrorKind::Rule, format!("cannot {asked}: {words} ({errno})")).with_errno(errno)
+    Error::new(
+        ErrorKind::Rule,
+        format!("cannot {asked}: {words} ({errno})"),
+    )
+    .with_errno(errno)
 }
 
 fn load(source: &ObjectSource, choices: &[ProgramChoice]) -> Result<Source> {
     let names = || choices.iter().map(|c| c.name.clone()).collect::<Vec<_>>();
     let read = |options: &LoadOptions, programs: Option<Vec<String>>| {
-        let options = LoadOptions { programs, ..options.clone() };
+        let options = LoadOptions {
+            programs,
+            ..options.clone()
+        };
         match source {
             ObjectSource::File { path, .. } => object::load_file(path, &options),
             ObjectSource::Bytes { elf, .. } => object::load(elf, &options),
@@ -224,28 +250,36 @@ fn load(source: &ObjectSource, choices: &[ProgramChoice]) -> Result<Source> {
             programs: None,
             set: set.clone(),
         },
-        ObjectSource::Bytes { name, set, .. } => {
-            LoadOptions { name: name.clone(), programs: None, set: set.clone() }
-        }
+        ObjectSource::Bytes { name, set, .. } => LoadOptions {
+            name: name.clone(),
+            programs: None,
+            set: set.clone(),
+        },
     };
     // All that can be scoped is kept, so that more of the instance can be attached later; what
     // libbpf does not take that way, or names nobody would guess, is asked for by name.
     let named = !choices.is_empty();
     let loaded = match read(&options, None) {
         Ok(all) if !named => all,
-        Ok(all) if names().iter().all(|n| all.image.programs.iter().any(|p| p.name == *n)) => all,
+        Ok(all)
+            if names()
+                .iter()
+                .all(|n| all.image.programs.iter().any(|p| p.name == *n)) =>
+        {
+            all
+        }
         Err(e) if !named => return Err(e.into()),
         _ => read(&options, Some(names()))?,
     };
     for skipped in &loaded.skipped {
         tracing::info!("{skipped:?}");
     }
-    Ok(Source::New(Loaded {
+    Ok(Source::New(Box::new(Loaded {
         name: options.name,
         image: loaded.image,
         maps: loaded.maps,
         chosen: loaded.chosen,
-    }))
+    })))
 }
 
 fn attach_in(
@@ -259,9 +293,15 @@ fn attach_in(
     remember(session, &mut next, cgroup)?;
     let jobs = jobs(&next, instance, &chosen, &request.programs)?;
     if fresh && jobs.is_empty() {
-        return Err(Error::new(ErrorKind::Object, "the object has no program that can be attached"));
+        return Err(Error::new(
+            ErrorKind::Object,
+            "the object has no program that can be attached",
+        ));
     }
-    let mut report = AttachReport { instance, attachments: Vec::new() };
+    let mut report = AttachReport {
+        instance,
+        attachments: Vec::new(),
+    };
     for job in &jobs {
         let hook = hook_for(&mut next, &job.spec)?;
         let id = AttachmentId(next.next.attachment);
@@ -276,15 +316,26 @@ fn attach_in(
         };
         let name = next.program_name(job.program);
         let refused = |e: &RuleError| {
-            rule(&next, &format!("attach {name} to {} in {}", job.spec, cgroup.path), e)
+            rule(
+                &next,
+                &format!("attach {name} to {} in {}", job.spec, cgroup.path),
+                e,
+            )
         };
-        let mut lists = next.hooks.get(&hook).map(|h| h.lists.clone()).unwrap_or_default();
-        let attached = lists.attach(&next.cgroups, asked).map_err(|e| refused(&e))?;
+        let mut lists = next
+            .hooks
+            .get(&hook)
+            .map(|h| h.lists.clone())
+            .unwrap_or_default();
+        let attached = lists
+            .attach(&next.cgroups, asked)
+            .map_err(|e| refused(&e))?;
         if let Some(record) = next.hooks.get_mut(&hook) {
             record.lists = lists;
         }
         if request.lifetime == Lifetime::Process {
-            next.owners.insert(id, owner::of_this_process());
+            let owner = session.gate_for_this_process(&next)?;
+            next.owners.insert(id, owner);
         }
         report.attachments.push(AttachedReport {
             id: attached.id,
@@ -293,12 +344,18 @@ fn attach_in(
             cgroup: cgroup.path.clone(),
             mode: request.mode,
         });
-        check(session, &mut next, hook, MemberRecord {
-            attachment: id,
-            program: job.program,
-            cookie: request.cookie,
-            cgroup: cgroup.id,
-        })?;
+        check(
+            session,
+            &mut next,
+            hook,
+            MemberRecord {
+                attachment: id,
+                program: job.program,
+                cookie: request.cookie,
+                cgroup: cgroup.id,
+                gate: None,
+            },
+        )?;
     }
     session.apply(next)?;
     Ok(report)
@@ -329,9 +386,16 @@ fn replace_in(
         return Err(error);
     };
     let (instance, chosen, _) = instance_of(session, &mut next, source)?;
-    let spec = next.hooks.get(&hook).map(|h| h.spec.clone()).ok_or_else(|| no_attachment(request.id))?;
+    let spec = next
+        .hooks
+        .get(&hook)
+        .map(|h| h.spec.clone())
+        .ok_or_else(|| no_attachment(request.id))?;
     let choice: Vec<ProgramChoice> = match &request.program {
-        Some(name) => vec![ProgramChoice { name: name.clone(), hook: Some(spec.clone()) }],
+        Some(name) => vec![ProgramChoice {
+            name: name.clone(),
+            hook: Some(spec.clone()),
+        }],
         None => Vec::new(),
     };
     let fitting: Vec<Job> = jobs(&next, instance, &chosen, &choice)?
@@ -348,18 +412,33 @@ fn replace_in(
         )
         .with_errno(Errno::EINVAL));
     };
-    let record = next.hooks.get_mut(&hook).ok_or_else(|| no_attachment(request.id))?;
+    let record = next
+        .hooks
+        .get_mut(&hook)
+        .ok_or_else(|| no_attachment(request.id))?;
     record
         .lists
         .update(request.id, job.program, request.expect)
-        .map_err(|e| rule(&session.config, &format!("replace attachment {}", request.id), &e))?;
+        .map_err(|e| {
+            rule(
+                &session.config,
+                &format!("replace attachment {}", request.id),
+                &e,
+            )
+        })?;
     let mode = record.lists.own(cgroup).map(|l| l.mode).unwrap_or_default();
-    check(session, &mut next, hook, MemberRecord {
-        attachment: request.id,
-        program: job.program,
-        cookie: old.cookie,
-        cgroup,
-    })?;
+    check(
+        session,
+        &mut next,
+        hook,
+        MemberRecord {
+            attachment: request.id,
+            program: job.program,
+            cookie: old.cookie,
+            cgroup,
+            gate: None,
+        },
+    )?;
     let report = AttachReport {
         instance,
         attachments: vec![AttachedReport {
@@ -402,7 +481,12 @@ fn instance_of(
 
 /// Pins the maps and the image of a new instance.
 fn store_instance(session: &Session, id: InstanceId, loaded: &Loaded) -> Result<InstanceRecord> {
-    let Loaded { name, image, maps: fds, .. } = loaded;
+    let Loaded {
+        name,
+        image,
+        maps: fds,
+        ..
+    } = loaded;
     let sys = |what: &str| {
         let what = format!("{what} of {name}");
         move |e: SysError| Error::sys(what, &e)
@@ -435,14 +519,20 @@ fn store_instance(session: &Session, id: InstanceId, loaded: &Loaded) -> Result<
                 }
             }
             (None, None) => {
-                return Err(Error::new(ErrorKind::Object, format!("map {} was not made", map.name)));
+                return Err(Error::new(
+                    ErrorKind::Object,
+                    format!("map {} was not made", map.name),
+                ));
             }
         };
         maps.push(record);
     }
     blob::write(&session.path(&pins::image(id)), "cgtap_image", image).map_err(|e| match e {
         blob::BlobError::Sys(e) => sys("keep the image")(e),
-        other => Error::new(ErrorKind::State, format!("cannot keep the image of {name}: {other}")),
+        other => Error::new(
+            ErrorKind::State,
+            format!("cannot keep the image of {name}: {other}"),
+        ),
     })?;
     fill_prog_arrays(image, fds)?;
     let programs = image.programs.iter().map(|p| ProgramRecord {
@@ -450,7 +540,11 @@ fn store_instance(session: &Session, id: InstanceId, loaded: &Loaded) -> Result<
         section: p.section.clone(),
         verdicts: Vec::new(),
     });
-    Ok(InstanceRecord { object: name.clone(), programs: programs.collect(), maps })
+    Ok(InstanceRecord {
+        object: name.clone(),
+        programs: programs.collect(),
+        maps,
+    })
 }
 
 /// Puts the programs that the object names as first entries of its PROG_ARRAYs there. They are
@@ -460,7 +554,10 @@ fn fill_prog_arrays(image: &ObjectImage, fds: &[Option<OwnedFd>]) -> Result<()> 
         return Ok(());
     }
     let failed = |what: &str, e: &dyn std::fmt::Display| {
-        Error::new(ErrorKind::Verifier, format!("cannot fill a PROG_ARRAY with {what}: {e}"))
+        Error::new(
+            ErrorKind::Verifier,
+            format!("cannot fill a PROG_ARRAY with {what}: {e}"),
+        )
     };
     let btf = if image.btf.is_empty() {
         None
@@ -469,9 +566,10 @@ fn fill_prog_arrays(image: &ObjectImage, fds: &[Option<OwnedFd>]) -> Result<()> 
     };
     let vmlinux = Btf::vmlinux().ok();
     for slot in &image.prog_array_slots {
-        let (Some(program), Some(Some(map))) =
-            (image.programs.get(slot.program as usize), fds.get(slot.map as usize))
-        else {
+        let (Some(program), Some(Some(map))) = (
+            image.programs.get(slot.program as usize),
+            fds.get(slot.map as usize),
+        ) else {
             continue;
         };
         let spec = HookSpec::from_section(&program.section).ok().flatten();
@@ -499,7 +597,11 @@ fn fill_prog_arrays(image: &ObjectImage, fds: &[Option<OwnedFd>]) -> Result<()> 
             insns: &encode(&code.insns),
             maps: &borrowed,
             btf: btf.as_ref().map(std::os::fd::AsFd::as_fd),
-            func_info: &program.func_info.iter().map(|f| [f.insn_off, f.type_id]).collect::<Vec<_>>(),
+            func_info: &program
+                .func_info
+                .iter()
+                .map(|f| [f.insn_off, f.type_id])
+                .collect::<Vec<_>>(),
             line_info: &program
                 .line_info
                 .iter()
@@ -522,16 +624,21 @@ fn remember(session: &Session, next: &mut Config, cgroup: &Cgroup) -> Result<()>
     for id in &cgroup.ancestors {
         if let Some(known) = next.cgroups.get(id) {
             let path = known.path.clone();
-            chain.push(Cgroup { id: *id, path, ancestors: Vec::new() });
+            chain.push(Cgroup {
+                id: *id,
+                path,
+                ancestors: Vec::new(),
+            });
         } else {
             chain.push(session.hierarchy.by_id(*id)?);
         }
     }
     for (at, link) in chain.iter().enumerate() {
         let parent = chain.get(at + 1).map(|c| c.id);
-        next.cgroups
-            .entry(link.id)
-            .or_insert_with(|| CgroupRecord { path: link.path.clone(), parent });
+        next.cgroups.entry(link.id).or_insert_with(|| CgroupRecord {
+            path: link.path.clone(),
+            parent,
+        });
     }
     Ok(())
 }
@@ -543,7 +650,10 @@ fn jobs(
     chosen: &[u32],
     choices: &[ProgramChoice],
 ) -> Result<Vec<Job>> {
-    let programs = config.instances.get(&instance).map_or(&[][..], |i| &i.programs);
+    let programs = config
+        .instances
+        .get(&instance)
+        .map_or(&[][..], |i| &i.programs);
     let hook_of = |at: usize, given: Option<&HookSpec>| -> Result<HookSpec> {
         if let Some(spec) = given {
             return Ok(spec.clone());
@@ -561,13 +671,21 @@ fn jobs(
                 ),
             )
             .with_errno(Errno::EINVAL)),
-            Err(e) => Err(Error::new(ErrorKind::Hook, format!("program {}: {e}", program.name))
-                .with_errno(Errno::EINVAL)),
+            Err(e) => Err(
+                Error::new(ErrorKind::Hook, format!("program {}: {e}", program.name))
+                    .with_errno(Errno::EINVAL),
+            ),
         }
     };
     let job = |at: usize, given: Option<&HookSpec>| {
         let spec = hook_of(at, given)?;
-        Ok(Job { program: ProgramId { instance, index: at as u32 }, spec })
+        Ok(Job {
+            program: ProgramId {
+                instance,
+                index: at as u32,
+            },
+            spec,
+        })
     };
     if choices.is_empty() {
         return chosen.iter().map(|at| job(*at as usize, None)).collect();
@@ -575,19 +693,22 @@ fn jobs(
     choices
         .iter()
         .map(|choice| {
-            let at = programs.iter().position(|p| p.name == choice.name).ok_or_else(|| {
-                let names: Vec<String> = programs.iter().map(|p| p.name.clone()).collect();
-                Error::new(
-                    ErrorKind::NotFound,
-                    format!(
-                        "there is no program {} in it{}; it has {}",
-                        choice.name,
-                        tracepoint::hint(&choice.name, &names),
-                        names.join(", ")
-                    ),
-                )
-                .with_errno(Errno::ENOENT)
-            })?;
+            let at = programs
+                .iter()
+                .position(|p| p.name == choice.name)
+                .ok_or_else(|| {
+                    let names: Vec<String> = programs.iter().map(|p| p.name.clone()).collect();
+                    Error::new(
+                        ErrorKind::NotFound,
+                        format!(
+                            "there is no program {} in it{}; it has {}",
+                            choice.name,
+                            tracepoint::hint(&choice.name, &names),
+                            names.join(", ")
+                        ),
+                    )
+                    .with_errno(Errno::ENOENT)
+                })?;
             job(at, choice.hook.as_ref())
         })
         .collect()
@@ -605,7 +726,10 @@ fn hook_for(next: &mut Config, spec: &HookSpec) -> Result<HookId> {
         },
         _ => {
             let btf = Btf::vmlinux().map_err(|e| {
-                Error::new(ErrorKind::Unsupported, format!("cannot read this kernel's BTF: {e}"))
+                Error::new(
+                    ErrorKind::Unsupported,
+                    format!("cannot read this kernel's BTF: {e}"),
+                )
             })?;
             let raw = tracepoint::raw(&btf, spec.name())?;
             TargetRecord {
@@ -623,7 +747,9 @@ fn hook_for(next: &mut Config, spec: &HookSpec) -> Result<HookId> {
 
 /// Asks the kernel about a program at a hook, once an instance.
 fn check(session: &Session, next: &mut Config, hook: HookId, member: MemberRecord) -> Result<()> {
-    let Some(record) = next.hooks.get(&hook) else { return Ok(()) };
+    let Some(record) = next.hooks.get(&hook) else {
+        return Ok(());
+    };
     let spec = record.spec.clone();
     let program = |config: &Config| {
         config
@@ -632,7 +758,9 @@ fn check(session: &Session, next: &mut Config, hook: HookId, member: MemberRecor
             .and_then(|i| i.programs.get(member.program.index as usize))
             .cloned()
     };
-    let Some(known) = program(next) else { return Ok(()) };
+    let Some(known) = program(next) else {
+        return Ok(());
+    };
     let kind = spec.kind().info();
     if let Ok(Some(own)) = HookSpec::from_section(&known.section)
         && own.kind().info().prog_type != kind.prog_type
@@ -661,4 +789,3 @@ fn check(session: &Session, next: &mut Config, hook: HookId, member: MemberRecor
     }
     Ok(())
 }
-

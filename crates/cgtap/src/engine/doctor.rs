@@ -59,10 +59,16 @@ impl Engine {
         }
         let expected = pins::expected(&session.config);
         problems.extend(
-            names.iter().filter(|n| !expected.contains(*n)).map(|n| format!("{n} belongs to nothing")),
+            names
+                .iter()
+                .filter(|n| !expected.contains(*n))
+                .map(|n| format!("{n} belongs to nothing")),
         );
         problems.extend(
-            expected.iter().filter(|n| !names.contains(n)).map(|n| format!("{n} is missing")),
+            expected
+                .iter()
+                .filter(|n| !names.contains(n))
+                .map(|n| format!("{n} is missing")),
         );
         if !repair {
             return Ok((problems, Vec::new()));

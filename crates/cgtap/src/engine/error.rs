@@ -113,7 +113,9 @@ impl Error {
 /// Words for what the kernel said, by the errno that says it.
 fn remedy(errno: Errno) -> &'static str {
     match errno {
-        Errno::EPERM | Errno::EACCES => "; this needs root, or CAP_BPF, CAP_PERFMON and CAP_SYS_ADMIN",
+        Errno::EPERM | Errno::EACCES => {
+            "; this needs root, or CAP_BPF, CAP_PERFMON and CAP_SYS_ADMIN"
+        }
         Errno::ENOMEM => "; the machine or this cgroup is out of memory",
         Errno::ENOSPC => "; bpffs or a table of the kernel is full",
         Errno::EROFS => "; the bpffs is mounted read-only",
@@ -142,7 +144,10 @@ impl From<DirError> for Error {
                 let errno = source.raw_os_error().map(Errno);
                 let words = errno.map_or("", remedy);
                 let made = Self::new(ErrorKind::State, format!("{error}{words}"));
-                errno.map_or_else(|| Self::new(ErrorKind::State, error.to_string()), |e| made.with_errno(e))
+                errno.map_or_else(
+                    || Self::new(ErrorKind::State, error.to_string()),
+                    |e| made.with_errno(e),
+                )
             }
             DirError::Owner { .. } | DirError::Mode { .. } => {
                 Self::new(ErrorKind::State, error.to_string()).with_errno(Errno::EPERM)
@@ -164,7 +169,11 @@ impl From<CgroupError> for Error {
 
 impl From<ObjectError> for Error {
     fn from(error: ObjectError) -> Self {
-        let kind = if error.is_usage() { ErrorKind::NotFound } else { ErrorKind::Object };
+        let kind = if error.is_usage() {
+            ErrorKind::NotFound
+        } else {
+            ErrorKind::Object
+        };
         let made = Self::new(kind, error.to_string()).with_log(error.log());
         match error.errno() {
             Some(errno) => made.with_errno(Errno(errno)),

@@ -1,11 +1,85 @@
-//! Processes that attachments go with.
+//! Processes that attachments go with, and their gates.
+//!
+//! A process may be killed at any moment, and nobody of ours need be alive to notice: a program at
+//! `sched_process_exit` sets the gate of the process, a word that its attachments read before
+//! anything else. The next command detaches them.
 
-use crate::store::config::Owner;
+use std::collections::{BTreeMap, BTreeSet};
 
-/// This process.
-pub(super) fn of_this_process() -> Owner {
-    let pid = std::process::id();
-    Owner { pid, start_ticks: start_ticks(pid).unwrap_or_default() }
+use cgtap_sys::bpf::{get_map, pin};
+use cgtap_sys::libbpf::Btf;
+use cgtap_sys::memory::Words;
+use cgtap_sys::{Errno, SysError};
+
+use super::error::{Error, ErrorKind, Result};
+use super::session::{Session, attach_watcher};
+use crate::dispatch::reaper::{self, GATES_MAX};
+use crate::store::config::{Config, Owner};
+use crate::store::pins;
+
+impl Session {
+    /// The gate of this process: the one it has, or a fresh one, open.
+    pub(super) fn gate_for_this_process(&self, next: &Config) -> Result<Owner> {
+        let pid = std::process::id();
+        let start_ticks = start_ticks(pid).unwrap_or_default();
+        let same = |o: &&Owner| o.pid == pid && o.start_ticks == start_ticks;
+        if let Some(owner) = next.owners.values().find(same) {
+            return Ok(*owner);
+        }
+        let used: BTreeSet<u16> = next.owners.values().map(|o| o.gate).collect();
+        let gate = (0..GATES_MAX).find(|g| !used.contains(g)).ok_or_else(|| {
+            Error::new(
+                ErrorKind::Full,
+                format!("{GATES_MAX} processes hold attachments; no other can"),
+            )
+            .with_errno(Errno::ENOSPC)
+        })?;
+        let sys = |e: SysError| Error::sys("open the gate of this process", &e);
+        let gates = get_map(&self.path(pins::GATES)).map_err(sys)?;
+        Words::map(&gates).map_err(sys)?.set(usize::from(gate), 0);
+        Ok(Owner {
+            pid,
+            start_ticks,
+            gate,
+        })
+    }
+
+    /// Tells the program at sched_process_exit whom to look for; attaches it, or takes it away,
+    /// as there are such processes or not.
+    pub(super) fn watch_owners(&self, config: &Config) -> Result<()> {
+        let sys = |e: SysError| Error::sys("watch the processes that hold attachments", &e);
+        let owners = get_map(&self.path(pins::OWNERS)).map_err(sys)?;
+        let wanted: BTreeMap<u32, u16> = config.owners.values().map(|o| (o.pid, o.gate)).collect();
+        for (pid, gate) in &wanted {
+            owners
+                .update(&pid.to_ne_bytes(), &u32::from(*gate).to_ne_bytes())
+                .map_err(sys)?;
+        }
+        for key in owners.keys().map_err(sys)? {
+            let pid = key
+                .as_slice()
+                .try_into()
+                .map(u32::from_ne_bytes)
+                .unwrap_or_default();
+            if !wanted.contains_key(&pid) {
+                owners.delete(&key).map_err(sys)?;
+            }
+        }
+        let link = self.path(pins::UNDERTAKER);
+        if wanted.is_empty() || link.exists() {
+            return Ok(());
+        }
+        let btf = Btf::vmlinux().map_err(|e| {
+            Error::new(
+                ErrorKind::Unsupported,
+                format!("cannot read this kernel's BTF: {e}"),
+            )
+        })?;
+        let gates = get_map(&self.path(pins::GATES)).map_err(sys)?;
+        let insns = reaper::generate_for_processes(&config.layout);
+        let attached = attach_watcher(&btf, "sched_process_exit", insns, &[&owners, &gates])?;
+        pin(&attached, &link).map_err(sys)
+    }
 }
 
 /// The process still runs. A pid that was given again is another process: its start differs.
@@ -32,8 +106,16 @@ mod tests {
 
     #[test]
     fn this_process_lives_and_another_start_is_another_process() {
-        let me = of_this_process();
+        let pid = std::process::id();
+        let me = Owner {
+            pid,
+            start_ticks: start_ticks(pid).unwrap(),
+            gate: 0,
+        };
         assert!(is_alive(me));
-        assert!(!is_alive(Owner { start_ticks: me.start_ticks + 1, ..me }));
+        assert!(!is_alive(Owner {
+            start_ticks: me.start_ticks + 1,
+            ..me
+        }));
     }
 }

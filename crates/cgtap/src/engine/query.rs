@@ -17,7 +17,7 @@ use crate::attach::{self, Answer, Array, EffectiveEntry, Mode};
 use crate::cgroup::{Cgroup, Hierarchy};
 use crate::hook::HookSpec;
 use crate::id::{AttachmentId, CgroupId, InstanceId};
-use crate::store::config::{Config, HookId, HookRecord, MemberRecord};
+use crate::store::config::{Config, HookId, HookRecord};
 use crate::store::pins;
 
 /// The recorded hierarchy, and the way up from one cgroup that is not recorded.
@@ -40,7 +40,10 @@ impl<'a> WayUp<'a> {
 
 impl attach::Hierarchy for WayUp<'_> {
     fn parent(&self, cgroup: CgroupId) -> Option<CgroupId> {
-        self.chain.get(&cgroup).copied().or_else(|| self.config.cgroups.parent(cgroup))
+        self.chain
+            .get(&cgroup)
+            .copied()
+            .or_else(|| self.config.cgroups.parent(cgroup))
     }
 }
 
@@ -59,7 +62,9 @@ impl Counts {
         if !hook.is_active() {
             return Ok(counts);
         }
-        counts.runs.extend(hook.counted.iter().map(|(id, n)| (*id, *n)));
+        counts
+            .runs
+            .extend(hook.counted.iter().map(|(id, n)| (*id, *n)));
         for set in hook.all_sets() {
             let runs = counter(&session.path(&pins::set_counter(id, set.serial)))?;
             for member in &set.members {
@@ -97,7 +102,11 @@ fn entry(config: &Config, entry: &EffectiveEntry, counts: &Counts) -> Attachment
 impl Engine {
     fn read(&self) -> Result<(Option<Session>, Option<Hierarchy>)> {
         let session = Session::open(self.state(), Lock::Shared, self.hierarchy()?)?;
-        let spare = if session.is_none() { Some(self.hierarchy()?) } else { None };
+        let spare = if session.is_none() {
+            Some(self.hierarchy()?)
+        } else {
+            None
+        };
         Ok((session, spare))
     }
 
@@ -130,7 +139,10 @@ impl Engine {
                     let own = own.map(|l| l.in_run_order().copied().collect::<Vec<_>>());
                     own.unwrap_or_default()
                         .into_iter()
-                        .map(|attachment| EffectiveEntry { cgroup: cgroup.id, attachment })
+                        .map(|attachment| EffectiveEntry {
+                            cgroup: cgroup.id,
+                            attachment,
+                        })
                         .collect()
                 };
                 if entries.is_empty() {
@@ -170,7 +182,12 @@ impl Engine {
         if let Some(session) = &session {
             let cgroup = super::find_cgroup(&session.hierarchy, cgroup)?;
             let lists = session.config.hook(hook).map_or(&empty, |(_, h)| &h.lists);
-            return Ok(lists.query(&WayUp::new(&session.config, &cgroup), cgroup.id, array, room));
+            return Ok(lists.query(
+                &WayUp::new(&session.config, &cgroup),
+                cgroup.id,
+                array,
+                room,
+            ));
         }
         let hierarchy = spare.ok_or_else(|| Error::new(ErrorKind::State, "no hierarchy"))?;
         let cgroup = super::find_cgroup(&hierarchy, cgroup)?;
@@ -197,7 +214,12 @@ impl Engine {
             (None, None) => return Err(Error::new(ErrorKind::State, "no hierarchy")),
         };
         let root = super::find_cgroup(hierarchy, root)?;
-        Ok(branch(hierarchy, session.as_ref().map(|s| &s.config), &counts, root))
+        Ok(branch(
+            hierarchy,
+            session.as_ref().map(|s| &s.config),
+            &counts,
+            root,
+        ))
     }
 
     /// The loaded objects and where their maps are pinned.
@@ -229,7 +251,10 @@ impl Engine {
                     .map(|map| MapReport {
                         name: map.name.clone(),
                         map_type: map_type_name(map.map_type),
-                        pin: map.pin.as_ref().map(|pin| session.path(&pins::map(*id, pin))),
+                        pin: map
+                            .pin
+                            .as_ref()
+                            .map(|pin| session.path(&pins::map(*id, pin))),
                     })
                     .collect(),
             })
@@ -311,19 +336,20 @@ impl Engine {
         mut f: impl FnMut(&str, bool, u32, &cgtap_sys::bpf::Map) -> Result<()>,
     ) -> Result<()> {
         let missing = || {
-            Error::new(ErrorKind::NotFound, format!("there is no attachment {attachment}"))
-                .with_errno(Errno::ENOENT)
+            Error::new(
+                ErrorKind::NotFound,
+                format!("there is no attachment {attachment}"),
+            )
+            .with_errno(Errno::ENOENT)
         };
         let session = self.read()?.0.ok_or_else(missing)?;
         let config = &session.config;
         let (hook, cgroup, found) = config.find(attachment).ok_or_else(missing)?;
-        let member = MemberRecord {
-            attachment,
-            program: found.program,
-            cookie: found.cookie,
-            cgroup,
-        };
-        let maps = config.instances.get(&found.program.instance).map_or(&[][..], |i| &i.maps);
+        let member = config.member(cgroup, found);
+        let maps = config
+            .instances
+            .get(&found.program.instance)
+            .map_or(&[][..], |i| &i.maps);
         for (at, map) in maps.iter().enumerate() {
             let Some(kind) = map.storage else { continue };
             let path = session.path(&pins::storage(&member, at, kind.per_hook.then_some(hook)));
@@ -347,7 +373,10 @@ fn which(session: &Session, request: &ListRequest) -> Result<Vec<Cgroup>> {
             .collect();
         known.sort_unstable();
         known.dedup();
-        return Ok(known.into_iter().filter_map(|id| hierarchy.by_id(id).ok()).collect());
+        return Ok(known
+            .into_iter()
+            .filter_map(|id| hierarchy.by_id(id).ok())
+            .collect());
     };
     let top = super::find_cgroup(hierarchy, reference)?;
     if !request.recursive {
@@ -371,8 +400,12 @@ fn branch(
     let mut hooks = Vec::new();
     if let Some(config) = config {
         for (id, counts) in counts {
-            let Some(hook) = config.hooks.get(id) else { continue };
-            let entries = hook.lists.effective(&WayUp::new(config, &cgroup), cgroup.id);
+            let Some(hook) = config.hooks.get(id) else {
+                continue;
+            };
+            let entries = hook
+                .lists
+                .effective(&WayUp::new(config, &cgroup), cgroup.id);
             if entries.is_empty() {
                 continue;
             }
@@ -383,7 +416,10 @@ fn branch(
                 inherited: e.cgroup != cgroup.id,
                 run_count: counts.of(e.attachment.id),
             });
-            hooks.push(TreeHook { hook: hook.spec.clone(), attachments: attachments.collect() });
+            hooks.push(TreeHook {
+                hook: hook.spec.clone(),
+                attachments: attachments.collect(),
+            });
         }
     }
     hooks.sort_by(|a, b| a.hook.cmp(&b.hook));
@@ -392,5 +428,10 @@ fn branch(
         .into_iter()
         .map(|child| branch(hierarchy, config, counts, child))
         .collect();
-    TreeReport { cgroup: cgroup.path, cgroup_id: cgroup.id, hooks, children }
+    TreeReport {
+        cgroup: cgroup.path,
+        cgroup_id: cgroup.id,
+        hooks,
+        children,
+    }
 }

@@ -19,9 +19,9 @@ use cgtap_sys::memory::Words;
 use cgtap_sys::{Errno, SysError, task};
 
 use super::error::{Error, ErrorKind, Result};
-use crate::asm::encode;
+use crate::asm::{EditError, Insn, encode};
 use crate::cgroup::Hierarchy;
-use crate::dispatch::reaper::{self, ALIVE, DEAD};
+use crate::dispatch::reaper::{self, ALIVE, DEAD, GATES_MAX};
 use crate::dispatch::switch::{CONFIGURED_MAX, Switch};
 use crate::id::CgroupId;
 use crate::kernel::layout::Layout;
@@ -53,15 +53,20 @@ fn broken(path: &Path, error: &BlobError) -> Error {
         BlobError::Foreign => "name another directory with --state",
         BlobError::Damaged(_) => "detach everything with `cgtap detach --all` and attach anew",
     };
-    Error::new(ErrorKind::State, format!("cannot use the state {}: {error}; {words}", path.display()))
-        .with_errno(Errno::EINVAL)
+    Error::new(
+        ErrorKind::State,
+        format!("cannot use the state {}: {error}; {words}", path.display()),
+    )
+    .with_errno(Errno::EINVAL)
 }
 
 impl Session {
     /// Opens an existing state, `None` if there is none. It is whole when this returns: what a
     /// dead process left is mended, removed cgroups are dealt with.
     pub(super) fn open(path: &Path, lock: Lock, hierarchy: Hierarchy) -> Result<Option<Self>> {
-        let Some(dir) = StateDir::open(path, lock)? else { return Ok(None) };
+        let Some(dir) = StateDir::open(path, lock)? else {
+            return Ok(None);
+        };
         let Some(config) = read_config(&dir)? else {
             // Made, but never filled: its maker died, or is about to fill it.
             return Ok(None);
@@ -83,8 +88,12 @@ impl Session {
 
     /// Opens an existing state as it is, to be looked over.
     pub(super) fn open_unmended(path: &Path, hierarchy: Hierarchy) -> Result<Option<Self>> {
-        let Some(dir) = StateDir::open(path, Lock::Exclusive)? else { return Ok(None) };
-        let Some(config) = read_config(&dir)? else { return Ok(None) };
+        let Some(dir) = StateDir::open(path, Lock::Exclusive)? else {
+            return Ok(None);
+        };
+        let Some(config) = read_config(&dir)? else {
+            return Ok(None);
+        };
         Self::attach_maps(dir, config, hierarchy).map(Some)
     }
 
@@ -121,13 +130,23 @@ impl Session {
         let cgroups = get(pins::CGROUPS)?;
         let words = Words::map(&get(pins::CONTROL)?)
             .map_err(|e| Error::sys("map the control words of the state", &e))?;
-        Ok(Self { dir, config, hierarchy, cgroups, words })
+        Ok(Self {
+            dir,
+            config,
+            hierarchy,
+            cgroups,
+            words,
+        })
     }
 
     fn needs_work(&self) -> bool {
         self.words.get(UNDER_WAY) != 0
             || self.words.get(DEATHS) != self.config.deaths_seen
-            || self.config.owners.values().any(|o| !super::owner::is_alive(*o))
+            || self
+                .config
+                .owners
+                .values()
+                .any(|o| !super::owner::is_alive(*o))
     }
 
     /// A change was under way when its process died.
@@ -166,7 +185,9 @@ impl Session {
                     }
                 }
                 for id in &orphans {
-                    let Some((cgroup, _)) = hook.lists.find(*id) else { continue };
+                    let Some((cgroup, _)) = hook.lists.find(*id) else {
+                        continue;
+                    };
                     let what = Some(crate::attach::Anchor::Id(*id));
                     if hook.lists.detach(cgroup, what, None).is_ok() {
                         done.push(format!("attachment {id} went with its process"));
@@ -187,7 +208,11 @@ impl Session {
         for key in self.cgroups.keys().map_err(sys)? {
             let state = self.cgroups.lookup(&key).map_err(sys)?;
             if state.is_some_and(|s| s == DEAD.to_ne_bytes()) {
-                let id = key.as_slice().try_into().map(u64::from_ne_bytes).unwrap_or_default();
+                let id = key
+                    .as_slice()
+                    .try_into()
+                    .map(u64::from_ne_bytes)
+                    .unwrap_or_default();
                 dead.push(CgroupId(id));
             }
         }
@@ -224,16 +249,23 @@ impl Session {
             switch.publish(&desired(record)).map_err(sys)?;
         }
         self.watch(&next)?;
+        self.watch_owners(&next)?;
         self.settle(&mut next)?;
         for (id, record) in self.config.hooks.iter().filter(|(_, h)| h.is_active()) {
-            let keep = record.all_sets().flat_map(|s| s.indices.iter().copied()).collect();
+            let keep = record
+                .all_sets()
+                .flat_map(|s| s.indices.iter().copied())
+                .collect();
             let sys = |e: SysError| Error::sys(format!("clear hook {}", record.spec), &e);
             self.switch(*id)?.vacate_others(&keep).map_err(sys)?;
         }
         self.unwatch()?;
         let gone = self.dir.sweep(&pins::expected(&self.config))?;
         self.words.set(UNDER_WAY, 0);
-        Ok(gone.into_iter().map(|name| format!("removed {name}, which nothing owned")).collect())
+        Ok(gone
+            .into_iter()
+            .map(|name| format!("removed {name}, which nothing owned"))
+            .collect())
     }
 
     /// The maps of a hook.
@@ -279,7 +311,11 @@ impl Session {
         let sys = |e: SysError| Error::sys("forget a cgroup", &e);
         let watched = self.config.watched();
         for key in self.cgroups.keys().map_err(sys)? {
-            let id = key.as_slice().try_into().map(u64::from_ne_bytes).unwrap_or_default();
+            let id = key
+                .as_slice()
+                .try_into()
+                .map(u64::from_ne_bytes)
+                .unwrap_or_default();
             if !watched.contains(&CgroupId(id)) {
                 self.cgroups.delete(&key).map_err(sys)?;
             }
@@ -322,11 +358,17 @@ impl Session {
         let keep = pins::expected(&self.config);
         let gone: Vec<&String> = before.difference(&keep).collect();
         self.dir.remove_all(gone.into_iter())?;
-        if self.cgroups_changed() { self.unwatch() } else { Ok(()) }
+        if self.cgroups_changed() {
+            self.unwatch()
+        } else {
+            Ok(())
+        }
     }
 
     fn cgroups_changed(&self) -> bool {
-        self.cgroups.keys().is_ok_and(|keys| keys.len() != self.config.watched().len())
+        self.cgroups
+            .keys()
+            .is_ok_and(|keys| keys.len() != self.config.watched().len())
     }
 
     /// Removes the state, whatever is attached.
@@ -341,7 +383,10 @@ impl Session {
 
 /// The set that each configured cgroup is to have.
 pub(super) fn desired(hook: &HookRecord) -> BTreeMap<CgroupId, u16> {
-    hook.sets.iter().map(|(cgroup, set)| (*cgroup, set.head)).collect()
+    hook.sets
+        .iter()
+        .map(|(cgroup, set)| (*cgroup, set.head))
+        .collect()
 }
 
 /// The runs that a set's counter counted, over all CPUs; 0 where it is gone.
@@ -365,9 +410,10 @@ fn read_config(dir: &StateDir) -> Result<Option<Config>> {
     let config: Option<Config> =
         blob::read(&dir.join(pins::CONFIG)).map_err(|e| broken(dir.path(), &e))?;
     match config {
-        Some(config) if config.boot_id != boot_id() => {
-            Err(broken(dir.path(), &BlobError::Damaged("it is of another boot of this machine")))
-        }
+        Some(config) if config.boot_id != boot_id() => Err(broken(
+            dir.path(),
+            &BlobError::Damaged("it is of another boot of this machine"),
+        )),
         other => Ok(other),
     }
 }
@@ -398,7 +444,10 @@ fn make_state(dir: &StateDir) -> Result<Config> {
         )
     })?;
     let layout = Layout::read(&btf).map_err(|e| {
-        Error::new(ErrorKind::Unsupported, format!("this kernel is laid out in a new way: {e}"))
+        Error::new(
+            ErrorKind::Unsupported,
+            format!("this kernel is laid out in a new way: {e}"),
+        )
     })?;
     let sys = |e: SysError| Error::sys(format!("make the state {}", dir.path().display()), &e);
     let control = Map::create(&MapSpec {
@@ -419,9 +468,34 @@ fn make_state(dir: &StateDir) -> Result<Config> {
         flags: map_flags::NO_PREALLOC,
     })
     .map_err(sys)?;
-    let link = attach_reaper(&btf, &layout, &cgroups, &control)?;
+    let owners = Map::create(&MapSpec {
+        name: "cgtap_owners",
+        map_type: MapType::Hash,
+        key_size: 4,
+        value_size: 4,
+        max_entries: u32::from(GATES_MAX),
+        flags: map_flags::NO_PREALLOC,
+    })
+    .map_err(sys)?;
+    let gates = Map::create(&MapSpec {
+        name: "cgtap_gates",
+        map_type: MapType::Array,
+        key_size: 4,
+        value_size: u32::from(GATES_MAX) * 8,
+        max_entries: 1,
+        flags: map_flags::MMAPABLE,
+    })
+    .map_err(sys)?;
+    let insns = reaper::generate(&layout);
+    let link = attach_watcher(&btf, "cgroup_rmdir", insns, &[&cgroups, &control])?;
     let table = current::find(&layout);
-    for (name, map) in [(pins::CONTROL, Some(&control)), (pins::CGROUPS, Some(&cgroups)), (pins::CURRENT, table.as_ref())] {
+    for (name, map) in [
+        (pins::CONTROL, Some(&control)),
+        (pins::CGROUPS, Some(&cgroups)),
+        (pins::OWNERS, Some(&owners)),
+        (pins::GATES, Some(&gates)),
+        (pins::CURRENT, table.as_ref()),
+    ] {
         if let Some(map) = map {
             pin(map, &dir.join(name)).map_err(sys)?;
         }
@@ -431,7 +505,12 @@ fn make_state(dir: &StateDir) -> Result<Config> {
     dir.make_dir(pins::INSTANCES)?;
     let config = Config {
         boot_id: boot_id(),
-        next: NextIds { attachment: 1, instance: 1, hook: 1, set: 1 },
+        next: NextIds {
+            attachment: 1,
+            instance: 1,
+            hook: 1,
+            set: 1,
+        },
         deaths_seen: 0,
         layout,
         current_table: table.is_some(),
@@ -444,28 +523,42 @@ fn make_state(dir: &StateDir) -> Result<Config> {
     Ok(config)
 }
 
-fn attach_reaper(btf: &Btf, layout: &Layout, cgroups: &Map, control: &Map) -> Result<Link> {
-    let target = tracepoint::raw(btf, "cgroup_rmdir")?;
-    let insns = reaper::generate(layout)
-        .map_err(|e| Error::new(ErrorKind::Kernel, format!("cannot generate the reaper: {e}")))?;
+/// Loads and attaches a program of ours at a typed raw tracepoint.
+pub(super) fn attach_watcher(
+    btf: &Btf,
+    name: &str,
+    insns: std::result::Result<Vec<Insn>, EditError>,
+    maps: &[&Map],
+) -> Result<Link> {
+    let target = tracepoint::raw(btf, name)?;
+    let insns = insns.map_err(|e| {
+        Error::new(
+            ErrorKind::Kernel,
+            format!("cannot generate the program at {name}: {e}"),
+        )
+    })?;
+    let maps: Vec<_> = maps.iter().map(|m| m.as_fd()).collect();
     let prog = Prog::load(&ProgSpec {
-        name: "cgtap_reaper",
+        name: "cgtap_watch",
         prog_type: ProgType::Tracing,
         attach_type: AttachType::TraceRawTp,
         flags: 0,
         license: "GPL",
         kern_version: 0,
         insns: &encode(&insns),
-        maps: &[cgroups.as_fd(), control.as_fd()],
+        maps: &maps,
         btf: None,
         func_info: &[],
         line_info: &[],
         attach_btf_id: target.typedef_id,
     })
     .map_err(|e| {
-        let sys = SysError { call: "BPF_PROG_LOAD", errno: e.errno };
-        Error::sys("load the program at cgroup_rmdir", &sys).with_log(e.log)
+        let sys = SysError {
+            call: "BPF_PROG_LOAD",
+            errno: e.errno,
+        };
+        Error::sys(format!("load the program at {name}"), &sys).with_log(e.log)
     })?;
     Link::raw_tracepoint(&prog, None)
-        .map_err(|e| Error::sys("attach the program at cgroup_rmdir", &e))
+        .map_err(|e| Error::sys(format!("attach the program at {name}"), &e))
 }

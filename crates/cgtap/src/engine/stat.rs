@@ -55,7 +55,10 @@ struct Counter {
 
 /// The program that counts by being run: the runs of an attachment are counted anyway.
 fn counting(returns: Returns) -> Vec<Insn> {
-    vec![Insn::mov_imm(Reg::R0, i32::from(returns == Returns::And)), Insn::exit()]
+    vec![
+        Insn::mov_imm(Reg::R0, i32::from(returns == Returns::And)),
+        Insn::exit(),
+    ]
 }
 
 /// The program that counts by the event's cgroup, in map 0; what finds no room is counted in the
@@ -99,7 +102,8 @@ fn counting_by_cgroup(returns: Returns) -> Result<Vec<Insn>> {
     b.place(out)
         .push(Insn::mov_imm(Reg::R0, i32::from(returns == Returns::And)))
         .push(Insn::exit());
-    b.finish().map_err(|e| Error::new(super::ErrorKind::Kernel, format!("cannot generate: {e}")))
+    b.finish()
+        .map_err(|e| Error::new(super::ErrorKind::Kernel, format!("cannot generate: {e}")))
 }
 
 fn program(event: &HookSpec, per_cgroup: bool) -> Result<ProgramImage> {
@@ -108,7 +112,11 @@ fn program(event: &HookSpec, per_cgroup: bool) -> Result<ProgramImage> {
         name: "count".to_owned(),
         section: format!("{}/{}", event.kind().info().sections[0], event.target()),
         sleepable: false,
-        insns: if per_cgroup { counting_by_cgroup(returns)? } else { counting(returns) },
+        insns: if per_cgroup {
+            counting_by_cgroup(returns)?
+        } else {
+            counting(returns)
+        },
         func_info: Vec::new(),
         line_info: Vec::new(),
     })
@@ -139,7 +147,9 @@ fn maps() -> Result<(Map, Map)> {
 }
 
 fn map_image(name: &str, map: &Map) -> Result<MapImage> {
-    let info = map.info().map_err(|e| Error::sys("look at a counter", &e))?;
+    let info = map
+        .info()
+        .map_err(|e| Error::sys("look at a counter", &e))?;
     Ok(MapImage {
         name: name.to_owned(),
         map_type: info.map_type,
@@ -169,7 +179,10 @@ impl Engine {
         for reference in stat.request.cgroups.clone() {
             let cgroup = super::find_cgroup(&stat.hierarchy, &reference)?;
             // What was started goes again with `stat` if a later one fails.
-            stat.cgroups.push(CgroupUnderStat { cgroup, counters: Vec::new() });
+            stat.cgroups.push(CgroupUnderStat {
+                cgroup,
+                counters: Vec::new(),
+            });
             for event in stat.request.events.clone() {
                 let counter = self.start_counter(&reference, &event, stat.request.per_cgroup)?;
                 if let Some(last) = stat.cgroups.last_mut() {
@@ -182,7 +195,12 @@ impl Engine {
         Ok(stat)
     }
 
-    fn start_counter(&self, cgroup: &CgroupRef, event: &HookSpec, per_cgroup: bool) -> Result<Counter> {
+    fn start_counter(
+        &self,
+        cgroup: &CgroupRef,
+        event: &HookSpec,
+        per_cgroup: bool,
+    ) -> Result<Counter> {
         let maps = if per_cgroup { Some(maps()?) } else { None };
         let mut images = Vec::new();
         let mut fds: Vec<Option<OwnedFd>> = Vec::new();
@@ -190,7 +208,10 @@ impl Engine {
             for (name, map) in [("counts", counts), ("lost", lost)] {
                 images.push(map_image(name, map)?);
                 let fd = map.as_fd().try_clone_to_owned().map_err(|e| {
-                    Error::new(super::ErrorKind::Kernel, format!("cannot open a counter: {e}"))
+                    Error::new(
+                        super::ErrorKind::Kernel,
+                        format!("cannot open a counter: {e}"),
+                    )
                 })?;
                 fds.push(Some(fd));
             }
@@ -210,13 +231,19 @@ impl Engine {
             chosen: vec![0],
         };
         let request = AttachRequest {
-            programs: vec![ProgramChoice { name: "count".to_owned(), hook: Some(event.clone()) }],
+            programs: vec![ProgramChoice {
+                name: "count".to_owned(),
+                hook: Some(event.clone()),
+            }],
             lifetime: Lifetime::Process,
             ..AttachRequest::new(cgroup.clone(), ObjectSource::Instance(InstanceId(0)))
         };
         let report = self.attach_loaded(&request, loaded)?;
         let attachment = report.attachments.first().map_or(AttachmentId(0), |a| a.id);
-        Ok(Counter { attachment, per_cgroup: maps })
+        Ok(Counter {
+            attachment,
+            per_cgroup: maps,
+        })
     }
 }
 
@@ -226,7 +253,9 @@ impl Stat {
     }
 
     fn lost_at_hooks(&self) -> Result<u64> {
-        let Some(session) = self.session()? else { return Ok(0) };
+        let Some(session) = self.session()? else {
+            return Ok(0);
+        };
         let mut lost = 0;
         for (id, hook) in &session.config.hooks {
             if self.request.events.contains(&hook.spec) {
@@ -275,7 +304,11 @@ impl Stat {
                     .collect(),
             });
         }
-        Ok(StatReport { seconds, cgroups: rows, lost })
+        Ok(StatReport {
+            seconds,
+            cgroups: rows,
+            lost,
+        })
     }
 
     /// One row a cgroup below `under`, by its own counts; totals add up the rows below. A cgroup
@@ -289,7 +322,9 @@ impl Stat {
         let width = self.request.events.len();
         let mut own: BTreeMap<CgroupId, Vec<u64>> = BTreeMap::new();
         for (at, counter) in under.counters.iter().enumerate() {
-            let Some((counts, full)) = &counter.per_cgroup else { continue };
+            let Some((counts, full)) = &counter.per_cgroup else {
+                continue;
+            };
             let sys = |e: SysError| Error::sys("read the counters", &e);
             let sum = |bytes: Vec<u8>| -> u64 {
                 bytes
@@ -298,11 +333,18 @@ impl Stat {
                     .sum()
             };
             for key in counts.keys().map_err(sys)? {
-                let id = key.as_slice().try_into().map(u64::from_ne_bytes).unwrap_or_default();
+                let id = key
+                    .as_slice()
+                    .try_into()
+                    .map(u64::from_ne_bytes)
+                    .unwrap_or_default();
                 let value = counts.lookup(&key).map_err(sys)?.map_or(0, sum);
                 own.entry(CgroupId(id)).or_insert_with(|| vec![0; width])[at] = value;
             }
-            *lost += full.lookup(&0u32.to_ne_bytes()).map_err(sys)?.map_or(0, sum);
+            *lost += full
+                .lookup(&0u32.to_ne_bytes())
+                .map_err(sys)?
+                .map_or(0, sum);
         }
         let mut rows = Vec::new();
         let mut open = vec![(under.cgroup.clone(), 0usize)];
@@ -331,7 +373,12 @@ impl Stat {
                     }
                     sum
                 };
-                StatCount { event: event.to_string(), count: sum, own: Some(mine), total: Some(sum) }
+                StatCount {
+                    event: event.to_string(),
+                    count: sum,
+                    own: Some(mine),
+                    total: Some(sum),
+                }
             });
             rows.push(StatRow {
                 cgroup: cgroup.path.clone(),
@@ -339,7 +386,10 @@ impl Stat {
                 events: events.collect(),
             });
         }
-        for (id, counts) in own.iter().filter(|(id, _)| order.iter().all(|(c, _)| c.id != **id)) {
+        for (id, counts) in own
+            .iter()
+            .filter(|(id, _)| order.iter().all(|(c, _)| c.id != **id))
+        {
             let events = self.request.events.iter().zip(counts);
             rows.push(StatRow {
                 cgroup: format!("id:{id}"),
@@ -371,8 +421,11 @@ impl Stat {
         if std::mem::replace(&mut self.finished, true) {
             return Ok(());
         }
-        let ids: Vec<AttachmentId> =
-            self.cgroups.iter().flat_map(|c| c.counters.iter().map(|c| c.attachment)).collect();
+        let ids: Vec<AttachmentId> = self
+            .cgroups
+            .iter()
+            .flat_map(|c| c.counters.iter().map(|c| c.attachment))
+            .collect();
         // One whose cgroup went is detached already.
         for id in ids {
             match self.engine.detach(&Detach::Ids(vec![id])) {

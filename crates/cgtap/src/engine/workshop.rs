@@ -9,10 +9,12 @@ use cgtap_sys::{Errno, SysError};
 
 use super::error::{Error, ErrorKind, Result, verifier_words};
 use super::session::Session;
+use crate::asm::Code;
 use crate::dispatch::bounds::{self, Candidate, TrialError, Verdict};
 use crate::dispatch::set::{BtfPool, MapPool};
-use crate::dispatch::specialise::{MapUse, Member, PoolIndex, Storage, specialise};
+use crate::dispatch::specialise::{Gate, MapUse, Member, PoolIndex, Storage, specialise};
 use crate::hook::HookSpec;
+use crate::hook::kind::Returns;
 use crate::id::InstanceId;
 use crate::object::image::ObjectImage;
 use crate::store::blob;
@@ -26,6 +28,16 @@ pub(super) struct Workshop<'a> {
     pub(super) btfs: BtfPool,
     images: HashMap<InstanceId, Rc<ObjectImage>>,
     opened: HashMap<String, PoolIndex>,
+}
+
+/// A program with its constants built in, and where it comes from.
+struct Prepared {
+    image: Rc<ObjectImage>,
+    code: Code,
+    /// What its map indices mean.
+    maps: Vec<PoolIndex>,
+    /// Place of its BTF.
+    btf: Option<usize>,
 }
 
 impl<'a> Workshop<'a> {
@@ -46,7 +58,10 @@ impl<'a> Workshop<'a> {
         }
         let path = self.session.path(&pins::image(id));
         let damaged = |why: String| {
-            Error::new(ErrorKind::State, format!("cannot read the image of instance {id}: {why}"))
+            Error::new(
+                ErrorKind::State,
+                format!("cannot read the image of instance {id}: {why}"),
+            )
         };
         let image: ObjectImage = blob::read(&path)
             .map_err(|e| damaged(e.to_string()))?
@@ -59,7 +74,10 @@ impl<'a> Workshop<'a> {
     /// A pinned map, opened once.
     pub(super) fn open(&mut self, name: &str) -> Result<PoolIndex> {
         self.open_or(name, |path| {
-            Err(Error::new(ErrorKind::State, format!("{} is gone", path.display())))
+            Err(Error::new(
+                ErrorKind::State,
+                format!("{} is gone", path.display()),
+            ))
         })
     }
 
@@ -129,9 +147,14 @@ impl<'a> Workshop<'a> {
         config: &Config,
         hook: HookId,
         record: &MemberRecord,
-    ) -> Result<(Rc<ObjectImage>, crate::asm::Code, Vec<PoolIndex>, Option<usize>)> {
+    ) -> Result<Prepared> {
         let id = record.program.instance;
-        let lost = || Error::new(ErrorKind::State, format!("instance {id} is not in the state"));
+        let lost = || {
+            Error::new(
+                ErrorKind::State,
+                format!("instance {id} is not in the state"),
+            )
+        };
         let image = self.image(id)?;
         let maps = config.instances.get(&id).ok_or_else(lost)?.maps.clone();
         let mut uses = Vec::with_capacity(maps.len());
@@ -142,14 +165,31 @@ impl<'a> Workshop<'a> {
                 (None, None) => return Err(lost()),
             });
         }
-        let program = image.programs.get(record.program.index as usize).ok_or_else(lost)?;
-        let (code, maps) = specialise(&image, program, record.cookie, &uses).map_err(|e| {
-            let name = &program.name;
-            Error::new(ErrorKind::Object, format!("cannot attach {name}: {e}"))
-                .with_errno(Errno::EINVAL)
-        })?;
+        let program = image
+            .programs
+            .get(record.program.index as usize)
+            .ok_or_else(lost)?;
+        let gate = match (record.gate, config.hooks.get(&hook)) {
+            (Some(word), Some(at)) => Some(Gate {
+                map: self.open(pins::GATES)?,
+                word,
+                shut: i32::from(at.spec.kind().info().returns == Returns::And),
+            }),
+            _ => None,
+        };
+        let (code, maps) =
+            specialise(&image, program, record.cookie, &uses, gate).map_err(|e| {
+                let name = &program.name;
+                Error::new(ErrorKind::Object, format!("cannot attach {name}: {e}"))
+                    .with_errno(Errno::EINVAL)
+            })?;
         let btf = self.btfs.add(&image.btf);
-        Ok((image, code, maps, btf))
+        Ok(Prepared {
+            image,
+            code,
+            maps,
+            btf,
+        })
     }
 
     /// Asks the kernel what it thinks of the program at its hook (S31).
@@ -160,9 +200,17 @@ impl<'a> Workshop<'a> {
         hook_record: &HookRecord,
         record: &MemberRecord,
     ) -> Result<Verdict> {
-        let (image, code, maps, btf) = self.prepare(config, hook, record)?;
+        let Prepared {
+            image,
+            code,
+            maps,
+            btf,
+        } = self.prepare(config, hook, record)?;
         let Some(program) = image.programs.get(record.program.index as usize) else {
-            return Err(Error::new(ErrorKind::State, "the program is not in its image"));
+            return Err(Error::new(
+                ErrorKind::State,
+                "the program is not in its image",
+            ));
         };
         let candidate = Candidate {
             name: &program.name,
@@ -185,7 +233,9 @@ impl<'a> Workshop<'a> {
         spec: &HookSpec,
         record: &MemberRecord,
     ) -> Result<Member> {
-        let (_, code, maps, btf) = self.prepare(config, hook, record)?;
+        let Prepared {
+            code, maps, btf, ..
+        } = self.prepare(config, hook, record)?;
         let verdict = config
             .instances
             .get(&record.program.instance)
@@ -193,7 +243,10 @@ impl<'a> Workshop<'a> {
             .and_then(|p| p.verdicts.iter().find(|(s, _)| s == spec))
             .map(|(_, v)| *v)
             .ok_or_else(|| {
-                Error::new(ErrorKind::State, format!("a program at {spec} was never checked"))
+                Error::new(
+                    ErrorKind::State,
+                    format!("a program at {spec} was never checked"),
+                )
             })?;
         Ok(Member {
             code,
@@ -234,7 +287,6 @@ fn refused(name: &str, spec: &HookSpec, error: &TrialError) -> Error {
         TrialError::Bounds { errno, .. } => {
             Error::new(ErrorKind::Verifier, format!("{asked}: {error}")).with_errno(*errno)
         }
-        TrialError::Edit(_) => Error::new(ErrorKind::Object, format!("{asked}: {error}")),
         TrialError::Sys(e) => Error::sys(format!("try {name} at {spec}"), e),
     }
 }

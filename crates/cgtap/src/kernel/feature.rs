@@ -7,7 +7,10 @@ use crate::engine::{Feature, FeatureState};
 /// Release of the running kernel.
 #[must_use]
 pub fn release() -> String {
-    rustix::system::uname().release().to_string_lossy().into_owned()
+    rustix::system::uname()
+        .release()
+        .to_string_lossy()
+        .into_owned()
 }
 
 /// Tries everything.

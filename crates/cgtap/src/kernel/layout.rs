@@ -9,6 +9,12 @@ use serde::{Deserialize, Serialize};
 pub struct Layout {
     /// `task_struct.cgroups`.
     pub task_cgroups: i16,
+    /// `task_struct.tgid`.
+    pub task_tgid: i16,
+    /// `task_struct.signal`.
+    pub task_signal: i16,
+    /// `signal_struct.live.counter`.
+    pub signal_live: i16,
     /// `css_set.dfl_cgrp`: the cgroup in the default hierarchy.
     pub css_set_dfl_cgrp: i16,
     /// `cgroup.kn`.
@@ -60,6 +66,9 @@ impl Layout {
     pub fn read(btf: &Btf) -> Result<Self, BtfError> {
         Ok(Self {
             task_cgroups: offset(btf, "task_struct", "cgroups")?,
+            task_tgid: offset(btf, "task_struct", "tgid")?,
+            task_signal: offset(btf, "task_struct", "signal")?,
+            signal_live: offset(btf, "signal_struct", "live.counter")?,
             css_set_dfl_cgrp: offset(btf, "css_set", "dfl_cgrp")?,
             cgroup_kn: offset(btf, "cgroup", "kn")?,
             cgroup_parent: offset(btf, "cgroup", "self.parent")?,

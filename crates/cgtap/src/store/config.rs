@@ -158,6 +158,8 @@ pub struct MemberRecord {
     pub cookie: u64,
     /// The cgroup it is attached to.
     pub cgroup: CgroupId,
+    /// The gate of the process it goes with.
+    pub gate: Option<u16>,
 }
 
 /// The process that an attachment goes with.
@@ -167,6 +169,8 @@ pub struct Owner {
     pub pid: u32,
     /// Its start, in clock ticks since boot: with the pid it is never another process.
     pub start_ticks: u64,
+    /// Its gate: the word that its end sets.
+    pub gate: u16,
 }
 
 impl HookRecord {
@@ -288,6 +292,18 @@ impl Config {
             }
         }
         self.cgroups.retain(|id, _| needed.contains(id));
+    }
+
+    /// What stands in a set for an attachment.
+    #[must_use]
+    pub fn member(&self, cgroup: CgroupId, attachment: &attach::Attachment) -> MemberRecord {
+        MemberRecord {
+            attachment: attachment.id,
+            program: attachment.program,
+            cookie: attachment.cookie,
+            cgroup,
+            gate: self.owners.get(&attachment.id).map(|o| o.gate),
+        }
     }
 
     /// Every cgroup that a list is or was on: those whose end must be noticed.

@@ -15,6 +15,12 @@ pub const CONTROL: &str = "control";
 pub const CGROUPS: &str = "cgroups";
 /// Link of the program at cgroup_rmdir.
 pub const REAPER: &str = "reaper";
+/// Processes that attachments go with, pid to gate.
+pub const OWNERS: &str = "owners";
+/// The gates: a word each, set when the process ends.
+pub const GATES: &str = "gates";
+/// Link of the program at sched_process_exit, while there are such processes.
+pub const UNDERTAKER: &str = "undertaker";
 /// Addresses of `current`.
 pub const CURRENT: &str = "current";
 /// Directory of the hooks.
@@ -23,8 +29,9 @@ pub const HOOKS: &str = "hooks";
 pub const INSTANCES: &str = "instances";
 
 /// Everything that may stand at the top: a directory with something else in it is not ours.
-pub const TOP: [&str; 8] = [
-    CONFIG, CONFIG_NEW, CONTROL, CGROUPS, REAPER, CURRENT, HOOKS, INSTANCES,
+pub const TOP: [&str; 11] = [
+    CONFIG, CONFIG_NEW, CONTROL, CGROUPS, REAPER, OWNERS, GATES, UNDERTAKER, CURRENT, HOOKS,
+    INSTANCES,
 ];
 
 /// Directory of a hook.
@@ -104,10 +111,15 @@ pub fn storage_zero(instance: InstanceId, map: usize) -> String {
 /// state was left by a crash.
 #[must_use]
 pub fn expected(config: &Config) -> BTreeSet<String> {
-    let mut all: BTreeSet<String> = [CONFIG, CONTROL, CGROUPS, REAPER, HOOKS, INSTANCES]
-        .into_iter()
-        .map(str::to_owned)
-        .collect();
+    let mut all: BTreeSet<String> = [
+        CONFIG, CONTROL, CGROUPS, REAPER, OWNERS, GATES, HOOKS, INSTANCES,
+    ]
+    .into_iter()
+    .map(str::to_owned)
+    .collect();
+    if !config.owners.is_empty() {
+        all.insert(UNDERTAKER.to_owned());
+    }
     if config.current_table {
         all.insert(CURRENT.to_owned());
     }
@@ -121,12 +133,7 @@ pub fn expected(config: &Config) -> BTreeSet<String> {
             let Some(instance) = config.instances.get(&attachment.program.instance) else {
                 continue;
             };
-            let member = MemberRecord {
-                attachment: attachment.id,
-                program: attachment.program,
-                cookie: attachment.cookie,
-                cgroup,
-            };
+            let member = config.member(cgroup, attachment);
             for (at, map) in instance.maps.iter().enumerate() {
                 if let Some(kind) = map.storage {
                     all.insert(storage(&member, at, kind.per_hook.then_some(*id)));

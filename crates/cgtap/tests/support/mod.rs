@@ -1,7 +1,16 @@
 //! What tests on a real kernel share: a state and cgroups of their own, objects compiled from C,
 //! and workers that do a known number of things in a cgroup. Everything is taken away again, and
 //! a sandbox that leaves something behind fails its test.
-#![allow(dead_code, reason = "each test file is a crate of its own and uses a part")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test that cannot go on fails"
+)]
+#![allow(
+    dead_code,
+    reason = "each test file is a crate of its own and uses a part"
+)]
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
@@ -33,9 +42,20 @@ impl Sandbox {
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let unique = format!("cgtap-test-{name}-{}-{number}", std::process::id());
         let state = PathBuf::from("/sys/fs/bpf").join(&unique);
-        let engine = Engine::open(Options { state: state.clone(), cgroup_root: None }).unwrap();
-        let root = engine.cgroup_root().expect("these tests need a cgroup2 mount");
-        let sandbox = Self { engine, state, top: unique, root };
+        let engine = Engine::open(Options {
+            state: state.clone(),
+            cgroup_root: None,
+        })
+        .unwrap();
+        let root = engine
+            .cgroup_root()
+            .expect("these tests need a cgroup2 mount");
+        let sandbox = Self {
+            engine,
+            state,
+            top: unique,
+            root,
+        };
         std::fs::create_dir(sandbox.dir("")).expect("these tests need root");
         sandbox
     }
@@ -43,12 +63,20 @@ impl Sandbox {
     /// The directory of a cgroup below the sandbox's own one; `""` is that one.
     pub fn dir(&self, cgroup: &str) -> PathBuf {
         let top = self.root.join(&self.top);
-        if cgroup.is_empty() { top } else { top.join(cgroup) }
+        if cgroup.is_empty() {
+            top
+        } else {
+            top.join(cgroup)
+        }
     }
 
     /// The path of a cgroup as reports have it.
     pub fn path(&self, cgroup: &str) -> String {
-        if cgroup.is_empty() { format!("/{}", self.top) } else { format!("/{}/{cgroup}", self.top) }
+        if cgroup.is_empty() {
+            format!("/{}", self.top)
+        } else {
+            format!("/{}/{cgroup}", self.top)
+        }
     }
 
     /// Makes a cgroup, and those above it.
@@ -64,7 +92,10 @@ impl Sandbox {
 
     /// A request for all programs of a fixture.
     pub fn request(&self, cgroup: &str, fixture: &str) -> AttachRequest {
-        let source = ObjectSource::File { path: compile(fixture), set: Vec::new() };
+        let source = ObjectSource::File {
+            path: compile(fixture),
+            set: Vec::new(),
+        };
         AttachRequest::new(self.cgroup(cgroup), source)
     }
 
@@ -82,7 +113,12 @@ impl Sandbox {
     /// The own lists of a cgroup.
     pub fn own(&self, cgroup: &str) -> Vec<ListReport> {
         let cgroup = Some(CgroupRef::Path(self.dir(cgroup)));
-        self.engine.list(&ListRequest { cgroup, ..ListRequest::default() }).unwrap()
+        self.engine
+            .list(&ListRequest {
+                cgroup,
+                ..ListRequest::default()
+            })
+            .unwrap()
     }
 
     /// The ids that are effective for a cgroup at a hook, in order.
@@ -94,14 +130,20 @@ impl Sandbox {
             recursive: false,
         };
         let lists = self.engine.list(&request).unwrap();
-        lists.iter().flat_map(|l| l.attachments.iter().map(|a| a.id)).collect()
+        lists
+            .iter()
+            .flat_map(|l| l.attachments.iter().map(|a| a.id))
+            .collect()
     }
 
     /// How often an attachment has run.
     pub fn runs(&self, id: AttachmentId) -> u64 {
         let lists = self.engine.list(&ListRequest::default()).unwrap();
         let all = lists.iter().flat_map(|l| &l.attachments);
-        all.filter(|a| a.id == id).map(|a| a.run_count).next().unwrap_or_else(|| panic!("no {id}"))
+        all.filter(|a| a.id == id)
+            .map(|a| a.run_count)
+            .next()
+            .unwrap_or_else(|| panic!("no {id}"))
     }
 
     /// `count` calls of getppid in a cgroup, done when this returns.
@@ -123,14 +165,27 @@ impl Sandbox {
         let mut output = BufReader::new(child.stdout.take().unwrap());
         let mut line = String::new();
         output.read_line(&mut line).unwrap();
-        assert_eq!(line, "ready\n", "the worker could not enter {}", self.dir(cgroup).display());
-        Worker { input: child.stdin.take(), child, output }
+        assert_eq!(
+            line,
+            "ready\n",
+            "the worker could not enter {}",
+            self.dir(cgroup).display()
+        );
+        Worker {
+            input: child.stdin.take(),
+            child,
+            output,
+        }
     }
 
     /// The first 8 bytes of the value under a 4-byte key of a pinned map of an instance.
     pub fn map_word(&self, report: &AttachReport, map: &str, key: u32) -> u64 {
         let instances = self.engine.maps(Some(report.instance)).unwrap();
-        let found = instances[0].maps.iter().find(|m| m.name == map).expect("a map of that name");
+        let found = instances[0]
+            .maps
+            .iter()
+            .find(|m| m.name == map)
+            .expect("a map of that name");
         let map = cgtap_sys::bpf::get_map(found.pin.as_ref().unwrap()).unwrap();
         let value = map.lookup(&key.to_ne_bytes()).unwrap().unwrap();
         u64::from_ne_bytes(value[..8].try_into().unwrap())
@@ -242,17 +297,36 @@ pub fn compile_with(fixture: &str, name: &str, flags: &[&str]) -> PathBuf {
     let header = scratch().join("vmlinux.h");
     once(&header, |path| {
         let bpftool = ["/usr/sbin/bpftool", "/sbin/bpftool"];
-        let bpftool = bpftool.into_iter().find(|p| Path::new(p).exists()).unwrap_or("bpftool");
+        let bpftool = bpftool
+            .into_iter()
+            .find(|p| Path::new(p).exists())
+            .unwrap_or("bpftool");
         let dump = "btf dump file /sys/kernel/btf/vmlinux format c";
-        let output = Command::new(bpftool).args(dump.split(' ')).output().unwrap();
-        assert!(output.status.success(), "bpftool cannot dump the kernel's BTF");
+        let output = Command::new(bpftool)
+            .args(dump.split(' '))
+            .output()
+            .unwrap();
+        assert!(
+            output.status.success(),
+            "bpftool cannot dump the kernel's BTF"
+        );
         std::fs::write(path, output.stdout).unwrap();
     });
     once(&object, |path| {
         let mut clang = Command::new("clang");
-        clang.args(["-target", "bpf", "-O2", "-g", "-Wall"]).args(flags);
-        clang.arg("-I").arg(scratch()).arg("-I").arg(sources.join("object")).arg("-c");
-        run(clang.arg(sources.join(format!("engine/{fixture}.bpf.c"))).arg("-o").arg(path));
+        clang
+            .args(["-target", "bpf", "-O2", "-g", "-Wall"])
+            .args(flags);
+        clang
+            .arg("-I")
+            .arg(scratch())
+            .arg("-I")
+            .arg(sources.join("object"))
+            .arg("-c");
+        run(clang
+            .arg(sources.join(format!("engine/{fixture}.bpf.c")))
+            .arg("-o")
+            .arg(path));
     });
     object
 }
