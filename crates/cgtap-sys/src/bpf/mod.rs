@@ -13,7 +13,7 @@ pub use link::{Link, LinkInfo};
 pub use map::{Map, MapInfo, MapSpec, flags as map_flags, possible_cpus};
 pub use pin::{get_link, get_map, get_prog, pin};
 pub use prog::{LoadError, Prog, ProgInfo, ProgSpec};
-pub use types::{AttachType, MapType, ProgType, map_type_name};
+pub use types::{AttachType, MapType, ProgType, has_cgrp_storage, map_type_name};
 
 use std::ffi::CString;
 use std::os::fd::{FromRawFd, OwnedFd};

@@ -57,6 +57,8 @@ pub struct ProgInfo {
     pub recursion_misses: u64,
     /// Id of its BTF, 0 if none.
     pub btf_id: u32,
+    /// Bytes of machine code, 0 if it is interpreted.
+    pub jited_bytes: u32,
 }
 
 /// A descriptor of a loaded program.
@@ -187,6 +189,7 @@ impl Prog {
             verified_insns: info.verified_insns,
             recursion_misses: info.recursion_misses,
             btf_id: info.btf_id,
+            jited_bytes: info.jited_prog_len,
         })
     }
 

@@ -1,5 +1,7 @@
 //! The constants of `include/uapi/linux/bpf.h` that cgtap names, as types.
 
+use crate::errno::SysError;
+
 /// `enum bpf_prog_type`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u32)]
@@ -12,6 +14,10 @@ pub enum ProgType {
     RawTracepointWritable = libbpf_sys::BPF_PROG_TYPE_RAW_TRACEPOINT_WRITABLE,
     /// `BPF_PROG_TYPE_TRACING`.
     Tracing = libbpf_sys::BPF_PROG_TYPE_TRACING,
+    /// `BPF_PROG_TYPE_KPROBE`.
+    Kprobe = libbpf_sys::BPF_PROG_TYPE_KPROBE,
+    /// `BPF_PROG_TYPE_LSM`.
+    Lsm = libbpf_sys::BPF_PROG_TYPE_LSM,
 }
 
 /// `enum bpf_attach_type`, as far as a program is loaded with one.
@@ -22,6 +28,10 @@ pub enum AttachType {
     None = 0,
     /// `BPF_TRACE_RAW_TP`.
     TraceRawTp = libbpf_sys::BPF_TRACE_RAW_TP,
+    /// `BPF_TRACE_FENTRY`.
+    TraceFentry = libbpf_sys::BPF_TRACE_FENTRY,
+    /// `BPF_LSM_MAC`.
+    LsmMac = libbpf_sys::BPF_LSM_MAC,
 }
 
 /// `enum bpf_map_type`, the ones cgtap creates itself.
@@ -38,6 +48,22 @@ pub enum MapType {
     PercpuHash = libbpf_sys::BPF_MAP_TYPE_PERCPU_HASH,
     /// `BPF_MAP_TYPE_PROG_ARRAY`.
     ProgArray = libbpf_sys::BPF_MAP_TYPE_PROG_ARRAY,
+}
+
+/// Whether this kernel has cgroup storage keyed by the event's cgroup
+/// (`BPF_MAP_TYPE_CGRP_STORAGE`, since 6.2): makes one and throws it away.
+///
+/// # Errors
+/// `EPERM` without CAP_BPF, and whatever else says neither yes nor no.
+pub fn has_cgrp_storage() -> Result<bool, SysError> {
+    // SAFETY: takes a number; null options are the only ones there are.
+    let ret = unsafe {
+        libbpf_sys::libbpf_probe_bpf_map_type(
+            libbpf_sys::BPF_MAP_TYPE_CGRP_STORAGE,
+            std::ptr::null(),
+        )
+    };
+    SysError::check("BPF_MAP_CREATE", ret).map(|yes| yes == 1)
 }
 
 /// The name of an `enum bpf_map_type` as bpftool prints it, or `type N`.

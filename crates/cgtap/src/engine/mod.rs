@@ -7,6 +7,7 @@ mod apply;
 mod attach;
 mod doctor;
 mod error;
+mod link;
 mod owner;
 mod query;
 mod report;
@@ -18,6 +19,7 @@ mod workshop;
 use std::path::{Path, PathBuf};
 
 pub use error::{Error, ErrorKind, Result};
+pub use link::Link;
 pub use report::*;
 pub use request::*;
 pub use stat::Stat;

@@ -258,6 +258,13 @@ pub fn ids(report: &AttachReport) -> Vec<AttachmentId> {
     report.attachments.iter().map(|a| a.id).collect()
 }
 
+/// An example program of the crate, which cargo builds with the tests.
+pub fn example(name: &str) -> PathBuf {
+    let test = std::env::current_exe().unwrap();
+    let target = test.parent().and_then(Path::parent).unwrap();
+    target.join("examples").join(name)
+}
+
 fn scratch() -> PathBuf {
     let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("engine");
     std::fs::create_dir_all(&dir).unwrap();
