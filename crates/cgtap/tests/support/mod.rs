@@ -258,11 +258,22 @@ pub fn ids(report: &AttachReport) -> Vec<AttachmentId> {
     report.attachments.iter().map(|a| a.id).collect()
 }
 
-/// An example program of the crate, which cargo builds with the tests.
+/// An example program of the crate, built if it is not: cargo builds them with the whole suite,
+/// but not with one test file.
 pub fn example(name: &str) -> PathBuf {
     let test = std::env::current_exe().unwrap();
     let target = test.parent().and_then(Path::parent).unwrap();
-    target.join("examples").join(name)
+    let binary = target.join("examples").join(name);
+    if !binary.exists() {
+        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        let mut build = Command::new(cargo);
+        build.args(["build", "--quiet", "-p", "cgtap", "--example", name]);
+        if target.ends_with("release") {
+            build.arg("--release");
+        }
+        run(&mut build);
+    }
+    binary
 }
 
 fn scratch() -> PathBuf {

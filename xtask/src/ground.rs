@@ -1,0 +1,146 @@
+//! The ground that is measured on: cgroups, states and compiled objects of our own, all taken
+//! away at the end.
+
+use std::cell::Cell;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use cgtap::engine::{CgroupRef, Detach, Engine, Options};
+use rustix::process::Pid;
+use rustix::thread::{CpuSet, sched_setaffinity};
+
+use crate::Result;
+
+/// Our subtree of the hierarchy, a scratch directory, and the number of the next state.
+pub struct Ground {
+    /// The subtree's own cgroup.
+    top: PathBuf,
+    scratch: tempfile::TempDir,
+    states: Cell<u32>,
+}
+
+impl Ground {
+    /// Makes the subtree.
+    pub fn new() -> Result<Self> {
+        let root = Engine::open(Options::default())?.cgroup_root()?;
+        let top = root.join(format!("cgtap-bench-{}", std::process::id()));
+        std::fs::create_dir(&top).map_err(|e| format!("{}: {e}; this needs root", top.display()))?;
+        Ok(Self { top, scratch: tempfile::tempdir()?, states: Cell::new(0) })
+    }
+
+    /// The directory of a cgroup below ours, made with those above it.
+    pub fn cgroup(&self, name: &str) -> Result<PathBuf> {
+        let dir = self.top.join(name);
+        std::fs::create_dir_all(&dir)?;
+        Ok(dir)
+    }
+
+    /// A directory for files.
+    pub fn scratch(&self) -> &Path {
+        self.scratch.path()
+    }
+
+    /// A directory for a new state, not made yet.
+    pub fn state(&self) -> State {
+        let number = self.states.replace(self.states.get() + 1);
+        let name = format!("cgtap-bench-{}-{number}", std::process::id());
+        State { dir: Path::new("/sys/fs/bpf").join(name) }
+    }
+
+    /// The object of a fixture.
+    pub fn compile(&self, fixture: &str) -> Result<PathBuf> {
+        let object = self.scratch().join(format!("{fixture}.bpf.o"));
+        if object.exists() {
+            return Ok(object);
+        }
+        let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures");
+        let mut clang = Command::new("clang");
+        clang.args(["-target", "bpf", "-O2", "-g", "-Wall", "-c"]);
+        clang.arg(sources.join(format!("{fixture}.bpf.c"))).arg("-o").arg(&object);
+        let output = clang.output().map_err(|e| format!("cannot run clang: {e}"))?;
+        if !output.status.success() {
+            let words = String::from_utf8_lossy(&output.stderr).into_owned();
+            return Err(format!("clang cannot compile {fixture}: {words}").into());
+        }
+        Ok(object)
+    }
+}
+
+impl Drop for Ground {
+    fn drop(&mut self) {
+        if let Some(root) = self.top.parent() {
+            // We may be in one of the cgroups ourselves.
+            drop(enter(root));
+        }
+        remove_tree(&self.top);
+    }
+}
+
+/// A state directory, detached and removed at the end.
+pub struct State {
+    /// Where.
+    pub dir: PathBuf,
+}
+
+impl State {
+    /// An engine of it.
+    pub fn engine(&self) -> Result<Engine> {
+        Ok(Engine::open(Options { state: self.dir.clone(), cgroup_root: None })?)
+    }
+}
+
+impl Drop for State {
+    fn drop(&mut self) {
+        if !self.dir.exists() {
+            return;
+        }
+        let gone = self.engine().and_then(|e| Ok(e.detach(&Detach::All)?));
+        if let Err(error) = gone {
+            eprintln!("{} is left behind: {error}", self.dir.display());
+        }
+    }
+}
+
+/// How the engine is told of a cgroup.
+pub fn reference(dir: &Path) -> CgroupRef {
+    CgroupRef::Path(dir.to_owned())
+}
+
+/// A cgroup's id: the inode of its directory.
+pub fn id(dir: &Path) -> Result<u64> {
+    Ok(std::fs::metadata(dir)?.ino())
+}
+
+/// Moves this process into a cgroup.
+pub fn enter(dir: &Path) -> Result<()> {
+    let path = dir.join("cgroup.procs");
+    std::fs::write(&path, "0").map_err(|e| format!("{}: {e}", path.display()))?;
+    Ok(())
+}
+
+/// Keeps this thread, and those it starts, on one CPU.
+pub fn pin_to(cpu: usize) -> Result<()> {
+    let mut set = CpuSet::new();
+    set.set(cpu);
+    sched_setaffinity(None::<Pid>, &set).map_err(|e| format!("cannot run on CPU {cpu}: {e}"))?;
+    Ok(())
+}
+
+/// Kills what is in the cgroups below `dir`, and removes them.
+pub fn remove_tree(dir: &Path) {
+    drop(std::fs::write(dir.join("cgroup.kill"), "1"));
+    for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|t| t.is_dir()) {
+            remove_tree(&entry.path());
+        }
+    }
+    for _ in 0..200 {
+        if std::fs::remove_dir(dir).is_ok() || !dir.exists() {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    eprintln!("{} is left behind", dir.display());
+}

@@ -1,0 +1,43 @@
+//! What developers run beside the tests: `bench` and `soak`. Both need root, clang and a kernel
+//! with BTF.
+#![forbid(unsafe_code)]
+
+mod bench;
+mod ground;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Whatever went wrong, in words.
+type Result<T, E = Box<dyn std::error::Error>> = std::result::Result<T, E>;
+
+#[derive(Parser)]
+#[command(about)]
+struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Measures dispatch and attach against an empty program and against today's ways.
+    Bench(bench::Args),
+    /// Many threads, each in a cgroup of its own, that work in turn on one CPU.
+    #[command(hide = true)]
+    Pool(bench::pool::Args),
+}
+
+fn main() -> ExitCode {
+    let done = match Args::parse().command {
+        Command::Bench(args) => bench::run(&args),
+        Command::Pool(args) => bench::pool::serve(&args),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
