@@ -1,7 +1,7 @@
 //! The ground that is measured on: cgroups, states and compiled objects of our own, all taken
 //! away at the end.
 
-use std::cell::Cell;
+use std::cell::RefCell;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -13,12 +13,12 @@ use rustix::thread::{CpuSet, sched_setaffinity};
 
 use crate::Result;
 
-/// Our subtree of the hierarchy, a scratch directory, and the number of the next state.
+/// Our subtree of the hierarchy, a scratch directory, and the states that were made.
 pub struct Ground {
     /// The subtree's own cgroup.
     top: PathBuf,
     scratch: tempfile::TempDir,
-    states: Cell<u32>,
+    states: RefCell<Vec<State>>,
 }
 
 impl Ground {
@@ -27,7 +27,7 @@ impl Ground {
         let root = Engine::open(Options::default())?.cgroup_root()?;
         let top = root.join(format!("cgtap-bench-{}", std::process::id()));
         std::fs::create_dir(&top).map_err(|e| format!("{}: {e}; this needs root", top.display()))?;
-        Ok(Self { top, scratch: tempfile::tempdir()?, states: Cell::new(0) })
+        Ok(Self { top, scratch: tempfile::tempdir()?, states: RefCell::default() })
     }
 
     /// The directory of a cgroup below ours, made with those above it.
@@ -42,11 +42,22 @@ impl Ground {
         self.scratch.path()
     }
 
-    /// A directory for a new state, not made yet.
-    pub fn state(&self) -> State {
-        let number = self.states.replace(self.states.get() + 1);
-        let name = format!("cgtap-bench-{}-{number}", std::process::id());
-        State { dir: Path::new("/sys/fs/bpf").join(name) }
+    /// An engine of a new state, and its directory. It goes with the ground.
+    pub fn engine(&self) -> Result<(Engine, PathBuf)> {
+        let mut states = self.states.borrow_mut();
+        let name = format!("cgtap-bench-{}-{}", std::process::id(), states.len());
+        let state = State { dir: Path::new("/sys/fs/bpf").join(name) };
+        let (engine, dir) = (state.engine()?, state.dir.clone());
+        states.push(state);
+        Ok((engine, dir))
+    }
+
+    /// Takes the states away before the end.
+    pub fn clear_states(&self) {
+        // Their numbers are not given again.
+        for state in self.states.borrow().iter() {
+            state.clear();
+        }
     }
 
     /// The object of a fixture.
@@ -74,25 +85,23 @@ impl Drop for Ground {
             // We may be in one of the cgroups ourselves.
             drop(enter(root));
         }
+        self.clear_states();
         remove_tree(&self.top);
     }
 }
 
-/// A state directory, detached and removed at the end.
-pub struct State {
-    /// Where.
-    pub dir: PathBuf,
+/// A state directory.
+struct State {
+    dir: PathBuf,
 }
 
 impl State {
-    /// An engine of it.
-    pub fn engine(&self) -> Result<Engine> {
+    fn engine(&self) -> Result<Engine> {
         Ok(Engine::open(Options { state: self.dir.clone(), cgroup_root: None })?)
     }
-}
 
-impl Drop for State {
-    fn drop(&mut self) {
+    /// Detaches everything, and removes it.
+    fn clear(&self) {
         if !self.dir.exists() {
             return;
         }

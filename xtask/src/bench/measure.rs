@@ -56,6 +56,8 @@ pub struct Variant {
     pub check: Option<Check>,
     /// Control words whose generation is to move with each call, so that no cache word is valid.
     pub uncached: Option<Words>,
+    /// What must stay open as long as it is measured.
+    pub keep: Vec<Map>,
     /// The most it may cost.
     pub goal: Option<f64>,
 }
@@ -69,7 +71,15 @@ impl Variant {
     /// Several.
     pub fn several(name: impl Into<String>, progs: Vec<Prog>) -> Self {
         let name = name.into();
-        Self { name, progs, site: Site::Raw, check: None, uncached: None, goal: None }
+        Self {
+            name,
+            progs,
+            site: Site::Raw,
+            check: None,
+            uncached: None,
+            keep: Vec::new(),
+            goal: None,
+        }
     }
 
     /// With a counter that must grow by `per_call`.

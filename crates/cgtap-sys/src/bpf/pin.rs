@@ -8,7 +8,7 @@ use super::link::Link;
 use super::map::Map;
 use super::prog::Prog;
 use super::{cstring, own};
-use crate::errno::SysError;
+use crate::errno::{Errno, SysError};
 
 /// Pins an object at a path that must not exist yet (`BPF_OBJ_PIN`).
 ///
@@ -22,12 +22,23 @@ pub fn pin(object: &impl AsFd, path: &Path) -> Result<(), SysError> {
     SysError::check(call, ret).map(drop)
 }
 
-fn get_fd(path: &Path) -> Result<OwnedFd, SysError> {
+/// Opens what is pinned at `path`, which must be of the kind that the kernel names `kind`: what
+/// it tells of one kind of object reads as nonsense of another, not as an error.
+fn get_fd(path: &Path, kind: &str) -> Result<OwnedFd, SysError> {
     let call = "BPF_OBJ_GET";
     let path = cstring(call, path.as_os_str().as_bytes())?;
     // SAFETY: the path is NUL-terminated and outlives the call.
     let ret = unsafe { libbpf_sys::bpf_obj_get(path.as_ptr()) };
-    own(call, ret)
+    let fd = own(call, ret)?;
+    let link = format!("/proc/self/fd/{}", fd.as_raw_fd());
+    match std::fs::read_link(link) {
+        Ok(name) if name.as_os_str() != kind => Err(SysError {
+            call,
+            errno: Errno::EINVAL,
+        }),
+        // Without /proc nothing is known, and our own pins are of the right kind.
+        _ => Ok(fd),
+    }
 }
 
 /// A descriptor of the map pinned at `path`.
@@ -35,7 +46,7 @@ fn get_fd(path: &Path) -> Result<OwnedFd, SysError> {
 /// # Errors
 /// `ENOENT` if nothing is there, `EINVAL` if it is no map.
 pub fn get_map(path: &Path) -> Result<Map, SysError> {
-    Map::from_fd(get_fd(path)?)
+    Map::from_fd(get_fd(path, "anon_inode:bpf-map")?)
 }
 
 /// A descriptor of the program pinned at `path`.
@@ -43,7 +54,7 @@ pub fn get_map(path: &Path) -> Result<Map, SysError> {
 /// # Errors
 /// `ENOENT` if nothing is there, `EINVAL` if it is no program.
 pub fn get_prog(path: &Path) -> Result<Prog, SysError> {
-    Prog::from_fd(get_fd(path)?)
+    Prog::from_fd(get_fd(path, "anon_inode:bpf-prog")?)
 }
 
 /// A descriptor of the link pinned at `path`.
@@ -51,5 +62,7 @@ pub fn get_prog(path: &Path) -> Result<Prog, SysError> {
 /// # Errors
 /// `ENOENT` if nothing is there, `EINVAL` if it is no link.
 pub fn get_link(path: &Path) -> Result<Link, SysError> {
-    Link::from_fd(get_fd(path)?)
+    // A link that was just made is `bpf_link`; one that comes from a pin is `bpf-link`
+    // (kernel/bpf/syscall.c, `bpf_link_prime` and `bpf_link_new_fd`).
+    Link::from_fd(get_fd(path, "anon_inode:bpf-link")?)
 }

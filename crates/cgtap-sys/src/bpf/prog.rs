@@ -91,6 +91,18 @@ impl Prog {
         }
     }
 
+    /// Loads a program without asking why if it is refused: half the time of a refusal goes into
+    /// its log.
+    ///
+    /// # Errors
+    /// As [`Prog::load`], with an empty log.
+    pub fn load_quietly(spec: &ProgSpec<'_>) -> Result<Self, LoadError> {
+        Self::load_with_log(spec, None).map_err(|errno| LoadError {
+            errno,
+            log: String::new(),
+        })
+    }
+
     /// Loads a program and returns the verifier's statistics with it: one line `stack depth
     /// 8+16+...` in bytes for each function in the order of the stream (`BPF_LOG_STATS`, since
     /// 5.2).

@@ -27,6 +27,9 @@ pub enum Style {
     Inline,
     /// Call all.
     Call,
+    /// Call all as global functions, each of which the verifier checks alone: what it has to do
+    /// for each adds up instead of multiplying, and big loops do not share one stack of branches.
+    Global,
 }
 
 /// Where a segment that is not the last one goes on.
@@ -85,6 +88,8 @@ pub struct Fused {
     pub funcs: Vec<(usize, FuncRecord)>,
     /// Line records, in the order of the stream, with the place of their BTF.
     pub lines: Vec<(Line, usize)>,
+    /// Entries of members that are called are to be global functions.
+    pub global: bool,
 }
 
 /// Where main keeps the context and the running verdict.
@@ -115,7 +120,7 @@ fn round_up(bytes: u32) -> u32 {
 /// Which members are inlined: all that can be, if the called ones still have the stack they need.
 fn choose(members: &[Member], style: Style) -> (Vec<bool>, Home) {
     let none = (vec![false; members.len()], Home::Registers);
-    if style == Style::Call {
+    if style != Style::Inline {
         return none;
     }
     let inline: Vec<bool> = members.iter().map(can_inline).collect();
@@ -271,6 +276,7 @@ pub fn fuse(members: &[Member], plan: &Plan) -> Result<Fused, EditError> {
         maps: maps.0,
         funcs,
         lines,
+        global: plan.style == Style::Global,
     })
 }
 
@@ -319,6 +325,7 @@ fn single(member: &Member, plan: &Plan, mut maps: Maps) -> Result<Fused, EditErr
         maps: maps.0,
         funcs,
         lines,
+        global: plan.style == Style::Global,
     })
 }
 

@@ -286,32 +286,46 @@ impl Loader<'_> {
     }
 
     fn load_one(&self, members: &[Member], plan: Plan) -> Result<Prog, SetError> {
-        let first = self.load_fused(members, fuse::fuse(members, &plan)?);
-        if members.len() == 1 {
-            return first;
-        }
-        match first {
-            Err(SetError::Load { source, .. }) => {
-                tracing::debug!("calling instead of inlining {}: {source}", members.len());
-                let plan = Plan {
-                    style: Style::Call,
-                    ..plan
-                };
-                self.load_fused(members, fuse::fuse(members, &plan)?)
+        // Inlined is fastest; where the verifier does not bear that many branches in one
+        // function, calls; where it does not bear them in one program, functions checked alone.
+        let styles: &[Style] = match members {
+            [_] => &[Style::Inline],
+            _ => &[Style::Inline, Style::Call, Style::Global],
+        };
+        let (last, before) = styles.split_last().unwrap_or((&Style::Inline, &[]));
+        for style in before {
+            let plan = Plan {
+                style: *style,
+                ..plan
+            };
+            match self.load_fused(members, &fuse::fuse(members, &plan)?, Prog::load_quietly) {
+                Err(e @ SetError::Load { .. }) => {
+                    tracing::debug!("{} members, {style:?}: {e}", members.len());
+                }
+                other => return other,
             }
-            other => other,
         }
+        let plan = Plan {
+            style: *last,
+            ..plan
+        };
+        self.load_fused(members, &fuse::fuse(members, &plan)?, Prog::load)
     }
 
-    fn load_fused(&self, members: &[Member], fused: Fused) -> Result<Prog, SetError> {
-        let records = records(&fused, self.btfs)?;
+    fn load_fused(
+        &self,
+        members: &[Member],
+        fused: &Fused,
+        load: fn(&ProgSpec<'_>) -> Result<Prog, LoadError>,
+    ) -> Result<Prog, SetError> {
+        let records = records(fused, self.btfs)?;
         let btf = match &records.btf {
             Source::None => None,
             Source::Object(index) => Some(self.btfs.fd(*index)?),
             Source::Merged(fd) => Some(fd.as_fd()),
         };
         let maps = self.maps.fds(&fused.maps)?;
-        Prog::load(&ProgSpec {
+        load(&ProgSpec {
             name: "cgtap_set",
             prog_type: self.kind.prog_type,
             attach_type: self.kind.attach_type,
@@ -423,11 +437,28 @@ fn merged(fused: &Fused, btfs: &BtfPool) -> Result<Records, SetError> {
     let proto = merged.add_func_proto(int, &[("ctx", context)])?;
     let main = merged.add_func("cgtap_set", Linkage::Global, proto)?;
     let mut plain = None;
+    // `int member(u64 *ctx __arg_ctx)`: the form of a global function that takes the context of
+    // any of our program types (kernel/bpf/btf.c, `btf_prepare_func_args`, since 6.8; older
+    // kernels refuse it, and the segment is cut instead).
+    let mut global = None;
 
     let mut funcs = Vec::with_capacity(fused.funcs.len());
     for (at, record) in &fused.funcs {
         let type_id = match record {
             FuncRecord::Main => main,
+            FuncRecord::Member { entry: true, .. } if fused.global => {
+                let proto = match global {
+                    Some(proto) => proto,
+                    None => {
+                        let word = merged.add_int("u64", 8, false)?;
+                        let words = merged.add_ptr(word)?;
+                        *global.insert(merged.add_func_proto(int, &[("ctx", words)])?)
+                    }
+                };
+                let func = merged.add_func(&format!("member_{at}"), Linkage::Global, proto)?;
+                merged.add_decl_tag("arg:ctx", func, Some(0))?;
+                func
+            }
             FuncRecord::Member {
                 btf: Some(btf),
                 type_id,

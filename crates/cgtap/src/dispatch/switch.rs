@@ -31,6 +31,13 @@ pub struct Switch {
     words: Words,
 }
 
+/// A publication that is written and only wants its generation.
+#[derive(Debug)]
+#[must_use = "nothing is in force before it is committed"]
+pub struct Prepared {
+    generation: u64,
+}
+
 /// The fixed maps, by the name of their pin.
 fn spec(name: &str) -> MapSpec<'static> {
     let base = MapSpec {
@@ -159,17 +166,27 @@ impl Switch {
         Ok(entries)
     }
 
-    /// Makes `desired` (configured cgroup to set) what every event sees from one moment on. Each
-    /// entry holds the old set and the new one until the generation moves; an event takes the one
-    /// that goes with the generation it read, so it sees wholly the old or wholly the new.
+    /// Makes `desired` (configured cgroup to set) what every event sees from one moment on.
+    ///
+    /// # Errors
+    /// As [`Switch::prepare`].
+    pub fn publish(&self, desired: &BTreeMap<CgroupId, u16>) -> Result<(), SysError> {
+        let prepared = self.prepare(desired)?;
+        self.commit(prepared);
+        Ok(())
+    }
+
+    /// Writes `desired` beside what is in force. Each entry holds the old set and the new one
+    /// until the generation moves; an event takes the one that goes with the generation it read,
+    /// so it sees wholly the old or wholly the new.
     ///
     /// Two publications must be a grace period apart ([`Switch::settle`]): an event that read the
     /// generation before the last would not find its set any more.
     ///
     /// # Errors
-    /// The kernel's answer: `E2BIG` with [`CONFIGURED_MAX`] cgroups. What was written before has
-    /// no effect until the next publication, which starts anew.
-    pub fn publish(&self, desired: &BTreeMap<CgroupId, u16>) -> Result<(), SysError> {
+    /// The kernel's answer: `E2BIG` with [`CONFIGURED_MAX`] cgroups. What was written has no
+    /// effect, and neither has it if it is never committed: the next publication starts anew.
+    pub fn prepare(&self, desired: &BTreeMap<CgroupId, u16>) -> Result<Prepared, SysError> {
         let mut generation = self.words.get(CONTROL_GENERATION) >> GENERATION_SHIFT;
         if generation >= GENERATION_MAX {
             self.start_anew()?;
@@ -178,15 +195,8 @@ impl Switch {
         let next = (generation + 1) << GENERATION_SHIFT;
         let current = self.entries()?;
         let now = generation << GENERATION_SHIFT;
-        let effective = |entry: &TableEntry| {
-            if entry.from <= now {
-                entry.new
-            } else {
-                entry.old
-            }
-        };
         for (id, set) in desired {
-            let old = current.get(id).map_or(UNCONFIGURED, effective);
+            let old = current.get(id).map_or(UNCONFIGURED, |e| e.at(now));
             let new = u32::from(*set);
             if old != new || current.get(id).is_none_or(|e| e.from > now) {
                 let entry = TableEntry {
@@ -201,7 +211,7 @@ impl Switch {
             let entry = TableEntry {
                 from: next,
                 new: UNCONFIGURED,
-                old: effective(entry),
+                old: entry.at(now),
             };
             self.table.update(&id.0.to_ne_bytes(), &entry.to_bytes())?;
         }
@@ -210,8 +220,12 @@ impl Switch {
             // entry from before it.
             task::grace_period()?;
         }
-        self.words.set(CONTROL_GENERATION, next);
-        Ok(())
+        Ok(Prepared { generation: next })
+    }
+
+    /// Puts in force what was prepared: one store, which cannot fail.
+    pub fn commit(&self, prepared: Prepared) {
+        self.words.set(CONTROL_GENERATION, prepared.generation);
     }
 
     /// After a grace period: removes the entries that are passed over.
@@ -230,11 +244,14 @@ impl Switch {
     /// Begins the generations again: every entry is made independent of the generation, then the
     /// cache is cleared of words that the new generations could take for their own.
     fn start_anew(&self) -> Result<(), SysError> {
+        let now = self.words.get(CONTROL_GENERATION);
         for (id, entry) in self.entries()? {
+            // Not `new`: an entry that was prepared and never committed is still the old one.
+            let set = entry.at(now);
             let entry = TableEntry {
                 from: 0,
-                new: entry.new,
-                old: entry.new,
+                new: set,
+                old: set,
             };
             self.table.update(&id.0.to_ne_bytes(), &entry.to_bytes())?;
         }

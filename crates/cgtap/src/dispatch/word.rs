@@ -51,6 +51,16 @@ impl TableEntry {
     /// Size in bytes in the map.
     pub const SIZE: u32 = 16;
 
+    /// The set at `generation` (shifted).
+    #[must_use]
+    pub fn at(self, generation: u64) -> u32 {
+        if self.from <= generation {
+            self.new
+        } else {
+            self.old
+        }
+    }
+
     /// As it stands in the map.
     #[must_use]
     pub fn to_bytes(self) -> [u8; 16] {

@@ -48,7 +48,7 @@ fn arrays(config: &Config, hook: &HookRecord) -> BTreeMap<CgroupId, Vec<MemberRe
 impl Session {
     /// Carries out `next`: loads what is new beside the old, writes the record, publishes, takes
     /// the old away. To be called within [`Session::change`], which takes it all back if this
-    /// fails before the record is written.
+    /// fails. It fails only before the record is written: an error means that all is as before.
     pub(super) fn apply(&mut self, mut next: Config) -> Result<()> {
         let before = pins::expected(&self.config);
         next.forget_unused();
@@ -89,19 +89,32 @@ impl Session {
         next.hooks.extend(records);
         self.watch(&next)?;
         self.watch_owners(&next)?;
-        self.write_config(next.clone())?;
+        let mut prepared = Vec::new();
         for id in &changed {
             // A hook whose last list is gone still has its sets as retired ones.
             let Some(hook) = next.hooks.get(id).filter(|h| h.is_active()) else {
                 continue;
             };
             let sys = |e: SysError| Error::sys(format!("publish the change at {}", hook.spec), &e);
-            self.switch(*id)?.publish(&desired(hook)).map_err(sys)?;
+            let switch = self.switch(*id)?;
+            let one = switch.prepare(&desired(hook)).map_err(sys)?;
+            prepared.push((switch, one));
         }
-        if !changed.is_empty() {
-            self.settle(&mut next)?;
+        self.write_config(next.clone())?;
+        // The change stands. What is left to do cannot take it back: where it fails, it is left
+        // to the next command.
+        for (switch, one) in prepared {
+            switch.commit(one);
         }
-        self.clear(&before)
+        let settled = if changed.is_empty() {
+            Ok(())
+        } else {
+            self.settle(&mut next)
+        };
+        if let Err(e) = settled.and_then(|()| self.clear(&before)) {
+            self.unfinished(&e);
+        }
+        Ok(())
     }
 
     /// Loads and places the new sets of a hook, and its dispatcher if it has none.

@@ -75,8 +75,8 @@ impl Engine {
     fn attach_source(&self, request: &AttachRequest, source: Source) -> Result<AttachReport> {
         let hierarchy = self.hierarchy()?;
         let cgroup = super::find_cgroup(&hierarchy, &request.cgroup)?;
-        let mut session = Session::create(self.state(), hierarchy)?;
-        session.change(|session| attach_in(session, request, source, &cgroup))
+        let session = Session::create(self.state(), hierarchy)?;
+        session.change_or_go(|session| attach_in(session, request, source, &cgroup))
     }
 
     /// Puts another program in the place of an attached one (S20). Position, id and cookie stay;

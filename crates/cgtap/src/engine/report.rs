@@ -7,6 +7,7 @@ use serde::Serialize;
 use crate::attach::Mode;
 use crate::hook::HookSpec;
 use crate::id::{AttachmentId, CgroupId, InstanceId};
+pub use crate::kernel::feature::{Feature, FeatureState};
 
 /// What an attach or a replace made.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -183,33 +184,6 @@ pub struct DoctorReport {
     pub state_problems: Vec<String>,
     /// What a repair did; empty if none was asked for.
     pub repaired: Vec<String>,
-}
-
-/// One thing that can be had or not.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Feature {
-    /// Its name.
-    pub name: String,
-    /// Whether it can be had.
-    pub state: FeatureState,
-    /// How we know.
-    pub why: String,
-    /// What to do where it is lacking, and what still works.
-    pub remedy: String,
-    /// Nothing works without it.
-    pub required: bool,
-}
-
-/// The answer of a probe.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum FeatureState {
-    /// It works: it was tried.
-    Yes,
-    /// It does not work: it was tried.
-    No,
-    /// Trying told neither.
-    Unknown,
 }
 
 /// What counting found.

@@ -44,6 +44,10 @@ pub(super) struct Session {
     pub(super) hierarchy: Hierarchy,
     cgroups: Map,
     words: Words,
+    /// It was made by this session.
+    is_fresh: bool,
+    /// The change stands, but what it left could not all be taken away.
+    is_unfinished: bool,
 }
 
 fn broken(path: &Path, error: &BlobError) -> Error {
@@ -68,18 +72,24 @@ impl Session {
             return Ok(None);
         };
         let Some(config) = read_config(&dir)? else {
-            // Made, but never filled: its maker died, or is about to fill it.
-            return Ok(None);
+            // Somebody is about to fill it, or died over that, or over taking it away.
+            let is_half = !dir.walk()?.is_empty();
+            return match lock {
+                Lock::Shared if is_half => {
+                    drop(dir);
+                    Self::open(path, Lock::Exclusive, hierarchy)
+                }
+                _ if is_half => remove_half(dir).map(|_| None),
+                _ => Ok(None),
+            };
         };
         let mut session = Self::attach_maps(dir, config, hierarchy)?;
         if session.needs_work() {
             if lock == Lock::Shared {
-                session.dir.relock_exclusive()?;
-                // Somebody may have written in between.
-                match read_config(&session.dir)? {
-                    Some(config) => session.config = config,
-                    None => return Ok(None),
-                }
+                // Between one lock and the other anything may happen to it: begin anew.
+                let Self { dir, hierarchy, .. } = session;
+                drop(dir);
+                return Self::open(path, Lock::Exclusive, hierarchy);
             }
             session.mend()?;
         }
@@ -106,7 +116,9 @@ impl Session {
     /// Opens the state for a change; makes it if there is none.
     pub(super) fn create(path: &Path, hierarchy: Hierarchy) -> Result<Self> {
         let dir = StateDir::create(path)?;
-        let config = match read_config(&dir)? {
+        let known = read_config(&dir)?;
+        let is_fresh = known.is_none();
+        let config = match known {
             Some(config) => config,
             None => make_state(&dir).inspect_err(|_| {
                 // Nothing was there before, so nothing is to stay.
@@ -116,10 +128,22 @@ impl Session {
             })?,
         };
         let mut session = Self::attach_maps(dir, config, hierarchy)?;
+        session.is_fresh = is_fresh;
         if session.needs_work() {
             session.mend()?;
         }
         Ok(session)
+    }
+
+    /// Does the first change of a session that may have made the state: where it fails, the state
+    /// goes again.
+    pub(super) fn change_or_go<T>(mut self, f: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
+        let result = self.change(f);
+        if result.is_err() && self.is_fresh {
+            self.destroy()
+                .unwrap_or_else(|e| tracing::warn!("the new state is still there: {e}"));
+        }
+        result
     }
 
     fn attach_maps(dir: StateDir, config: Config, hierarchy: Hierarchy) -> Result<Self> {
@@ -136,6 +160,8 @@ impl Session {
             hierarchy,
             cgroups,
             words,
+            is_fresh: false,
+            is_unfinished: false,
         })
     }
 
@@ -222,9 +248,10 @@ impl Session {
     /// Does a change: whatever goes wrong in it, the state is as before.
     pub(super) fn change<T>(&mut self, f: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
         self.words.set(UNDER_WAY, 1);
+        self.is_unfinished = false;
         let before = self.config.clone();
         let result = f(self);
-        if result.is_ok() {
+        if result.is_ok() && !self.is_unfinished {
             self.words.set(UNDER_WAY, 0);
             return result;
         }
@@ -234,9 +261,15 @@ impl Session {
         };
         if let Err(e) = self.agree() {
             // The word stays set: the next command tries again.
-            tracing::warn!("what the failed change left is still there: {e}");
+            tracing::warn!("what the change left is still there: {e}");
         }
         result
+    }
+
+    /// Notes that a change stands with something left to take away.
+    pub(super) fn unfinished(&mut self, error: &Error) {
+        tracing::info!("the change is made, but not all is cleared away yet: {error}");
+        self.is_unfinished = true;
     }
 
     /// Makes the kernel agree with the record: every entry of every table, every place of every
@@ -257,7 +290,9 @@ impl Session {
                 .flat_map(|s| s.indices.iter().copied())
                 .collect();
             let sys = |e: SysError| Error::sys(format!("clear hook {}", record.spec), &e);
-            self.switch(*id)?.vacate_others(&keep).map_err(sys)?;
+            let switch = self.switch(*id)?;
+            switch.vacate_others(&keep).map_err(sys)?;
+            switch.settle().map_err(sys)?;
         }
         self.unwatch()?;
         let gone = self.dir.sweep(&pins::expected(&self.config))?;
@@ -371,14 +406,31 @@ impl Session {
             .is_ok_and(|keys| keys.len() != self.config.watched().len())
     }
 
-    /// Removes the state, whatever is attached.
+    /// Removes the state, whatever is attached. Without its record it is none any more: whoever
+    /// finds what is left of it takes that away.
     pub(super) fn destroy(self) -> Result<()> {
         self.words.set(UNDER_WAY, 1);
-        // Links first: from then on nothing runs.
-        self.dir.sweep(&BTreeSet::new())?;
-        self.dir.remove_itself()?;
+        self.dir.unpin(pins::CONFIG)?;
+        remove_half(self.dir)?;
         task::grace_period().map_err(|e| Error::sys("wait for running programs", &e))
     }
+}
+
+/// Removes a state that has no record; returns what was in it. Links go first: from then on
+/// nothing runs, and nothing that runs lacks what it needs.
+pub(super) fn remove_half(dir: StateDir) -> Result<Vec<String>> {
+    let is_link = |name: &str| {
+        let last = name.rsplit('/').next().unwrap_or(name);
+        last == pins::HOOK_LINK && name.starts_with(pins::HOOKS)
+    };
+    let mut gone = Vec::new();
+    for (name, _) in dir.walk()?.into_iter().filter(|(n, _)| is_link(n)) {
+        dir.unpin(&name)?;
+        gone.push(name);
+    }
+    gone.extend(dir.sweep(&BTreeSet::new())?);
+    dir.remove_itself()?;
+    Ok(gone)
 }
 
 /// The set that each configured cgroup is to have.

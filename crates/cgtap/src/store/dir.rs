@@ -76,7 +76,8 @@ pub enum Lock {
 #[derive(Debug)]
 pub struct StateDir {
     path: PathBuf,
-    file: File,
+    /// Never read: it is there to be closed, and with it the lock.
+    _lock: File,
 }
 
 fn io(what: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> DirError {
@@ -138,7 +139,7 @@ impl StateDir {
             }
             let dir = Self {
                 path: path.to_owned(),
-                file,
+                _lock: file,
             };
             if let Some(name) = dir
                 .names("")?
@@ -186,16 +187,6 @@ impl StateDir {
     #[must_use]
     pub fn join(&self, name: &str) -> PathBuf {
         self.path.join(name)
-    }
-
-    /// Gives the lock away for one that keeps others out; somebody else may hold it in between.
-    ///
-    /// # Errors
-    /// [`DirError::Io`].
-    pub fn relock_exclusive(&self) -> Result<(), DirError> {
-        flock_patiently(&self.file, FlockOperation::LockExclusive).map_err(|e| {
-            io("lock", &self.path)(std::io::Error::from_raw_os_error(e.raw_os_error()))
-        })
     }
 
     /// Makes a directory in it, if there is none.

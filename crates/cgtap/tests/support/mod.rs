@@ -276,13 +276,13 @@ pub fn example(name: &str) -> PathBuf {
     binary
 }
 
-fn scratch() -> PathBuf {
+pub fn scratch() -> PathBuf {
     let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("engine");
     std::fs::create_dir_all(&dir).unwrap();
     dir
 }
 
-fn run(command: &mut Command) {
+pub fn run(command: &mut Command) {
     let output = command
         .output()
         .unwrap_or_else(|e| panic!("cannot run {command:?}: {e}; `./dev test` installs it"));
@@ -291,7 +291,7 @@ fn run(command: &mut Command) {
 }
 
 /// Makes a file once, for all test processes: made beside, then moved into place.
-fn once(path: &Path, make: impl FnOnce(&Path)) {
+pub fn once(path: &Path, make: impl FnOnce(&Path)) {
     static ONE: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
     let mut done = ONE.lock().unwrap_or_else(PoisonError::into_inner);
     if done.iter().any(|p| p == path) {
@@ -312,6 +312,28 @@ pub fn compile(fixture: &str) -> PathBuf {
 pub fn compile_with(fixture: &str, name: &str, flags: &[&str]) -> PathBuf {
     let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
     let object = scratch().join(format!("{name}.bpf.o"));
+    let source = sources.join(format!("engine/{fixture}.bpf.c"));
+    if std::fs::read_to_string(&source).unwrap().contains("bpf.h") {
+        dump_types();
+    }
+    once(&object, |path| {
+        let mut clang = Command::new("clang");
+        clang
+            .args(["-target", "bpf", "-O2", "-g", "-Wall"])
+            .args(flags);
+        clang
+            .arg("-I")
+            .arg(scratch())
+            .arg("-I")
+            .arg(sources.join("object"))
+            .arg("-c");
+        run(clang.arg(&source).arg("-o").arg(path));
+    });
+    object
+}
+
+/// This kernel's types as C, which `bpf.h` includes.
+fn dump_types() {
     let header = scratch().join("vmlinux.h");
     once(&header, |path| {
         let bpftool = ["/usr/sbin/bpftool", "/sbin/bpftool"];
@@ -330,23 +352,6 @@ pub fn compile_with(fixture: &str, name: &str, flags: &[&str]) -> PathBuf {
         );
         std::fs::write(path, output.stdout).unwrap();
     });
-    once(&object, |path| {
-        let mut clang = Command::new("clang");
-        clang
-            .args(["-target", "bpf", "-O2", "-g", "-Wall"])
-            .args(flags);
-        clang
-            .arg("-I")
-            .arg(scratch())
-            .arg("-I")
-            .arg(sources.join("object"))
-            .arg("-c");
-        run(clang
-            .arg(sources.join(format!("engine/{fixture}.bpf.c")))
-            .arg("-o")
-            .arg(path));
-    });
-    object
 }
 
 fn worker_binary() -> PathBuf {

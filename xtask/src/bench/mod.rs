@@ -1,0 +1,189 @@
+//! `xtask bench`.
+
+mod load;
+mod measure;
+mod ours;
+mod parts;
+pub mod pool;
+mod report;
+mod today;
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use measure::{Variant, Work, measure};
+use report::Report;
+
+use crate::Result;
+use crate::ground::{self, Ground};
+
+/// Options of the benches.
+#[derive(clap::Args)]
+pub struct Args {
+    /// Fewer rounds: a first look, not figures to keep.
+    #[arg(long)]
+    quick: bool,
+    /// Write the figures to this file.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Rounds; 101, or 21 with --quick.
+    #[arg(long)]
+    rounds: Option<usize>,
+    /// The CPU to measure on.
+    #[arg(long, default_value_t = 1)]
+    cpu: usize,
+    /// Only what has this in its name.
+    filter: Option<String>,
+}
+
+/// A variant that is set up only if it is wanted.
+pub struct Offer<'a> {
+    name: String,
+    make: Box<dyn FnOnce(&str) -> Result<Variant> + 'a>,
+}
+
+impl<'a> Offer<'a> {
+    fn new(name: &str, make: impl FnOnce(&str) -> Result<Variant> + 'a) -> Self {
+        Self { name: name.to_owned(), make: Box::new(make) }
+    }
+}
+
+/// A loop of a call that does next to nothing.
+struct Loop {
+    calls: u32,
+}
+
+impl Loop {
+    fn calls(variant: Option<&Variant>, count: u32) {
+        let Some(words) = variant.and_then(|v| v.uncached.as_ref()) else {
+            for _ in 0..count {
+                std::hint::black_box(rustix::process::getppid());
+            }
+            return;
+        };
+        use cgtap::dispatch::word::{CONTROL_GENERATION, GENERATION_SHIFT};
+        let mut generation = words.get(CONTROL_GENERATION);
+        for _ in 0..count {
+            generation += 1 << GENERATION_SHIFT;
+            words.set(CONTROL_GENERATION, generation);
+            std::hint::black_box(rustix::process::getppid());
+        }
+    }
+}
+
+impl Work for Loop {
+    fn lap(&mut self, variant: Option<&Variant>) -> Result<f64> {
+        let start = Instant::now();
+        Self::calls(variant, self.calls);
+        Ok(start.elapsed().as_nanos() as f64 / f64::from(self.calls))
+    }
+
+    fn warm(&mut self, variant: Option<&Variant>) -> Result<u64> {
+        Self::calls(variant, 500);
+        Ok(500)
+    }
+}
+
+/// What all families need.
+struct Bench<'a> {
+    args: &'a Args,
+    report: Report,
+}
+
+impl Bench<'_> {
+    fn wants(&self, family: &str, name: &str) -> bool {
+        self.args.filter.as_ref().is_none_or(|f| family.contains(f) || name.contains(f))
+    }
+
+    /// Sets up what is wanted of the offers, and measures it.
+    fn family(
+        &mut self,
+        family: &str,
+        offers: Vec<Offer<'_>>,
+        start: impl FnOnce() -> Result<Box<dyn Work>>,
+    ) -> Result<()> {
+        let mut variants = Vec::new();
+        for offer in offers.into_iter().filter(|o| self.wants(family, &o.name)) {
+            match (offer.make)(&offer.name) {
+                Ok(variant) => variants.push(variant),
+                // Only what others have to bring may be missing.
+                Err(error) if offer.name.contains("bpftrace") => {
+                    eprintln!("NOT MEASURED: {}: {error}", offer.name);
+                }
+                Err(error) => return Err(format!("{}: {error}", offer.name).into()),
+            }
+        }
+        if variants.is_empty() {
+            return Ok(());
+        }
+        let rounds = self.args.rounds.unwrap_or(if self.args.quick { 21 } else { 101 });
+        let empty = Variant::new("empty", load::empty()?);
+        let measured = measure(start()?.as_mut(), &empty, &variants, rounds)?;
+        self.report.add(family, &variants, &measured);
+        Ok(())
+    }
+}
+
+/// Runs what `args` ask for.
+pub fn run(args: &Args) -> Result<()> {
+    let ground = Ground::new()?;
+    let mut bench = Bench { args, report: Report::new() };
+    let report = &bench.report;
+    println!("kernel {}, {}", report.kernel, report.cpu);
+    for (name, what) in &report.mitigations {
+        println!("  {name}: {what}");
+    }
+    ground::pin_to(args.cpu)?;
+    dispatch(&mut bench, &ground)?;
+    pressure(&mut bench, &ground)?;
+    if let Some(path) = &args.json {
+        bench.report.write(path)?;
+    }
+    Ok(())
+}
+
+fn dispatch(bench: &mut Bench<'_>, ground: &Ground) -> Result<()> {
+    let (hot, other) = (ground.cgroup("hot")?, ground.cgroup("other")?);
+    let mut offers = ours::offers(ground, &hot, &other);
+    offers.extend(today::offers(ground, &hot));
+    offers.extend(parts::offers(ground, &hot));
+    let in_hot = || -> Result<Box<dyn Work>> {
+        ground::enter(&hot)?;
+        Ok(Box::new(Loop { calls: 8000 }))
+    };
+    bench.family("one cgroup", offers, in_hot)?;
+
+    let mut path = vec![ground.cgroup("deep")?];
+    for level in 1..=8 {
+        let next = path[level - 1].join(level.to_string());
+        std::fs::create_dir(&next)?;
+        path.push(next);
+    }
+    let in_deep = || -> Result<Box<dyn Work>> {
+        ground::enter(&path[8])?;
+        Ok(Box::new(Loop { calls: 8000 }))
+    };
+    bench.family("nothing cached", ours::uncached(ground, &path), in_deep)?;
+    ground.clear_states();
+    Ok(())
+}
+
+fn pressure(bench: &mut Bench<'_>, ground: &Ground) -> Result<()> {
+    for count in [1000, 10_000] {
+        let (pool, other) = (ground.cgroup(&format!("pool{count}"))?, ground.cgroup("other")?);
+        let offers = vec![
+            Offer::new("miss", |name| ours::single(ground, name, &other, "count", 0, 0)),
+            Offer::new("hit, 1 program", |name| ours::single(ground, name, &pool, "count", 0, 1)),
+            Offer::new("today: 1 x under_cgroup", |name| {
+                today::separate(ground, &pool, name, "under_cgroup", 1)
+            }),
+        ];
+        let start = || -> Result<Box<dyn Work>> {
+            Ok(Box::new(pool::Pool::start(&pool, count, bench.args.cpu)?))
+        };
+        let family = format!("{count} active cgroups");
+        bench.family(&family, offers, start)?;
+        ground.clear_states();
+    }
+    Ok(())
+}
