@@ -272,6 +272,13 @@ impl Stat {
     /// [`Error`] if the state cannot be read.
     pub fn read(&self) -> Result<StatReport> {
         let seconds = self.started.elapsed().as_secs_f64();
+        // What each cgroup counted is read before what all counted: a total read later is never
+        // less than its parts, though events go on meanwhile.
+        let mut lost = 0;
+        let mut own = Vec::new();
+        for under in &self.cgroups {
+            own.push(self.own_counts(under, &mut lost)?);
+        }
         let mut runs: BTreeMap<AttachmentId, u64> = BTreeMap::new();
         if let Some(session) = self.session()? {
             for (id, hook) in &session.config.hooks {
@@ -279,30 +286,23 @@ impl Stat {
                     let counts = Counts::read(&session, *id, hook)?;
                     let ids = hook.lists.attachments().map(|(_, a)| a.id);
                     runs.extend(ids.map(|id| (id, counts.of(id))));
+                    lost += counts.lost + counts.recursion_misses;
                 }
             }
         }
-        let mut lost = self.lost_at_hooks()?.saturating_sub(self.lost_before);
+        let lost = lost.saturating_sub(self.lost_before);
         let mut rows = Vec::new();
-        for under in &self.cgroups {
-            let total = |counter: &Counter| runs.get(&counter.attachment).copied().unwrap_or(0);
+        for (under, own) in self.cgroups.iter().zip(&own) {
+            let totals: Vec<u64> = under
+                .counters
+                .iter()
+                .map(|counter| runs.get(&counter.attachment).copied().unwrap_or(0))
+                .collect();
             if self.request.per_cgroup {
-                rows.extend(self.per_cgroup(under, &total, &mut lost)?);
-                continue;
+                self.per_cgroup(under, own, &totals, &mut rows);
+            } else {
+                rows.push(self.row(&under.cgroup.path, under.cgroup.id, &totals, None));
             }
-            let events = self.request.events.iter().zip(&under.counters);
-            rows.push(StatRow {
-                cgroup: under.cgroup.path.clone(),
-                cgroup_id: under.cgroup.id,
-                events: events
-                    .map(|(event, counter)| StatCount {
-                        event: event.to_string(),
-                        count: total(counter),
-                        own: None,
-                        total: None,
-                    })
-                    .collect(),
-            });
         }
         Ok(StatReport {
             seconds,
@@ -311,26 +311,39 @@ impl Stat {
         })
     }
 
-    /// One row a cgroup below `under`, by its own counts; totals add up the rows below. A cgroup
-    /// that is gone has a row without a name, and is in the total of the one that was asked for.
-    fn per_cgroup(
+    fn row(&self, path: &str, id: CgroupId, totals: &[u64], own: Option<&[u64]>) -> StatRow {
+        let events = self.request.events.iter().zip(totals).enumerate();
+        let events = events.map(|(at, (event, total))| StatCount {
+            event: event.to_string(),
+            count: *total,
+            own: own.map(|o| o.get(at).copied().unwrap_or(0)),
+            total: own.map(|_| *total),
+        });
+        StatRow {
+            cgroup: path.to_owned(),
+            cgroup_id: id,
+            events: events.collect(),
+        }
+    }
+
+    /// What each cgroup below `under` counted itself, one count an event; empty without
+    /// `per_cgroup`. Adds what found no room to `lost`.
+    fn own_counts(
         &self,
         under: &CgroupUnderStat,
-        total: &dyn Fn(&Counter) -> u64,
         lost: &mut u64,
-    ) -> Result<Vec<StatRow>> {
-        let width = self.request.events.len();
+    ) -> Result<BTreeMap<CgroupId, Vec<u64>>> {
+        let sys = |e: SysError| Error::sys("read the counters", &e);
+        let sum = |bytes: Vec<u8>| -> u64 {
+            let words = bytes.chunks_exact(8);
+            words
+                .map(|w| w.try_into().map(u64::from_ne_bytes).unwrap_or_default())
+                .sum()
+        };
         let mut own: BTreeMap<CgroupId, Vec<u64>> = BTreeMap::new();
         for (at, counter) in under.counters.iter().enumerate() {
             let Some((counts, full)) = &counter.per_cgroup else {
                 continue;
-            };
-            let sys = |e: SysError| Error::sys("read the counters", &e);
-            let sum = |bytes: Vec<u8>| -> u64 {
-                bytes
-                    .chunks_exact(8)
-                    .map(|w| w.try_into().map(u64::from_ne_bytes).unwrap_or_default())
-                    .sum()
             };
             for key in counts.keys().map_err(sys)? {
                 let id = key
@@ -339,6 +352,7 @@ impl Stat {
                     .map(u64::from_ne_bytes)
                     .unwrap_or_default();
                 let value = counts.lookup(&key).map_err(sys)?.map_or(0, sum);
+                let width = self.request.events.len();
                 own.entry(CgroupId(id)).or_insert_with(|| vec![0; width])[at] = value;
             }
             *lost += full
@@ -346,65 +360,55 @@ impl Stat {
                 .map_err(sys)?
                 .map_or(0, sum);
         }
-        let mut rows = Vec::new();
+        Ok(own)
+    }
+
+    /// One row a cgroup below `under`; its total adds up what it and those below it counted. A
+    /// cgroup that is gone has a row without a name, and is in the total of the one that was asked
+    /// for.
+    fn per_cgroup(
+        &self,
+        under: &CgroupUnderStat,
+        own: &BTreeMap<CgroupId, Vec<u64>>,
+        totals: &[u64],
+        rows: &mut Vec<StatRow>,
+    ) {
+        let none = vec![0; totals.len()];
+        let mine = |id: CgroupId| own.get(&id).unwrap_or(&none);
         let mut open = vec![(under.cgroup.clone(), 0usize)];
+        // Every cgroup before those below it, with its level.
         let mut order = Vec::new();
         while let Some((cgroup, level)) = open.pop() {
             let children = self.hierarchy.children(&cgroup.path);
             open.extend(children.into_iter().rev().map(|c| (c, level + 1)));
             order.push((cgroup, level));
         }
-        let below = |path: &str, top: &str| {
-            top == "/" || path == top || path.strip_prefix(top).is_some_and(|r| r.starts_with('/'))
-        };
-        for (cgroup, level) in &order {
+        // Sums from the leaves up: in reverse order each cgroup comes after all below it.
+        let mut sums: Vec<Vec<u64>> = order.iter().map(|(c, _)| mine(c.id).clone()).collect();
+        let mut parents: Vec<usize> = Vec::new();
+        let mut above = vec![0; order.len()];
+        for (at, (_, level)) in order.iter().enumerate() {
+            parents.truncate(*level);
+            above[at] = parents.last().copied().unwrap_or(0);
+            parents.push(at);
+        }
+        for at in (1..order.len()).rev() {
+            let below = sums[at].clone();
+            for (sum, more) in sums[above[at]].iter_mut().zip(below) {
+                *sum += more;
+            }
+        }
+        for (at, (cgroup, level)) in order.iter().enumerate() {
             if self.request.depth.is_some_and(|depth| *level > depth) {
                 continue;
             }
-            let events = self.request.events.iter().zip(&under.counters).enumerate();
-            let events = events.map(|(at, (event, counter))| {
-                let mine = own.get(&cgroup.id).map_or(0, |o| o[at]);
-                let sum = if *level == 0 {
-                    total(counter)
-                } else {
-                    let mut sum = 0;
-                    for (other, _) in order.iter().filter(|(c, _)| below(&c.path, &cgroup.path)) {
-                        sum += own.get(&other.id).map_or(0, |o| o[at]);
-                    }
-                    sum
-                };
-                StatCount {
-                    event: event.to_string(),
-                    count: sum,
-                    own: Some(mine),
-                    total: Some(sum),
-                }
-            });
-            rows.push(StatRow {
-                cgroup: cgroup.path.clone(),
-                cgroup_id: cgroup.id,
-                events: events.collect(),
-            });
+            let total = if at == 0 { totals } else { &sums[at] };
+            rows.push(self.row(&cgroup.path, cgroup.id, total, Some(mine(cgroup.id))));
         }
-        for (id, counts) in own
-            .iter()
-            .filter(|(id, _)| order.iter().all(|(c, _)| c.id != **id))
-        {
-            let events = self.request.events.iter().zip(counts);
-            rows.push(StatRow {
-                cgroup: format!("id:{id}"),
-                cgroup_id: *id,
-                events: events
-                    .map(|(event, count)| StatCount {
-                        event: event.to_string(),
-                        count: *count,
-                        own: Some(*count),
-                        total: Some(*count),
-                    })
-                    .collect(),
-            });
+        let known: std::collections::BTreeSet<CgroupId> = order.iter().map(|(c, _)| c.id).collect();
+        for (id, counts) in own.iter().filter(|(id, _)| !known.contains(id)) {
+            rows.push(self.row(&format!("id:{id}"), *id, counts, Some(counts)));
         }
-        Ok(rows)
     }
 
     /// Stops counting and returns the last counts.
