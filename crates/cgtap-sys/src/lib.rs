@@ -7,6 +7,7 @@ pub mod handle;
 pub mod libbpf;
 pub mod memory;
 pub mod perf;
+pub mod spawn;
 pub mod task;
 
 pub use errno::{Errno, SysError};

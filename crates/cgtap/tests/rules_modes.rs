@@ -283,6 +283,7 @@ fn s09_replacing_what_is_not_attached_is_enoent() {
     let mut wrong = lab.update(second, "c");
     wrong.source = cgtap::engine::ObjectSource::Instance(cgtap::id::InstanceId(999));
     lab.unchanged(|| refused(lab.engine.replace(wrong), Errno::ENOENT));
+    lab.detach(other_hook).unwrap();
     assert_eq!(lab.letters("t"), "ab");
 }
 

@@ -20,13 +20,15 @@ use crate::Result;
 use crate::ground::{self, Ground};
 
 /// The maps of a hook without a state around them.
-struct Bare {
+pub struct Bare {
     dir: PathBuf,
-    switch: Switch,
+    /// The maps.
+    pub switch: Switch,
 }
 
 impl Bare {
-    fn new(name: &str) -> Result<Self> {
+    /// Makes them.
+    pub fn new(name: &str) -> Result<Self> {
         let clean: String = name.chars().filter(char::is_ascii_alphanumeric).collect();
         let dir = format!("/sys/fs/bpf/cgtap-bench-{}-{clean}", std::process::id());
         let dir = PathBuf::from(dir);

@@ -7,7 +7,6 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::{JoinHandle, Thread};
-use std::time::Instant;
 
 use super::measure::{Variant, Work};
 use crate::Result;
@@ -90,7 +89,7 @@ impl Ring {
 
     /// All threads once; nanoseconds a call.
     fn lap(&self) -> f64 {
-        let start = Instant::now();
+        let start = ground::cpu_time();
         self.turn.store(0, Ordering::Release);
         if let Some(first) = self.threads.first() {
             first.thread().unpark();
@@ -98,7 +97,7 @@ impl Ring {
         while self.turn.load(Ordering::Acquire) != NOBODY {
             std::thread::park();
         }
-        start.elapsed().as_nanos() as f64 / (self.threads.len() * CALLS) as f64
+        (ground::cpu_time() - start).as_nanos() as f64 / (self.threads.len() * CALLS) as f64
     }
 }
 

@@ -46,7 +46,8 @@ pub fn separate(
 
 /// The programs that bpftrace makes of a script. It is ended once they are loaded: they go on
 /// without it, attached and detached by us like all others.
-fn bpftrace(ground: &Ground, hot: &Path, name: &str, probe: &str, count: usize) -> Result<Variant> {
+fn bpftrace(ground: &Ground, hot: &Path, name: &str, count: usize) -> Result<Variant> {
+    let probe = "tracepoint:raw_syscalls:sys_enter";
     let mut script = String::new();
     for number in 0..count {
         let cgroup = ground.cgroup(&format!("containers/{number}"))?;
@@ -64,10 +65,8 @@ fn bpftrace(ground: &Ground, hot: &Path, name: &str, probe: &str, count: usize) 
     drop(child.kill());
     drop(child.wait());
     let mut variant = Variant::several(name, progs?);
-    if probe.starts_with("tracepoint") {
-        let id = std::fs::read_to_string("/sys/kernel/tracing/events/raw_syscalls/sys_enter/id")?;
-        variant.site = Site::Classic(id.trim().parse()?);
-    }
+    let id = std::fs::read_to_string("/sys/kernel/tracing/events/raw_syscalls/sys_enter/id")?;
+    variant.site = Site::Classic(id.trim().parse()?);
     Ok(variant)
 }
 
@@ -109,6 +108,13 @@ pub fn offers<'a>(ground: &'a Ground, hot: &'a Path) -> Vec<Offer<'a>> {
         let plain = Plain::load(&ground.compile("count")?, &[])?;
         Ok(Variant::new(name, plain.prog(0)?).counted(plain.map(".bss")?, 1))
     })];
+    offers.push(Offer::new("unscoped, 64 programs of 64 objects", move |name| {
+        let mut progs = Vec::new();
+        for _ in 0..64 {
+            progs.push(Plain::load(&ground.compile("count")?, &[])?.prog(0)?);
+        }
+        Ok(Variant::several(name, progs))
+    }));
     for count in [1, 10, 100] {
         offers.push(Offer::new(&format!("today: {count} x under_cgroup"), move |name| {
             separate(ground, hot, name, "under_cgroup", count)
@@ -119,11 +125,9 @@ pub fn offers<'a>(ground: &'a Ground, hot: &'a Path) -> Vec<Offer<'a>> {
             separate(ground, hot, name, "cgroup_id", count)
         }));
     }
-    for (kind, probe) in [("tracepoint", "tracepoint:raw_syscalls:sys_enter"), ("raw", "rawtracepoint:sys_enter")] {
-        for count in [1, 10] {
-            let name = format!("today: bpftrace {kind}, {count} clauses");
-            offers.push(Offer::new(&name, move |name| bpftrace(ground, hot, name, probe, count)));
-        }
+    for count in [1, 10] {
+        let name = format!("today: bpftrace, {count} clauses");
+        offers.push(Offer::new(&name, move |name| bpftrace(ground, hot, name, count)));
     }
     offers
 }

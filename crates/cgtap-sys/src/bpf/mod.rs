@@ -2,6 +2,7 @@
 //! descriptor is close-on-exec, as the kernel makes them.
 
 mod btf;
+mod cgroup;
 mod link;
 mod map;
 mod pin;
@@ -9,6 +10,7 @@ mod prog;
 mod types;
 
 pub use btf::load_btf;
+pub use cgroup::{attach_cgroup_device, detach_cgroup_device, load_cgroup_device};
 pub use link::{Link, LinkInfo};
 pub use map::{Map, MapInfo, MapSpec, flags as map_flags, possible_cpus};
 pub use pin::{get_link, get_map, get_prog, pin};

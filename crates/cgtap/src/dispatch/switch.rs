@@ -180,8 +180,9 @@ impl Switch {
     /// until the generation moves; an event takes the one that goes with the generation it read,
     /// so it sees wholly the old or wholly the new.
     ///
-    /// Two publications must be a grace period apart ([`Switch::settle`]): an event that read the
-    /// generation before the last would not find its set any more.
+    /// An event that is still under way with a generation from before the last publication finds
+    /// the set that this one replaces; that is why the place of a set is emptied only a grace
+    /// period after the publication that took it out of use.
     ///
     /// # Errors
     /// The kernel's answer: `E2BIG` with [`CONFIGURED_MAX`] cgroups. What was written has no
@@ -264,6 +265,39 @@ impl Switch {
         task::grace_period()?;
         clear();
         Ok(())
+    }
+
+    /// The places that hold a segment.
+    ///
+    /// # Errors
+    /// The kernel's answer.
+    pub fn occupied(&self) -> Result<std::collections::BTreeSet<u16>, SysError> {
+        let mut places = std::collections::BTreeSet::new();
+        for index in 0..=SET_MAX {
+            if self
+                .progs
+                .lookup(&u32::from(index).to_ne_bytes())?
+                .is_some()
+            {
+                places.insert(index);
+            }
+        }
+        Ok(places)
+    }
+
+    /// The set of each configured cgroup, as events see it.
+    ///
+    /// # Errors
+    /// The kernel's answer.
+    pub fn in_force(&self) -> Result<BTreeMap<CgroupId, u16>, SysError> {
+        let now = self.words.get(CONTROL_GENERATION);
+        let entries = self.entries()?.into_iter();
+        Ok(entries
+            .filter_map(|(id, entry)| {
+                let set = entry.at(now);
+                (set != UNCONFIGURED).then_some((id, set as u16))
+            })
+            .collect())
     }
 
     /// Events that did not run what they should have: a set that was not in its place, a cgroup

@@ -104,8 +104,16 @@ impl Engine {
     /// Detaches. When this returns, what was detached does not run any more anywhere.
     ///
     /// # Errors
-    /// [`Error`]: ENOENT for something that is not attached. Nothing has changed then.
+    /// [`Error`]: EINVAL if nothing is named, ENOENT for something that is not attached (S8).
+    /// Nothing has changed then.
     pub fn detach(&self, what: &Detach) -> Result<DetachReport> {
+        if matches!(what, Detach::Ids(ids) if ids.is_empty()) {
+            return Err(Error::new(
+                ErrorKind::Rule,
+                format!("name what is to be detached ({})", Errno::EINVAL),
+            )
+            .with_errno(Errno::EINVAL));
+        }
         let hierarchy = self.hierarchy()?;
         let cgroup = match what {
             Detach::Cgroup(reference, _) => Some(super::find_cgroup(&hierarchy, reference)?),
@@ -302,8 +310,11 @@ fn attach_in(
         instance,
         attachments: Vec::new(),
     };
+    let mut seen = BTreeSet::new();
     for job in &jobs {
         let hook = hook_for(&mut next, &job.spec)?;
+        // What the caller saw is the list before the call, not between two of its programs.
+        let is_first = seen.insert(hook);
         let id = AttachmentId(next.next.attachment);
         next.next.attachment += 1;
         let asked = attach::AttachRequest {
@@ -311,7 +322,7 @@ fn attach_in(
             cookie: request.cookie,
             place: request.place,
             replace: request.replace.map(Anchor::Id),
-            expect_revision: request.expect_revision,
+            expect_revision: request.expect_revision.filter(|_| is_first),
             ..attach::AttachRequest::new(cgroup.id, job.program, id, request.mode)
         };
         let name = next.program_name(job.program);

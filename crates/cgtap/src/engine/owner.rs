@@ -12,7 +12,8 @@ use cgtap_sys::memory::Words;
 use cgtap_sys::{Errno, SysError};
 
 use super::error::{Error, ErrorKind, Result};
-use super::session::{Session, attach_watcher};
+use super::foundation::attach_watcher;
+use super::session::Session;
 use crate::dispatch::reaper::{self, GATES_MAX};
 use crate::store::config::{Config, Owner};
 use crate::store::pins;

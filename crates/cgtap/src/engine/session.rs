@@ -8,33 +8,27 @@
 //! that fails is taken back in the same way.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::os::fd::AsFd;
 use std::path::Path;
 
-use cgtap_sys::bpf::{
-    AttachType, Link, Map, MapSpec, MapType, Prog, ProgSpec, ProgType, get_map, map_flags, pin,
-};
-use cgtap_sys::libbpf::Btf;
+use cgtap_sys::bpf::{Map, get_map};
 use cgtap_sys::memory::Words;
 use cgtap_sys::{Errno, SysError, task};
 
 use super::error::{Error, ErrorKind, Result};
-use crate::asm::{EditError, Insn, encode};
+use super::foundation;
 use crate::cgroup::Hierarchy;
-use crate::dispatch::reaper::{self, ALIVE, DEAD, GATES_MAX};
-use crate::dispatch::switch::{CONFIGURED_MAX, Switch};
+use crate::dispatch::reaper::{ALIVE, DEAD};
+use crate::dispatch::switch::Switch;
 use crate::id::CgroupId;
-use crate::kernel::layout::Layout;
-use crate::kernel::{current, tracepoint};
 use crate::store::blob::{self, BlobError};
-use crate::store::config::{Config, HookId, HookRecord, NextIds};
+use crate::store::config::{Config, HookId, HookRecord};
 use crate::store::dir::{Lock, StateDir};
 use crate::store::pins;
 
 /// Control word of the state: deaths of configured cgroups.
 const DEATHS: usize = 0;
 /// Control word of the state: a change is under way.
-const UNDER_WAY: usize = 1;
+pub(super) const UNDER_WAY: usize = 1;
 
 /// The state, locked.
 #[derive(Debug)]
@@ -62,6 +56,19 @@ fn broken(path: &Path, error: &BlobError) -> Error {
         format!("cannot use the state {}: {error}; {words}", path.display()),
     )
     .with_errno(Errno::EINVAL)
+}
+
+/// Something of ours is not where it is pinned, or is something else.
+fn unopened(path: &Path, error: &SysError) -> Error {
+    let path = path.display();
+    match error.errno {
+        Errno::ENOENT | Errno::EINVAL => Error::new(
+            ErrorKind::State,
+            format!("the state is damaged: {path} cannot be opened ({error}); `cgtap doctor --repair` makes it anew"),
+        )
+        .with_errno(error.errno),
+        _ => Error::sys(format!("open {path}"), error),
+    }
 }
 
 impl Session {
@@ -96,17 +103,6 @@ impl Session {
         Ok(Some(session))
     }
 
-    /// Opens an existing state as it is, to be looked over.
-    pub(super) fn open_unmended(path: &Path, hierarchy: Hierarchy) -> Result<Option<Self>> {
-        let Some(dir) = StateDir::open(path, Lock::Exclusive)? else {
-            return Ok(None);
-        };
-        let Some(config) = read_config(&dir)? else {
-            return Ok(None);
-        };
-        Self::attach_maps(dir, config, hierarchy).map(Some)
-    }
-
     /// Makes the kernel agree with the record whether a change was under way or not.
     pub(super) fn repair(&mut self) -> Result<Vec<String>> {
         self.words.set(UNDER_WAY, 1);
@@ -120,7 +116,7 @@ impl Session {
         let is_fresh = known.is_none();
         let config = match known {
             Some(config) => config,
-            None => make_state(&dir).inspect_err(|_| {
+            None => foundation::make_state(&dir).inspect_err(|_| {
                 // Nothing was there before, so nothing is to stay.
                 if dir.sweep(&BTreeSet::new()).is_ok() {
                     drop(std::fs::remove_dir(dir.path()));
@@ -146,11 +142,9 @@ impl Session {
         result
     }
 
-    fn attach_maps(dir: StateDir, config: Config, hierarchy: Hierarchy) -> Result<Self> {
-        let get = |name: &str| {
-            get_map(&dir.join(name))
-                .map_err(|e| Error::sys(format!("open {}", dir.join(name).display()), &e))
-        };
+    /// The state as it is, without looking whether it is whole.
+    pub(super) fn attach_maps(dir: StateDir, config: Config, hierarchy: Hierarchy) -> Result<Self> {
+        let get = |name: &str| get_map(&dir.join(name)).map_err(|e| unopened(&dir.join(name), &e));
         let cgroups = get(pins::CGROUPS)?;
         let words = Words::map(&get(pins::CONTROL)?)
             .map_err(|e| Error::sys("map the control words of the state", &e))?;
@@ -234,12 +228,7 @@ impl Session {
         for key in self.cgroups.keys().map_err(sys)? {
             let state = self.cgroups.lookup(&key).map_err(sys)?;
             if state.is_some_and(|s| s == DEAD.to_ne_bytes()) {
-                let id = key
-                    .as_slice()
-                    .try_into()
-                    .map(u64::from_ne_bytes)
-                    .unwrap_or_default();
-                dead.push(CgroupId(id));
+                dead.push(id_of(&key));
             }
         }
         Ok(dead)
@@ -281,7 +270,7 @@ impl Session {
             let sys = |e: SysError| Error::sys(format!("restore hook {}", record.spec), &e);
             switch.publish(&desired(record)).map_err(sys)?;
         }
-        self.watch(&next)?;
+        self.watch_again()?;
         self.watch_owners(&next)?;
         self.settle(&mut next)?;
         for (id, record) in self.config.hooks.iter().filter(|(_, h)| h.is_active()) {
@@ -306,7 +295,7 @@ impl Session {
     /// The maps of a hook.
     pub(super) fn switch(&self, hook: HookId) -> Result<Switch> {
         let dir = self.path(&pins::hook_dir(hook));
-        Switch::open(&dir).map_err(|e| Error::sys(format!("open {}", dir.display()), &e))
+        Switch::open(&dir).map_err(|e| unopened(&dir, &e))
     }
 
     /// Replaces the record. From here on the change counts.
@@ -342,16 +331,42 @@ impl Session {
         Ok(())
     }
 
+    /// Watches what is recorded, as far as it is not watched. What went unseen is taken for a death
+    /// seen now.
+    pub(super) fn watch_again(&self) -> Result<()> {
+        let sys = |e: SysError| Error::sys("watch a configured cgroup", &e);
+        for id in self.config.watched() {
+            let key = id.0.to_ne_bytes();
+            if self.cgroups.lookup(&key).map_err(sys)?.is_some() {
+                continue;
+            }
+            self.cgroups
+                .update(&key, &ALIVE.to_ne_bytes())
+                .map_err(sys)?;
+            if self.hierarchy.exists(id) == Some(false) {
+                self.cgroups
+                    .update(&key, &DEAD.to_ne_bytes())
+                    .map_err(sys)?;
+                self.words.set(DEATHS, self.words.get(DEATHS) + 1);
+            }
+        }
+        Ok(())
+    }
+
+    /// Recorded cgroups that nobody watches, and watched ones that are not recorded.
+    pub(super) fn is_watch_wrong(&self) -> bool {
+        let watched = self.config.watched();
+        self.cgroups.keys().is_ok_and(|keys| {
+            let keys: BTreeSet<CgroupId> = keys.iter().map(|k| id_of(k)).collect();
+            keys != watched
+        })
+    }
+
     fn unwatch(&self) -> Result<()> {
         let sys = |e: SysError| Error::sys("forget a cgroup", &e);
         let watched = self.config.watched();
         for key in self.cgroups.keys().map_err(sys)? {
-            let id = key
-                .as_slice()
-                .try_into()
-                .map(u64::from_ne_bytes)
-                .unwrap_or_default();
-            if !watched.contains(&CgroupId(id)) {
+            if !watched.contains(&id_of(&key)) {
                 self.cgroups.delete(&key).map_err(sys)?;
             }
         }
@@ -433,6 +448,11 @@ pub(super) fn remove_half(dir: StateDir) -> Result<Vec<String>> {
     Ok(gone)
 }
 
+/// The cgroup that a key of the map of configured ones stands for.
+fn id_of(key: &[u8]) -> CgroupId {
+    CgroupId(key.try_into().map(u64::from_ne_bytes).unwrap_or_default())
+}
+
 /// The set that each configured cgroup is to have.
 pub(super) fn desired(hook: &HookRecord) -> BTreeMap<CgroupId, u16> {
     hook.sets
@@ -458,7 +478,7 @@ pub(super) fn counter(path: &Path) -> Result<u64> {
         .sum())
 }
 
-fn read_config(dir: &StateDir) -> Result<Option<Config>> {
+pub(super) fn read_config(dir: &StateDir) -> Result<Option<Config>> {
     let config: Option<Config> =
         blob::read(&dir.join(pins::CONFIG)).map_err(|e| broken(dir.path(), &e))?;
     match config {
@@ -470,7 +490,7 @@ fn read_config(dir: &StateDir) -> Result<Option<Config>> {
     }
 }
 
-fn write_config(dir: &StateDir, config: &Config) -> Result<()> {
+pub(super) fn write_config(dir: &StateDir, config: &Config) -> Result<()> {
     dir.unpin(pins::CONFIG_NEW)?;
     blob::write(&dir.join(pins::CONFIG_NEW), "cgtap_config", config).map_err(|e| match e {
         BlobError::Sys(e) => Error::sys(format!("write the state {}", dir.path().display()), &e),
@@ -479,138 +499,8 @@ fn write_config(dir: &StateDir, config: &Config) -> Result<()> {
     Ok(dir.rename(pins::CONFIG_NEW, pins::CONFIG)?)
 }
 
-fn boot_id() -> String {
+pub(super) fn boot_id() -> String {
     std::fs::read_to_string("/proc/sys/kernel/random/boot_id")
         .map(|s| s.trim().to_owned())
         .unwrap_or_default()
-}
-
-/// Fills a new state: maps, the program at cgroup_rmdir, the record last.
-fn make_state(dir: &StateDir) -> Result<Config> {
-    // What a maker that died left.
-    dir.sweep(&BTreeSet::new())?;
-    let btf = Btf::vmlinux().map_err(|e| {
-        Error::new(
-            ErrorKind::Unsupported,
-            format!("cannot read this kernel's BTF: {e}; cgtap needs CONFIG_DEBUG_INFO_BTF"),
-        )
-    })?;
-    let layout = Layout::read(&btf).map_err(|e| {
-        Error::new(
-            ErrorKind::Unsupported,
-            format!("this kernel is laid out in a new way: {e}"),
-        )
-    })?;
-    let sys = |e: SysError| Error::sys(format!("make the state {}", dir.path().display()), &e);
-    let control = Map::create(&MapSpec {
-        name: "cgtap_state",
-        map_type: MapType::Array,
-        key_size: 4,
-        value_size: 64,
-        max_entries: 1,
-        flags: map_flags::MMAPABLE,
-    })
-    .map_err(sys)?;
-    let cgroups = Map::create(&MapSpec {
-        name: "cgtap_cgroups",
-        map_type: MapType::Hash,
-        key_size: 8,
-        value_size: 8,
-        max_entries: CONFIGURED_MAX,
-        flags: map_flags::NO_PREALLOC,
-    })
-    .map_err(sys)?;
-    let owners = Map::create(&MapSpec {
-        name: "cgtap_owners",
-        map_type: MapType::Hash,
-        key_size: 4,
-        value_size: 4,
-        max_entries: u32::from(GATES_MAX),
-        flags: map_flags::NO_PREALLOC,
-    })
-    .map_err(sys)?;
-    let gates = Map::create(&MapSpec {
-        name: "cgtap_gates",
-        map_type: MapType::Array,
-        key_size: 4,
-        value_size: u32::from(GATES_MAX) * 8,
-        max_entries: 1,
-        flags: map_flags::MMAPABLE,
-    })
-    .map_err(sys)?;
-    let insns = reaper::generate(&layout);
-    let link = attach_watcher(&btf, "cgroup_rmdir", insns, &[&cgroups, &control])?;
-    let table = current::find(&layout);
-    for (name, map) in [
-        (pins::CONTROL, Some(&control)),
-        (pins::CGROUPS, Some(&cgroups)),
-        (pins::OWNERS, Some(&owners)),
-        (pins::GATES, Some(&gates)),
-        (pins::CURRENT, table.as_ref()),
-    ] {
-        if let Some(map) = map {
-            pin(map, &dir.join(name)).map_err(sys)?;
-        }
-    }
-    pin(&link, &dir.join(pins::REAPER)).map_err(sys)?;
-    dir.make_dir(pins::HOOKS)?;
-    dir.make_dir(pins::INSTANCES)?;
-    let config = Config {
-        boot_id: boot_id(),
-        next: NextIds {
-            attachment: 1,
-            instance: 1,
-            hook: 1,
-            set: 1,
-        },
-        deaths_seen: 0,
-        layout,
-        current_table: table.is_some(),
-        cgroups: BTreeMap::new(),
-        instances: BTreeMap::new(),
-        hooks: BTreeMap::new(),
-        owners: BTreeMap::new(),
-    };
-    write_config(dir, &config)?;
-    Ok(config)
-}
-
-/// Loads and attaches a program of ours at a typed raw tracepoint.
-pub(super) fn attach_watcher(
-    btf: &Btf,
-    name: &str,
-    insns: std::result::Result<Vec<Insn>, EditError>,
-    maps: &[&Map],
-) -> Result<Link> {
-    let target = tracepoint::raw(btf, name)?;
-    let insns = insns.map_err(|e| {
-        Error::new(
-            ErrorKind::Kernel,
-            format!("cannot generate the program at {name}: {e}"),
-        )
-    })?;
-    let maps: Vec<_> = maps.iter().map(|m| m.as_fd()).collect();
-    let prog = Prog::load(&ProgSpec {
-        name: "cgtap_watch",
-        prog_type: ProgType::Tracing,
-        attach_type: AttachType::TraceRawTp,
-        flags: 0,
-        license: "GPL",
-        kern_version: 0,
-        insns: &encode(&insns),
-        maps: &maps,
-        btf: None,
-        func_info: &[],
-        line_info: &[],
-        attach_btf_id: target.typedef_id,
-    })
-    .map_err(|e| {
-        let sys = SysError {
-            call: "BPF_PROG_LOAD",
-            errno: e.errno,
-        };
-        Error::sys(format!("load the program at {name}"), &sys).with_log(e.log)
-    })?;
-    Link::raw_tracepoint(&prog, None)
-        .map_err(|e| Error::sys(format!("attach the program at {name}"), &e))
 }

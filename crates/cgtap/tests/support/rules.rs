@@ -38,7 +38,7 @@ pub fn hook(text: &str) -> HookSpec {
 pub struct Lab {
     pub sandbox: Sandbox,
     pub instance: InstanceId,
-    log: Map,
+    log: Option<Map>,
     names: Vec<String>,
 }
 
@@ -58,18 +58,24 @@ impl Lab {
 
     /// With the programs of another fixture that has a log and a program `keep`.
     pub fn with(name: &str, fixture: &str) -> Self {
+        let mut lab = Self::with_keep_only(name, fixture);
+        lab.log = Some(lab.map(lab.instance, "trace"));
+        lab
+    }
+
+    /// With the programs of a fixture that has a program `keep` and no log.
+    pub fn with_keep_only(name: &str, fixture: &str) -> Self {
         let sandbox = Sandbox::new(name);
         let mut request = sandbox.request("kept", fixture);
         request.programs = choose(&["keep"]);
         let report = ok(sandbox.engine.attach(request));
-        let log = sandbox.map(report.instance, "trace");
         let names = sandbox.engine.maps(Some(report.instance)).unwrap()[0]
             .programs
             .clone();
         Self {
             sandbox,
             instance: report.instance,
-            log,
+            log: None,
             names,
         }
     }
@@ -149,12 +155,13 @@ impl Lab {
     /// What was logged since the last look.
     pub fn logged(&self) -> Vec<u64> {
         let key = 0u32.to_ne_bytes();
-        let value = self.log.lookup(&key).unwrap().unwrap();
+        let log = self.log.as_ref().unwrap();
+        let value = log.lookup(&key).unwrap().unwrap();
         let words: Vec<u64> = value
             .chunks_exact(8)
             .map(|w| u64::from_ne_bytes(w.try_into().unwrap()))
             .collect();
-        self.log.update(&key, &vec![0; value.len()]).unwrap();
+        log.update(&key, &vec![0; value.len()]).unwrap();
         let count = words[0] as usize;
         assert!(count < words.len(), "the log is too short for {count}");
         words[1..=count].to_vec()
@@ -259,6 +266,12 @@ pub fn refused<T: Debug>(result: Result<T, Error>, errno: Errno) -> String {
     }
 }
 
+/// The first word of the value under a number.
+pub fn word(map: &Map, key: u32) -> u64 {
+    let value = map.lookup(&key.to_ne_bytes()).unwrap().unwrap();
+    u64::from_ne_bytes(value[..8].try_into().unwrap())
+}
+
 /// Every file and directory below a state.
 pub fn files(dir: &Path) -> Vec<PathBuf> {
     let mut all = Vec::new();
@@ -294,14 +307,29 @@ pub fn mode(mode: Mode) -> impl FnOnce(&mut AttachRequest) {
 
 /// Runs `tests/support/rules.c`; what it printed.
 pub fn act(arguments: &[&str]) -> String {
+    finish(Command::new(actor()).args(arguments))
+}
+
+/// The same on one CPU.
+pub fn act_on(cpu: usize, arguments: &[&str]) -> String {
+    let mut command = Command::new("taskset");
+    command.args(["-c", &cpu.to_string()]).arg(actor());
+    finish(command.args(arguments))
+}
+
+fn actor() -> PathBuf {
     let binary = scratch().join("rules");
     once(&binary, |path| {
         let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support/rules.c");
         run(Command::new("cc").args(["-O2", "-o"]).arg(path).arg(source));
     });
-    let output = Command::new(binary).args(arguments).output().unwrap();
+    binary
+}
+
+fn finish(command: &mut Command) -> String {
+    let output = command.output().unwrap();
     let words = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(output.status.success(), "{arguments:?}: {words}");
+    assert!(output.status.success(), "{command:?}: {words}");
     String::from_utf8(output.stdout).unwrap().trim().to_owned()
 }
 

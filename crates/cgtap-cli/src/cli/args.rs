@@ -1,0 +1,205 @@
+//! The words of each command.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use cgtap::attach::Mode;
+use cgtap::engine::{CgroupRef, ProgramChoice};
+use cgtap::hook::HookSpec;
+use cgtap::id::{AttachmentId, InstanceId, ProgramId};
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use clap::{ArgGroup, Args, ValueHint};
+
+use super::place::{After, Before, place};
+use super::value;
+
+/// `cgtap attach`.
+#[derive(Debug, Args)]
+pub struct AttachArgs {
+    /// The cgroup whose events, and those of the cgroups below it, the programs see
+    #[arg(value_name = "CGROUP", value_parser = value::cgroup_parser(), value_hint = ValueHint::DirPath)]
+    pub cgroup: CgroupRef,
+    /// The object file, as clang or aya compiles it
+    #[arg(value_name = "OBJECT", value_hint = ValueHint::FilePath)]
+    #[arg(required_unless_present = "instance", conflicts_with = "instance")]
+    pub object: Option<PathBuf>,
+    /// Attach this program only, at HOOK if not where its section says; may be repeated
+    #[arg(long = "program", value_name = "NAME[@HOOK]", value_parser = value::program_choice)]
+    pub programs: Vec<ProgramChoice>,
+    /// How the list shares its cgroup: alone, yielding to lists further down, or with others
+    #[arg(long, value_name = "MODE", default_value = Mode::Multi.name(), value_parser = mode_parser())]
+    pub mode: Mode,
+    /// Run before all that are not preorder, ancestors first
+    #[arg(long)]
+    pub preorder: bool,
+    /// Stand directly before this attachment, or before all
+    #[arg(long, value_name = "ID|first")]
+    pub before: Option<Before>,
+    /// Stand directly after this attachment, or after all
+    #[arg(long, value_name = "ID|last")]
+    pub after: Option<After>,
+    /// Take the place of this attachment
+    #[arg(long, value_name = "ID", value_parser = value::attachment)]
+    pub replace: Option<AttachmentId>,
+    /// What bpf_get_attach_cookie() returns in the programs
+    #[arg(long, value_name = "N", default_value = "0", value_parser = value::number_u64)]
+    pub cookie: u64,
+    /// Refuse if the list is at another revision
+    #[arg(long, value_name = "N", value_parser = value::number_u64)]
+    pub expect_revision: Option<u64>,
+    /// Whose event it is; only `current`, the cgroup of the running task, for now
+    #[arg(long, value_name = "EXPR", default_value = "current")]
+    pub scope: String,
+    /// Attach programs of an instance that is loaded, instead of loading an object
+    #[arg(long, value_name = "ID", value_parser = value::instance)]
+    pub instance: Option<InstanceId>,
+    /// Give a global variable of the object a value before it is loaded; may be repeated
+    #[arg(long, value_name = "NAME=VALUE", value_parser = value::assignment)]
+    #[arg(conflicts_with = "instance")]
+    pub set: Vec<(String, String)>,
+}
+
+impl AttachArgs {
+    /// Where `--before` and `--after` put the attachment, or why they cannot both be meant.
+    pub fn place(&self) -> Result<cgtap::attach::Place, String> {
+        place(self.before, self.after)
+    }
+}
+
+fn mode_parser() -> impl TypedValueParser<Value = Mode> {
+    PossibleValuesParser::new(Mode::ALL.map(Mode::name)).try_map(|name| name.parse::<Mode>())
+}
+
+/// `cgtap detach`.
+#[derive(Debug, Args)]
+#[command(group = ArgGroup::new("what").required(true).args(["ids", "cgroup", "instance", "all"]))]
+pub struct DetachArgs {
+    /// These attachments
+    #[arg(value_name = "ID", value_parser = value::attachment)]
+    pub ids: Vec<AttachmentId>,
+    /// Everything on the lists of this cgroup
+    #[arg(long, value_name = "CGROUP", value_parser = value::cgroup_parser(), value_hint = ValueHint::DirPath)]
+    pub cgroup: Option<CgroupRef>,
+    /// With --cgroup: on the list of this hook only
+    #[arg(long, value_name = "HOOK", requires = "cgroup", conflicts_with_all = ["ids", "instance", "all"])]
+    pub hook: Option<HookSpec>,
+    /// Every attachment of this instance
+    #[arg(long, value_name = "ID", value_parser = value::instance)]
+    pub instance: Option<InstanceId>,
+    /// Everything in the state
+    #[arg(long)]
+    pub all: bool,
+}
+
+/// `cgtap replace`.
+#[derive(Debug, Args)]
+pub struct ReplaceArgs {
+    /// The attachment whose program is to change; it keeps its id and its place
+    #[arg(value_name = "ID", value_parser = value::attachment)]
+    pub id: AttachmentId,
+    /// The object file with the new program
+    #[arg(value_name = "OBJECT", value_hint = ValueHint::FilePath)]
+    pub object: PathBuf,
+    /// Which program of it; the one that fits the hook if not given
+    #[arg(long, value_name = "NAME")]
+    pub program: Option<String>,
+    /// Refuse unless this program is there now: its instance, or instance and index
+    #[arg(long, value_name = "INSTANCE[.INDEX]", value_parser = value::program_id)]
+    pub expect_program: Option<ProgramId>,
+    /// Give a global variable of the object a value before it is loaded; may be repeated
+    #[arg(long, value_name = "NAME=VALUE", value_parser = value::assignment)]
+    pub set: Vec<(String, String)>,
+}
+
+/// `cgtap list`.
+#[derive(Debug, Args)]
+pub struct ListArgs {
+    /// Lists of this cgroup; of all cgroups that have one if not given
+    #[arg(value_name = "CGROUP", value_parser = value::cgroup_parser(), value_hint = ValueHint::DirPath)]
+    pub cgroup: Option<CgroupRef>,
+    /// Only of this hook
+    #[arg(long, value_name = "HOOK")]
+    pub hook: Option<HookSpec>,
+    /// What runs for the cgroup's events, inherited programs included
+    #[arg(long)]
+    pub effective: bool,
+    /// The cgroups below too
+    #[arg(long)]
+    pub recursive: bool,
+}
+
+/// `cgtap tree`.
+#[derive(Debug, Args)]
+pub struct TreeArgs {
+    /// Where to begin; the cgroup root if not given
+    #[arg(value_name = "CGROUP", value_parser = value::cgroup_parser(), value_hint = ValueHint::DirPath)]
+    pub cgroup: Option<CgroupRef>,
+}
+
+/// `cgtap maps`.
+#[derive(Debug, Args)]
+pub struct MapsArgs {
+    /// Only this instance's
+    #[arg(value_name = "INSTANCE", value_parser = value::instance)]
+    pub instance: Option<InstanceId>,
+}
+
+/// `cgtap storage`.
+#[derive(Debug, Args)]
+pub struct StorageArgs {
+    /// The attachment
+    #[arg(value_name = "ID", value_parser = value::attachment)]
+    pub id: AttachmentId,
+}
+
+/// `cgtap stat`.
+#[derive(Debug, Args)]
+pub struct StatArgs {
+    /// Count in this cgroup and those below it; may be repeated. If not given: in a new cgroup
+    /// around COMMAND, or without COMMAND in all
+    #[arg(short, long = "cgroup", value_name = "CGROUP", value_parser = value::cgroup_parser(), value_hint = ValueHint::DirPath)]
+    pub cgroups: Vec<CgroupRef>,
+    /// What to count, a HOOK; may be repeated
+    #[arg(short, long = "event", value_name = "EVENT", required = true, value_parser = value::event)]
+    pub events: Vec<HookSpec>,
+    /// Count for so long; until Ctrl-C if neither this nor COMMAND is given
+    #[arg(short, long, value_name = "SECONDS", value_parser = value::seconds, conflicts_with = "command")]
+    pub duration: Option<Duration>,
+    /// A row for each cgroup below, with its own events beside those of the cgroups below it
+    #[arg(long)]
+    pub per_cgroup: bool,
+    /// With --per-cgroup: rows for so many levels below only
+    #[arg(long, value_name = "N", requires = "per_cgroup")]
+    pub depth: Option<usize>,
+    /// Write the counts to this file; the command has standard output for itself
+    #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub output: Option<PathBuf>,
+    /// Count while this command runs
+    #[arg(last = true, value_name = "COMMAND", value_hint = ValueHint::CommandWithArguments)]
+    pub command: Vec<OsString>,
+}
+
+/// `cgtap doctor`.
+#[derive(Debug, Args)]
+pub struct DoctorArgs {
+    /// Remove what a crash left in the state
+    #[arg(long)]
+    pub repair: bool,
+}
+
+/// `cgtap completions`.
+#[derive(Debug, Args)]
+pub struct CompletionsArgs {
+    /// For which shell
+    #[arg(value_name = "SHELL")]
+    pub shell: clap_complete::Shell,
+}
+
+/// `cgtap man`.
+#[derive(Debug, Args)]
+pub struct ManArgs {
+    /// The page of this command; of cgtap itself if not given
+    #[arg(value_name = "COMMAND")]
+    pub command: Option<String>,
+}

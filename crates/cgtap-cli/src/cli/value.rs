@@ -1,0 +1,240 @@
+//! How single words are read: cgroups, ids, programs, variables, events, times.
+
+use std::ffi::OsString;
+use std::num::IntErrorKind;
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use cgtap::engine::{CgroupRef, ProgramChoice};
+use cgtap::hook::HookSpec;
+use cgtap::id::{AttachmentId, CgroupId, InstanceId, ProgramId};
+use clap::builder::{OsStringValueParser, TypedValueParser};
+
+/// A parser of `CGROUP`. The name of a directory need not be UTF-8.
+pub fn cgroup_parser() -> impl TypedValueParser<Value = CgroupRef> {
+    OsStringValueParser::new().try_map(cgroup)
+}
+
+/// Prefixes that the contract keeps for other ways to name a cgroup.
+const RESERVED: [&str; 4] = ["container:", "pod:", "unit:", "pid:"];
+
+fn cgroup(text: OsString) -> Result<CgroupRef, String> {
+    let bytes = text.as_bytes();
+    if bytes.is_empty() {
+        return Err("a cgroup has a name; `/` is the root".to_owned());
+    }
+    if let Some(id) = bytes.strip_prefix(b"id:") {
+        let id = String::from_utf8_lossy(id);
+        return Ok(CgroupRef::Id(CgroupId(number(&id, u64::MAX)?)));
+    }
+    for prefix in RESERVED {
+        if bytes.starts_with(prefix.as_bytes()) {
+            return Err(format!(
+                "`{prefix}` is not understood yet; write a path (./{} for a directory of that \
+                 name) or id:N",
+                text.to_string_lossy()
+            ));
+        }
+    }
+    Ok(CgroupRef::Path(PathBuf::from(text)))
+}
+
+/// A number up to `max`, decimal, or hexadecimal behind `0x`.
+fn number(text: &str, max: u64) -> Result<u64, String> {
+    let hex = text.strip_prefix("0x").or_else(|| text.strip_prefix("0X"));
+    let (digits, radix) = hex.map_or((text, 10), |digits| (digits, 16));
+    // `from_str_radix` takes a sign, which no id has.
+    let parsed = if digits.starts_with('+') {
+        Err("a number has no sign here".to_owned())
+    } else {
+        u64::from_str_radix(digits, radix).map_err(|e| match e.kind() {
+            IntErrorKind::PosOverflow => format!("the largest is {max}"),
+            _ => "write a number, decimal or behind 0x hexadecimal".to_owned(),
+        })
+    }?;
+    if parsed > max {
+        return Err(format!("the largest is {max}"));
+    }
+    Ok(parsed)
+}
+
+fn number_u32(text: &str) -> Result<u32, String> {
+    let number = number(text, u64::from(u32::MAX))?;
+    u32::try_from(number).map_err(|e| e.to_string())
+}
+
+/// `--cookie` and `--expect-revision`.
+pub fn number_u64(text: &str) -> Result<u64, String> {
+    number(text, u64::MAX)
+}
+
+/// The `ID` of an attachment.
+pub fn attachment(text: &str) -> Result<AttachmentId, String> {
+    number_u32(text).map(AttachmentId)
+}
+
+/// The `ID` of an instance.
+pub fn instance(text: &str) -> Result<InstanceId, String> {
+    number_u32(text).map(InstanceId)
+}
+
+/// A loaded program: `INSTANCE` or `INSTANCE.INDEX`.
+pub fn program_id(text: &str) -> Result<ProgramId, String> {
+    let (id, index) = text.split_once('.').unwrap_or((text, "0"));
+    Ok(ProgramId {
+        instance: instance(id)?,
+        index: number_u32(index)?,
+    })
+}
+
+/// `NAME[@HOOK]`.
+pub fn program_choice(text: &str) -> Result<ProgramChoice, String> {
+    let (name, hook) = match text.split_once('@') {
+        Some((name, hook)) => (name, Some(hook.parse::<HookSpec>())),
+        None => (text, None),
+    };
+    if name.is_empty() {
+        return Err("the program's name is missing: write NAME or NAME@HOOK".to_owned());
+    }
+    Ok(ProgramChoice {
+        name: name.to_owned(),
+        hook: hook.transpose().map_err(|e| e.to_string())?,
+    })
+}
+
+/// `NAME=VALUE`.
+pub fn assignment(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ => Err("write NAME=VALUE".to_owned()),
+    }
+}
+
+/// An `EVENT` of `stat`: a hook, for now.
+pub fn event(text: &str) -> Result<HookSpec, String> {
+    let text = text.trim();
+    let (hook, rest) = text.split_once(char::is_whitespace).unwrap_or((text, ""));
+    let hook = hook.parse::<HookSpec>().map_err(|e| e.to_string())?;
+    match rest.split_whitespace().next() {
+        None => Ok(hook),
+        Some(word) => Err(format!(
+            "`{word}` behind the hook is not understood yet: an event is a hook alone, and what \
+             is counted is how often it fires"
+        )),
+    }
+}
+
+/// `SECONDS`, with a fraction if need be.
+pub fn seconds(text: &str) -> Result<Duration, String> {
+    let wrong = || "write a number of seconds greater than 0".to_owned();
+    let seconds: f64 = text.parse().map_err(|_| wrong())?;
+    if seconds <= 0.0 {
+        return Err(wrong());
+    }
+    Duration::try_from_secs_f64(seconds).map_err(|_| wrong())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::ffi::OsStringExt;
+
+    #[test]
+    fn a_cgroup_is_a_path_or_an_id() {
+        let path = |text: &str| Ok(CgroupRef::Path(PathBuf::from(text)));
+        assert_eq!(cgroup("/".into()), path("/"));
+        assert_eq!(cgroup("tenants/a".into()), path("tenants/a"));
+        assert_eq!(cgroup("./pod:x".into()), path("./pod:x"));
+        assert_eq!(cgroup("id:17".into()), Ok(CgroupRef::Id(CgroupId(17))));
+        assert_eq!(cgroup("id:0x1f".into()), Ok(CgroupRef::Id(CgroupId(31))));
+        let odd = OsString::from_vec(vec![b'a', 0xff]);
+        assert_eq!(cgroup(odd.clone()), Ok(CgroupRef::Path(odd.into())));
+    }
+
+    #[test]
+    fn what_is_no_cgroup_is_said() {
+        for text in ["", "id:", "id:x", "id:-1", "id:18446744073709551616"] {
+            assert!(cgroup(text.into()).is_err(), "{text}");
+        }
+        let message = cgroup("container:web".into()).unwrap_err();
+        assert!(message.contains("`container:` is not understood yet"));
+    }
+
+    #[test]
+    fn numbers_are_decimal_or_hexadecimal_and_bounded() {
+        assert_eq!(attachment("12"), Ok(AttachmentId(12)));
+        assert_eq!(attachment("0xC"), Ok(AttachmentId(12)));
+        assert_eq!(number_u64("0xffffffffffffffff"), Ok(u64::MAX));
+        for text in ["", "0x", "-1", "+1", "1 ", "1.5", "4294967296", "0x+1"] {
+            assert!(attachment(text).is_err(), "{text}");
+        }
+        assert_eq!(
+            attachment("99999999999").unwrap_err(),
+            "the largest is 4294967295"
+        );
+    }
+
+    #[test]
+    fn a_program_is_named_by_its_instance_and_place() {
+        let program = |instance, index| ProgramId {
+            instance: InstanceId(instance),
+            index,
+        };
+        assert_eq!(program_id("3"), Ok(program(3, 0)));
+        assert_eq!(program_id("3.2"), Ok(program(3, 2)));
+        assert!(program_id("3.").is_err());
+        assert!(program_id(".3").is_err());
+    }
+
+    #[test]
+    fn a_choice_may_say_where_the_program_runs() {
+        let choice = program_choice("count@tp/sched/sched_switch").unwrap();
+        assert_eq!(choice.name, "count");
+        assert_eq!(
+            choice.hook.unwrap().to_string(),
+            "tracepoint:sched/sched_switch"
+        );
+        assert_eq!(program_choice("count").unwrap().hook, None);
+        assert!(program_choice("@tp_btf:x").is_err());
+        assert!(program_choice("count@nowhere").is_err());
+    }
+
+    #[test]
+    fn an_event_is_a_hook_and_the_rest_is_not_yet() {
+        assert_eq!(
+            event(" raw_tp:sys_enter ").unwrap().to_string(),
+            "raw_tracepoint:sys_enter"
+        );
+        for (text, met) in [
+            (
+                "tracepoint:block/block_rq_issue sum(bytes) by dev",
+                "`sum(bytes)`",
+            ),
+            ("raw_tracepoint:sys_enter by id", "`by`"),
+            ("raw_tracepoint:sys_enter  if id == 3", "`if`"),
+        ] {
+            let message = event(text).unwrap_err();
+            assert!(message.starts_with(met), "{message}");
+            assert!(message.contains("not understood yet"));
+        }
+        assert!(event("sys_enter").is_err());
+    }
+
+    #[test]
+    fn a_time_is_greater_than_nothing() {
+        assert_eq!(seconds("0.25"), Ok(Duration::from_millis(250)));
+        for text in ["0", "-1", "x", "", "nan", "inf", "1e300"] {
+            assert!(seconds(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_variable_has_a_name() {
+        let pair = |name: &str, value: &str| Ok((name.to_owned(), value.to_owned()));
+        assert_eq!(assignment("a=b=c"), pair("a", "b=c"));
+        assert_eq!(assignment("a="), pair("a", ""));
+        assert!(assignment("=b").is_err());
+        assert!(assignment("a").is_err());
+    }
+}

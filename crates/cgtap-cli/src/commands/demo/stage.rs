@@ -1,0 +1,182 @@
+//! What the demo makes outside of its own process: a cgroup tree, a directory for files, a state.
+//! Each is removed when its value goes, however the demo ends.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::failure::Failure;
+
+/// How long killed processes may take to leave their cgroup.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// What the names begin with of everything that a demo makes; its process id follows.
+const PREFIX: &str = "cgtap-demo-";
+
+/// Where states and files of the demo are, and where files are if not there.
+const BPFFS: &str = "/sys/fs/bpf";
+const FILES: &str = "/var/tmp";
+
+/// The name of everything that this run of the demo makes.
+pub fn name() -> String {
+    format!("{PREFIX}{}", std::process::id())
+}
+
+/// Removes what demos left that were killed: their processes cannot do it any more.
+pub fn sweep(mount: &Path) {
+    for path in left_in(mount) {
+        // The cgroups have no files that could be removed: each directory goes by itself.
+        remove_cgroups(&path);
+    }
+    for path in left_in(Path::new(BPFFS)).chain(left_in(Path::new(FILES))) {
+        let _ = fs::remove_dir_all(path);
+    }
+}
+
+fn left_in(directory: &Path) -> impl Iterator<Item = PathBuf> {
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    entries
+        .filter(|entry| entry.file_name().to_str().is_some_and(is_left))
+        .map(|entry| entry.path())
+}
+
+fn is_left(name: &str) -> bool {
+    name.strip_prefix(PREFIX)
+        .and_then(|pid| pid.parse::<u32>().ok())
+        .is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists())
+}
+
+fn remove_cgroups(path: &Path) {
+    let entries = fs::read_dir(path).into_iter().flatten().flatten();
+    for entry in entries.filter(|e| e.file_type().is_ok_and(|t| t.is_dir())) {
+        remove_cgroups(&entry.path());
+    }
+    let _ = fs::remove_dir(path);
+}
+
+/// A cgroup tree.
+#[derive(Debug)]
+pub struct Stage {
+    /// The cgroups, in the order in which they were made: parents first.
+    cgroups: Vec<PathBuf>,
+    root: PathBuf,
+}
+
+impl Stage {
+    /// Makes the topmost cgroup below the hierarchy's `mount` point.
+    ///
+    /// # Errors
+    /// [`Failure::System`].
+    pub fn make(mount: &Path) -> Result<Self, Failure> {
+        let mut stage = Self {
+            cgroups: Vec::new(),
+            root: mount.join(name()),
+        };
+        stage.make_cgroup("")?;
+        Ok(stage)
+    }
+
+    /// Makes the cgroup `name` below the topmost one.
+    ///
+    /// # Errors
+    /// [`Failure::System`].
+    pub fn make_cgroup(&mut self, name: &str) -> Result<PathBuf, Failure> {
+        let path = self.directory(name);
+        fs::create_dir(&path).map_err(|e| {
+            Failure::privileged(format!("cannot make the cgroup {}", path.display()), e)
+        })?;
+        self.cgroups.push(path.clone());
+        Ok(path)
+    }
+
+    /// Directory of the cgroup `name`; of the topmost one if that is empty.
+    pub fn directory(&self, name: &str) -> PathBuf {
+        if name.is_empty() {
+            self.root.clone()
+        } else {
+            self.root.join(name)
+        }
+    }
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        // The workers are gone; what they started may not be. Since 5.14.
+        let _ = fs::write(self.root.join("cgroup.kill"), "1");
+        let end = Instant::now() + PATIENCE;
+        while let Some(cgroup) = self.cgroups.last() {
+            match fs::remove_dir(cgroup) {
+                Err(e) if e.raw_os_error() == Some(rustix::io::Errno::BUSY.raw_os_error()) => {
+                    if Instant::now() > end {
+                        tracing::warn!("cannot remove {}: {e}", cgroup.display());
+                        return;
+                    }
+                    thread::sleep(Duration::from_millis(10));
+                }
+                _ => {
+                    self.cgroups.pop();
+                }
+            }
+        }
+    }
+}
+
+/// A directory that goes with its value, and all in it.
+#[derive(Debug)]
+pub struct Directory(PathBuf);
+
+impl Directory {
+    /// Makes a directory for files that are to reach a disk.
+    ///
+    /// # Errors
+    /// [`Failure::System`].
+    pub fn for_files() -> Result<Self, Failure> {
+        // /tmp is often kept in memory.
+        let wanted = Path::new(FILES).join(name());
+        let path = match fs::create_dir(&wanted) {
+            Ok(()) => wanted,
+            Err(_) => {
+                let other = std::env::temp_dir().join(name());
+                fs::create_dir(&other)
+                    .map_err(|e| Failure::system(format!("cannot make {}", other.display()), e))?;
+                other
+            }
+        };
+        Ok(Self(path))
+    }
+
+    /// A state of the demo's own, which no other command sees. The engine makes it.
+    pub fn for_state() -> Self {
+        Self(Path::new(BPFFS).join(name()))
+    }
+
+    /// Its path.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        match fs::remove_dir_all(&self.0) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                tracing::warn!("cannot remove {}: {e}", self.0.display());
+            }
+            _ => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_dead_demos_left_is_left() {
+        assert!(is_left("cgtap-demo-4294967295"));
+        assert!(!is_left(&name()));
+        assert!(!is_left("cgtap-demo-x"));
+        assert!(!is_left("cgtap-stat-4294967295"));
+    }
+}

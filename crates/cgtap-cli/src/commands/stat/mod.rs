@@ -1,0 +1,135 @@
+//! `cgtap stat`.
+
+mod home;
+mod workload;
+
+use std::time::Instant;
+
+use cgtap::engine::{CgroupRef, Engine, StatReport, StatRequest};
+use serde::Serialize;
+
+use self::home::Home;
+use self::workload::{Ended, Workload};
+use super::{Context, document_line};
+use crate::cli::StatArgs;
+use crate::failure::{Failure, Status};
+use crate::interrupt::Interrupt;
+use crate::render;
+
+#[derive(Serialize)]
+struct Counts<'a> {
+    #[serde(flatten)]
+    report: &'a StatReport,
+    /// The command's exit status, if there was a command.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status: Option<u8>,
+}
+
+/// Counts events around a command or for a time.
+pub fn run(context: &Context, args: StatArgs) -> Result<Status, Failure> {
+    let interrupt = Interrupt::noted()?;
+    let engine = context.engine()?;
+    if args.command.is_empty() {
+        count_for_a_time(context, args, &engine, &interrupt)
+    } else {
+        count_around_a_command(context, args, &engine, &interrupt)
+    }
+}
+
+fn count_for_a_time(
+    context: &Context,
+    args: StatArgs,
+    engine: &Engine,
+    interrupt: &Interrupt,
+) -> Result<Status, Failure> {
+    let everything = CgroupRef::Path("/".into());
+    let stat = engine.stat(request(&args, everything))?;
+    let end = args.duration.and_then(|d| Instant::now().checked_add(d));
+    let over = interrupt.wait_until(end);
+    let report = stat.finish()?;
+    print(context, &args, &report, None)?;
+    Ok(if over {
+        Status::DONE
+    } else {
+        Status(Failure::INTERRUPTED_STATUS)
+    })
+}
+
+fn count_around_a_command(
+    context: &Context,
+    args: StatArgs,
+    engine: &Engine,
+    interrupt: &Interrupt,
+) -> Result<Status, Failure> {
+    let workload = Workload::find(&args.command)?;
+    // Dropped last: what counts in it has to be gone first.
+    let home = if args.cgroups.is_empty() {
+        Some(Home::make(&engine.cgroup_root()?)?)
+    } else {
+        None
+    };
+    let own = home.as_ref().map_or_else(
+        || CgroupRef::Path("/".into()),
+        |home| CgroupRef::Path(home.path().to_owned()),
+    );
+    let stat = engine.stat(request(&args, own))?;
+    let mut running = match &home {
+        Some(home) => workload.start_in(home)?,
+        None => workload.start()?,
+    };
+    let ended = running.wait(interrupt)?;
+    let report = stat.finish()?;
+    if let Some(home) = home
+        && let Some(left) = home.remove()
+    {
+        context.teller.note(&left);
+    }
+    let status = match ended {
+        Ended::Status(status) => status,
+        Ended::Interrupted => Failure::INTERRUPTED_STATUS,
+    };
+    match print(context, &args, &report, Some(status)) {
+        Ok(()) | Err(Failure::BrokenPipe) => Ok(Status(status)),
+        Err(failure) => Err(failure),
+    }
+}
+
+/// What to count, in the cgroups that were named or else in `otherwise`.
+fn request(args: &StatArgs, otherwise: CgroupRef) -> StatRequest {
+    let cgroups = if args.cgroups.is_empty() {
+        vec![otherwise]
+    } else {
+        args.cgroups.clone()
+    };
+    StatRequest {
+        cgroups,
+        events: args.events.clone(),
+        per_cgroup: args.per_cgroup,
+        depth: args.depth,
+    }
+}
+
+fn print(
+    context: &Context,
+    args: &StatArgs,
+    report: &StatReport,
+    status: Option<u8>,
+) -> Result<(), Failure> {
+    let counts = Counts { report, status };
+    match &args.output {
+        None => context.result(counts, |look| render::stat(report, look))?,
+        Some(path) => {
+            let text = if context.json {
+                document_line(counts)?
+            } else {
+                render::stat(report, &render::Look::of_file())
+            };
+            std::fs::write(path, text)
+                .map_err(|e| Failure::system(format!("cannot write {}", path.display()), e))?;
+        }
+    }
+    if let Some(lost) = render::lost(report) {
+        context.teller.note(&lost);
+    }
+    Ok(())
+}

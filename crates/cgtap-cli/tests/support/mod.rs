@@ -1,0 +1,204 @@
+//! Runs the built `cgtap`, and gives kernel-backed tests a state and cgroups of their own.
+#![allow(
+    dead_code,
+    reason = "each test file is a crate of its own and uses a part"
+)]
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+
+use serde_json::Value;
+
+/// `cgtap`, without what the tester's environment would tell it.
+pub fn cgtap() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_cgtap"));
+    for name in [
+        "CGTAP_STATE",
+        "CGTAP_CGROUP_ROOT",
+        "NO_COLOR",
+        "CLICOLOR",
+        "CLICOLOR_FORCE",
+        "LC_ALL",
+        "LC_CTYPE",
+        "LANG",
+    ] {
+        command.env_remove(name);
+    }
+    command.stdin(Stdio::null());
+    command
+}
+
+/// Runs `cgtap` with `words`.
+pub fn run(words: &[&str]) -> Ran {
+    Ran::of(cgtap().args(words))
+}
+
+/// What a run left.
+#[derive(Debug)]
+pub struct Ran {
+    pub status: i32,
+    pub out: String,
+    pub err: String,
+}
+
+impl Ran {
+    pub fn of(command: &mut Command) -> Self {
+        Self::from(command.output().unwrap())
+    }
+
+    /// The document on standard output.
+    #[track_caller]
+    pub fn json(&self) -> Value {
+        let value: Value =
+            serde_json::from_str(&self.out).unwrap_or_else(|e| panic!("{e}: {self:?}"));
+        assert!(self.out.starts_with(r#"{"schema":"cgtap/1","#), "{self:?}");
+        assert_eq!(self.out.lines().count(), 1, "{self:?}");
+        value
+    }
+
+    /// The `error` of the document on standard error.
+    #[track_caller]
+    pub fn error(&self) -> Value {
+        let value: Value =
+            serde_json::from_str(&self.err).unwrap_or_else(|e| panic!("{e}: {self:?}"));
+        assert!(
+            self.err.starts_with(r#"{"schema":"cgtap/1","error":{"#),
+            "{self:?}"
+        );
+        assert_eq!(self.out, "", "{self:?}");
+        value["error"].clone()
+    }
+
+    /// Itself, if all went well.
+    #[track_caller]
+    pub fn done(self) -> Self {
+        assert_eq!(self.status, 0, "{self:?}");
+        self
+    }
+}
+
+impl From<Output> for Ran {
+    fn from(output: Output) -> Self {
+        Self {
+            status: output.status.code().unwrap_or(-1),
+            out: String::from_utf8(output.stdout).unwrap(),
+            err: String::from_utf8(output.stderr).unwrap(),
+        }
+    }
+}
+
+/// Where cgroup2 is mounted.
+pub fn cgroup_root() -> PathBuf {
+    let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap();
+    let root = mounts.lines().find_map(|line| {
+        let words: Vec<&str> = line.split(' ').collect();
+        (words[2] == "cgroup2").then(|| PathBuf::from(words[1]))
+    });
+    root.unwrap_or_else(|| panic!("no cgroup2 is mounted; `./dev test` mounts it"))
+}
+
+/// A state and a cgroup of the test's own. Both go with the value.
+pub struct Sandbox {
+    pub state: PathBuf,
+    /// The cgroup's directory.
+    pub directory: PathBuf,
+    /// The cgroup as reports name it.
+    pub cgroup: String,
+    made: Vec<PathBuf>,
+}
+
+impl Sandbox {
+    pub fn new() -> Self {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        assert!(
+            rustix::process::geteuid().is_root(),
+            "this test loads BPF programs: run it as root, or with `./dev test`"
+        );
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let name = format!("cgtap-test-cli-{}-{number}", std::process::id());
+        let mut sandbox = Self {
+            state: Path::new("/sys/fs/bpf").join(&name),
+            directory: cgroup_root().join(&name),
+            cgroup: format!("/{name}"),
+            made: Vec::new(),
+        };
+        let directory = sandbox.directory.clone();
+        sandbox.make(directory);
+        sandbox
+    }
+
+    fn make(&mut self, directory: PathBuf) {
+        std::fs::create_dir(&directory).unwrap();
+        self.made.push(directory);
+    }
+
+    /// Makes a cgroup below the sandbox's, and returns its name in reports.
+    pub fn child(&mut self, name: &str) -> String {
+        self.make(self.directory.join(name));
+        format!("{}/{name}", self.cgroup)
+    }
+
+    /// `cgtap` on the sandbox's state.
+    pub fn cgtap(&self, words: &[&str]) -> Command {
+        let mut command = cgtap();
+        command.arg("--state").arg(&self.state).args(words);
+        command
+    }
+
+    /// Runs it.
+    pub fn run(&self, words: &[&str]) -> Ran {
+        Ran::of(&mut self.cgtap(words))
+    }
+
+    /// Runs a shell command inside the sandbox's cgroup `name`.
+    pub fn inside(&self, name: &str, script: &str) {
+        let procs = self.directory.join(name).join("cgroup.procs");
+        let script = format!("echo $$ > {} && {script}", procs.display());
+        let status = Command::new("sh").args(["-c", &script]).status().unwrap();
+        assert!(status.success(), "{script}");
+    }
+}
+
+impl Drop for Sandbox {
+    fn drop(&mut self) {
+        let _ = self.run(&["detach", "--all"]);
+        let _ = std::fs::remove_dir_all(&self.state);
+        for directory in self.made.iter().rev() {
+            // What ran inside may be on its way out.
+            for _ in 0..100 {
+                if std::fs::remove_dir(directory).is_ok() {
+                    break;
+                }
+                std::thread::sleep(std::time::Duration::from_millis(10));
+            }
+        }
+    }
+}
+
+/// `tests/fixtures/trace.bpf.c`, compiled.
+pub fn object() -> &'static Path {
+    static OBJECT: OnceLock<PathBuf> = OnceLock::new();
+    OBJECT.get_or_init(|| {
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/trace.bpf.c");
+        let object = Path::new(env!("CARGO_TARGET_TMPDIR"))
+            .join(format!("trace-{}.bpf.o", std::process::id()));
+        let status = Command::new("clang")
+            .args([
+                "-target", "bpf", "-O2", "-g", "-Wall", "-Werror", "-c", "-o",
+            ])
+            .arg(&object)
+            .arg(source)
+            .status()
+            .unwrap_or_else(|e| panic!("cannot run clang: {e}; `./dev test` installs it"));
+        assert!(status.success());
+        object
+    })
+}
+
+/// Held by tests whose numbers another test's work would disturb.
+pub fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,553 @@
+//! Every way in which an attach can fail leaves everything as it was: what the kernel refuses, at
+//! every call; what the user got wrong; who the user is not.
+
+mod robust_support;
+mod support;
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use cgtap::engine::{
+    AttachRequest, CgroupRef, Detach, Error, ErrorKind, ObjectSource, ProgramChoice,
+};
+use cgtap::id::CgroupId;
+use cgtap_sys::Errno;
+use robust_support::ledger::Ledger;
+use robust_support::shape::Shape;
+use robust_support::{End, count_calls, driver, driver_binary, sample, traced};
+use support::{Sandbox, compile};
+
+/// Makes each of `calls` fail in turn and looks at what is left: a refusal leaves all as it was,
+/// and what was done is done whole.
+fn failing_everywhere(name: &str, errors: &[&str], change: impl Fn(&Shape, &str) -> Vec<String>) {
+    let ledger = Ledger::open();
+    let sandbox = Sandbox::new(name);
+    let object = compile("robust");
+    let object = object.to_str().unwrap();
+    let start = || {
+        let shape = Shape::listed(&sandbox);
+        if shape.ids().len() == 3 && sandbox.engine.maps(None).unwrap().len() == 1 {
+            return shape;
+        }
+        sandbox.engine.detach(&Detach::All).unwrap();
+        sandbox.attach("c", "robust");
+        Shape::listed(&sandbox)
+    };
+    let before = start();
+    let words = change(&before, object);
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let calls = ["bpf", "perf_event_open", "mmap", "membarrier", "flock"];
+    let calls = count_calls(&sandbox, &calls, &words);
+    let new = Shape::of(&sandbox).since(&before);
+    let (mut refused, mut done, mut never) = (0, 0, 0);
+    for (at, error) in errors.iter().enumerate() {
+        for (call, count) in &calls {
+            let at_most = if call == "bpf" { 9 } else { 2 };
+            for number in sample(*count, at_most) {
+                // One call, or that one and every later one.
+                let for_good = if (number + at) % 2 == 0 { "+" } else { "" };
+                let before = start();
+                let words = change(&before, object);
+                let words: Vec<&str> = words.iter().map(String::as_str).collect();
+                let inject = format!("inject={call}:error={error}:when={number}{for_good}");
+                let trace = format!("trace={call}");
+                let what = format!("{words:?}, {inject}");
+                let output = traced(&sandbox, &["-e", &trace, "-e", &inject], &words)
+                    .output()
+                    .unwrap();
+                // Without memory it may not even come to life.
+                if output.status.code() == Some(127) {
+                    assert_eq!(call, "mmap", "{what}");
+                    assert_eq!(Shape::listed(&sandbox), before, "{what}");
+                    never += 1;
+                    continue;
+                }
+                let end = End::from_output(&output);
+                let after = Shape::of(&sandbox);
+                match &end {
+                    End::Done => {
+                        assert_eq!(after.since(&before), new, "{what}");
+                        done += 1;
+                    }
+                    // Rust aborts where it gets no memory for itself.
+                    End::Killed(signal) if call == "mmap" && *signal == 6 => {
+                        assert!(after == before || after.since(&before) == new, "{what}");
+                        never += 1;
+                    }
+                    End::Killed(_) => panic!("{what}: {end:?}"),
+                    End::Refused { message, .. } => {
+                        assert_eq!(after, before, "{what}: {message}");
+                        assert!(message.starts_with("cannot "), "{what}: {message}");
+                        refused += 1;
+                    }
+                }
+                after.runs(&sandbox, "c", 2);
+            }
+        }
+    }
+    println!("{name}: {refused} refused, {done} done all the same, {never} never began");
+    assert!(refused > 10, "{calls:?}");
+    drop(sandbox);
+    ledger.close();
+}
+
+#[test]
+fn attach_with_a_call_that_fails_changes_nothing() {
+    failing_everywhere(
+        "fault-attach",
+        &["ENOMEM", "EPERM", "ENOSPC", "E2BIG"],
+        |_, object| {
+            // The sandbox has a cgroup `c` below its own one; the driver takes any path.
+            vec![
+                "attach".to_owned(),
+                cgroup_of("fault-attach"),
+                object.to_owned(),
+            ]
+        },
+    );
+}
+
+#[test]
+fn detach_with_a_call_that_fails_changes_nothing() {
+    failing_everywhere("fault-detach", &["ENOMEM", "EPERM"], |shape, _| {
+        let ids = shape.ids().into_iter().map(|id| id.to_string());
+        ["detach".to_owned()].into_iter().chain(ids).collect()
+    });
+}
+
+#[test]
+fn replace_with_a_call_that_fails_changes_nothing() {
+    failing_everywhere("fault-replace", &["ENOMEM", "EPERM"], |shape, object| {
+        let first = shape.ids().into_iter().next().unwrap().to_string();
+        ["replace", &first, object, "raw"]
+            .map(str::to_owned)
+            .to_vec()
+    });
+}
+
+/// The cgroup `c` of the sandbox of this name.
+fn cgroup_of(name: &str) -> String {
+    let root = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let line = root.lines().find(|l| l.contains(" - cgroup2 ")).unwrap();
+    let root = PathBuf::from(line.split(' ').nth(4).unwrap());
+    let prefix = format!("cgtap-test-{name}-{}-", std::process::id());
+    let entries = std::fs::read_dir(root).unwrap().flatten();
+    let mut found = entries.filter(|e| e.file_name().to_string_lossy().starts_with(&prefix));
+    found.next().unwrap().path().join("c").display().to_string()
+}
+
+/// What is asked for, to be refused.
+struct Wrong {
+    cgroup: CgroupRef,
+    object: PathBuf,
+    program: Option<(&'static str, Option<&'static str>)>,
+}
+
+/// Asks, with nothing attached and beside something attached: both times nothing changes.
+fn refused(sandbox: &Sandbox, wrong: &Wrong) -> Error {
+    let request = || AttachRequest {
+        programs: wrong
+            .program
+            .iter()
+            .map(|(name, hook)| ProgramChoice {
+                name: (*name).to_owned(),
+                hook: hook.map(|h| h.parse().unwrap()),
+            })
+            .collect(),
+        ..AttachRequest::new(
+            wrong.cgroup.clone(),
+            ObjectSource::File {
+                path: wrong.object.clone(),
+                set: Vec::new(),
+            },
+        )
+    };
+    sandbox.engine.detach(&Detach::All).unwrap();
+    sandbox.engine.attach(request()).unwrap_err();
+    assert!(!sandbox.state.exists(), "a refused attach has left a state");
+    sandbox.attach("c", "robust");
+    let before = Shape::of(sandbox);
+    let error = sandbox.engine.attach(request()).unwrap_err();
+    let after = Shape::of(sandbox);
+    assert_eq!(after, before);
+    after.runs(sandbox, "c", 2);
+    error
+}
+
+fn expect(error: &Error, kind: ErrorKind, errno: Option<Errno>, words: &[&str]) {
+    assert_eq!((error.kind(), error.errno()), (kind, errno), "{error}");
+    for word in words {
+        assert!(
+            error.to_string().contains(word),
+            "`{word}` is not in: {error}"
+        );
+    }
+}
+
+#[test]
+fn what_the_kernel_refuses_is_said_in_its_words() {
+    let ledger = Ledger::open();
+    let sandbox = Sandbox::new("fault-words");
+    let cgroup = sandbox.cgroup("c");
+    let object = compile("refused");
+    let ask = |program: &'static str, hook| {
+        refused(
+            &sandbox,
+            &Wrong {
+                cgroup: cgroup.clone(),
+                object: object.clone(),
+                program: Some((program, hook)),
+            },
+        )
+    };
+    let error = ask("unchecked", None);
+    expect(
+        &error,
+        ErrorKind::Verifier,
+        Some(Errno::EACCES),
+        &["map_value_or_null"],
+    );
+    assert!(
+        error.log().contains("processed "),
+        "the log is the verifier's"
+    );
+    let error = ask("beyond", None);
+    expect(
+        &error,
+        ErrorKind::Verifier,
+        Some(Errno::EINVAL),
+        &["beyond", "sys_enter"],
+    );
+    let error = ask("nowhere", None);
+    expect(
+        &error,
+        ErrorKind::Hook,
+        Some(Errno::ENOENT),
+        &["sys_entr", "did you mean", "sys_enter"],
+    );
+    let error = ask("elsewhere", None);
+    let near = ["did you mean syscalls/sys_enter_getppid"];
+    expect(&error, ErrorKind::Hook, Some(Errno::ENOENT), &near);
+    let error = ask("nowhere", Some("tp_btf:sys_enter"));
+    expect(
+        &error,
+        ErrorKind::Hook,
+        Some(Errno::EINVAL),
+        &["raw_tp/sys_entr", "tp_btf"],
+    );
+    let error = ask("unchekced", None);
+    let words = ["unchekced", "unchecked", "beyond", "nowhere", "elsewhere"];
+    assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
+    expect(&error, ErrorKind::NotFound, error.errno(), &words);
+    drop(sandbox);
+    ledger.close();
+}
+
+#[test]
+fn an_object_that_is_none_is_refused() {
+    let sandbox = Sandbox::new("fault-elf");
+    let cgroup = sandbox.cgroup("c");
+    let dir = tempfile::tempdir().unwrap();
+    let whole = std::fs::read(compile("robust")).unwrap();
+    let foreign = dir.path().join("foreign.o");
+    let source = dir.path().join("foreign.c");
+    std::fs::write(&source, "int raw(void) { return 0; }\n").unwrap();
+    let built = Command::new("cc")
+        .arg("-c")
+        .arg(&source)
+        .arg("-o")
+        .arg(&foreign)
+        .status();
+    assert!(built.unwrap().success());
+    let mut files = vec![foreign, dir.path().join("missing.o"), dir.path().to_owned()];
+    for size in [0, 3, 64, whole.len() / 3, whole.len() / 2, whole.len() - 1] {
+        let path = dir.path().join(format!("cut{size}.o"));
+        std::fs::write(&path, &whole[..size]).unwrap();
+        files.push(path);
+    }
+    for object in files {
+        let name = object.display().to_string();
+        let wrong = Wrong {
+            cgroup: cgroup.clone(),
+            object,
+            program: None,
+        };
+        let error = refused(&sandbox, &wrong);
+        assert_eq!(error.kind(), ErrorKind::Object, "{error}");
+        assert!(error.to_string().contains(&name), "{error}");
+    }
+}
+
+#[test]
+fn what_is_no_cgroup_is_refused() {
+    let sandbox = Sandbox::new("fault-cgroup");
+    sandbox.cgroup("c");
+    let ask = |cgroup: CgroupRef| {
+        refused(
+            &sandbox,
+            &Wrong {
+                cgroup,
+                object: compile("robust"),
+                program: None,
+            },
+        )
+    };
+    let path = |path: &str| CgroupRef::Path(PathBuf::from(path));
+    let kind = ErrorKind::Cgroup;
+    expect(
+        &ask(path("/tmp")),
+        kind,
+        Some(Errno::EINVAL),
+        &["/tmp is not a cgroup"],
+    );
+    expect(
+        &ask(path("/nowhere/at/all")),
+        kind,
+        Some(Errno::ENOENT),
+        &["no cgroup"],
+    );
+    let file = sandbox.dir("c").join("cgroup.procs");
+    let error = ask(CgroupRef::Path(file));
+    expect(
+        &error,
+        kind,
+        Some(Errno::EINVAL),
+        &["cgroup.procs is not a cgroup"],
+    );
+    if Path::new("/sys/fs/cgroup/memory/cgroup.procs").exists() {
+        let error = ask(path("/sys/fs/cgroup/memory"));
+        expect(&error, kind, Some(Errno::EINVAL), &["cgroup v1", "cgroup2"]);
+    }
+    let id = {
+        use std::os::unix::fs::MetadataExt;
+        sandbox.cgroup("gone");
+        let id = sandbox.dir("gone").metadata().unwrap().ino();
+        sandbox.remove("gone");
+        CgroupRef::Id(CgroupId(id))
+    };
+    expect(
+        &ask(id),
+        kind,
+        Some(Errno::ENOENT),
+        &["may have been removed"],
+    );
+    let gone = CgroupRef::Path(sandbox.dir("gone"));
+    expect(
+        &ask(gone),
+        kind,
+        Some(Errno::ENOENT),
+        &["there is no cgroup"],
+    );
+}
+
+/// The cgroup goes while the attach is under way: stopped at each of its calls, and let go on when
+/// the cgroup is gone. Either it is refused, or what it attached goes with the cgroup.
+#[test]
+fn a_cgroup_that_goes_in_the_middle_leaves_nothing() {
+    let ledger = Ledger::open();
+    let sandbox = Sandbox::new("fault-gone");
+    sandbox.attach("c", "robust");
+    let object = compile("robust");
+    let words = |cgroup: &str| {
+        let dir = sandbox.dir(cgroup).display().to_string();
+        vec!["attach".to_owned(), dir, object.display().to_string()]
+    };
+    sandbox.cgroup("first");
+    let first = words("first");
+    let first: Vec<&str> = first.iter().map(String::as_str).collect();
+    let calls = count_calls(&sandbox, &["bpf"], &first);
+    sandbox.remove("first");
+    let before = Shape::of(&sandbox);
+    let (mut refused, mut done) = (0, 0);
+    for number in sample(calls["bpf"], 12) {
+        let name = format!("g{number}");
+        sandbox.cgroup(&name);
+        let words = words(&name);
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        let inject = format!("inject=bpf:signal=STOP:when={number}");
+        let mut strace = traced(&sandbox, &["-e", "trace=bpf", "-e", &inject], &words);
+        let strace = strace.stdout(std::process::Stdio::piped()).spawn().unwrap();
+        let pid = stopped_child(strace.id());
+        sandbox.remove(&name);
+        let pid = rustix::process::Pid::from_raw(pid).unwrap();
+        rustix::process::kill_process(pid, rustix::process::Signal::CONT).unwrap();
+        match End::from_output(&strace.wait_with_output().unwrap()) {
+            End::Done => done += 1,
+            End::Refused {
+                kind,
+                errno,
+                message,
+            } => {
+                assert_eq!(
+                    (kind.as_str(), errno.as_deref()),
+                    ("cgroup", Some("ENOENT")),
+                    "{message}"
+                );
+                refused += 1;
+            }
+            end @ End::Killed(_) => panic!("{number}: {end:?}"),
+        }
+        let after = Shape::of(&sandbox);
+        assert_eq!(after, before, "stopped at call {number}");
+        assert_eq!(sandbox.engine.maps(None).unwrap().len(), 1);
+    }
+    println!("{refused} refused, {done} attached and gone with their cgroup");
+    assert!(refused > 0);
+    drop(sandbox);
+    ledger.close();
+}
+
+/// Waits until the process that this strace runs is stopped; its pid.
+fn stopped_child(strace: u32) -> i32 {
+    let end = Instant::now() + Duration::from_secs(60);
+    loop {
+        let path = format!("/proc/{strace}/task/{strace}/children");
+        let children = std::fs::read_to_string(path).unwrap_or_default();
+        for pid in children.split_whitespace() {
+            let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+            let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+            let is_driver = status.lines().next().is_some_and(|l| l.ends_with("driver"));
+            let state = stat.rsplit_once(") ").map(|(_, rest)| rest.as_bytes()[0]);
+            // Traced processes show `t` also at each call; only a group stop lasts.
+            if is_driver && matches!(state, Some(b't' | b'T')) && is_group_stopped(pid) {
+                return pid.parse().unwrap();
+            }
+        }
+        assert!(Instant::now() < end, "it never stopped");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// Still at the same place after a while.
+fn is_group_stopped(pid: &str) -> bool {
+    let times = || {
+        let text = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        text.lines()
+            .filter(|l| l.contains("ctxt_switches"))
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
+    };
+    let first = times();
+    std::thread::sleep(Duration::from_millis(30));
+    !first.is_empty() && first == times()
+}
+
+/// A copy of the driver that anybody may run.
+fn public_driver(dir: &Path) -> PathBuf {
+    use std::os::unix::fs::PermissionsExt;
+    let copy = dir.join("driver");
+    std::fs::copy(driver_binary(), &copy).unwrap();
+    std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o755)).unwrap();
+    std::fs::set_permissions(&copy, std::fs::Permissions::from_mode(0o755)).unwrap();
+    copy
+}
+
+#[test]
+fn who_may_not_is_told_what_is_missing() {
+    let sandbox = Sandbox::new("fault-user");
+    let before = {
+        sandbox.attach("c", "robust");
+        Shape::of(&sandbox)
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let binary = public_driver(dir.path());
+    let object = dir.path().join("robust.o");
+    std::fs::copy(compile("robust"), &object).unwrap();
+    let cgroup = sandbox.dir("c").display().to_string();
+    let object = object.display().to_string();
+    let fresh = PathBuf::from(format!("{}-fresh", sandbox.state.display()));
+    let run = |who: &[&str], state: &Path, words: &[&str]| {
+        let mut command = Command::new("setpriv");
+        command
+            .args(who)
+            .arg("--")
+            .arg(&binary)
+            .arg(state)
+            .args(words);
+        command.output().unwrap()
+    };
+    let whos: [(&[&str], &str); 3] = [
+        (
+            &["--reuid=65534", "--regid=65534", "--clear-groups"],
+            "CAP_BPF",
+        ),
+        (&["--bounding-set=-all", "--inh-caps=-all"], "CAP_BPF"),
+        (
+            &["--bounding-set=-bpf,-sys_admin", "--inh-caps=-all"],
+            "CAP_BPF",
+        ),
+    ];
+    for (who, capability) in whos {
+        for state in [&sandbox.state, &fresh] {
+            let end = End::from_output(&run(who, state, &["attach", &cgroup, &object]));
+            let End::Refused {
+                kind,
+                errno,
+                message,
+            } = &end
+            else {
+                panic!("{who:?}: {end:?}");
+            };
+            println!("{who:?}: {message}");
+            assert_eq!(kind, "permission", "{message}");
+            assert!(
+                matches!(errno.as_deref(), Some("EPERM" | "EACCES")),
+                "{message}"
+            );
+            assert!(message.contains(capability), "{message}");
+            assert!(!fresh.exists());
+        }
+        let doctor = run(who, &fresh, &["doctor"]);
+        let report: serde_json::Value = serde_json::from_slice(&doctor.stdout).unwrap();
+        let feature = |name: &str| {
+            let features = report["features"].as_array().unwrap();
+            let found = features.iter().find(|f| f["name"] == name);
+            found.unwrap_or_else(|| panic!("no {name}")).clone()
+        };
+        assert_eq!(feature(capability)["state"], "no");
+        assert_eq!(feature(capability)["required"], true);
+        for hook in ["tracepoint", "raw_tracepoint", "raw_tracepoint.w", "tp_btf"] {
+            let hook = feature(&format!("hook {hook}"));
+            assert_eq!(hook["state"], "no", "{hook}");
+            assert!(hook["why"].as_str().unwrap().contains(capability), "{hook}");
+        }
+        assert_eq!(feature("kernel BTF")["state"], "yes");
+        assert_eq!(Shape::of(&sandbox), before);
+    }
+}
+
+/// Ctrl-C in the middle of a program that does not catch it is a death like any other.
+#[test]
+fn an_interrupt_in_the_middle_leaves_the_state_whole() {
+    let ledger = Ledger::open();
+    let sandbox = Sandbox::new("fault-int");
+    sandbox.attach("c", "robust");
+    let object = compile("robust");
+    let cgroup = sandbox.dir("c").display().to_string();
+    let words = ["attach", &cgroup, object.to_str().unwrap()];
+    for number in sample(200, 8) {
+        let before = Shape::listed(&sandbox);
+        let inject = format!("inject=bpf:signal=INT:when={number}");
+        let end = End::of(&mut traced(
+            &sandbox,
+            &["-e", "trace=bpf", "-e", &inject],
+            &words,
+        ));
+        assert_eq!(end, End::Killed(2));
+        let after = Shape::of(&sandbox);
+        if after != before {
+            let new: Vec<_> = after.ids().difference(&before.ids()).copied().collect();
+            assert_eq!(new.len(), 3, "all of it or none");
+            let words: Vec<String> = new.iter().map(u32::to_string).collect();
+            let words: Vec<&str> = ["detach"]
+                .into_iter()
+                .chain(words.iter().map(String::as_str))
+                .collect();
+            assert_eq!(End::of(&mut driver(&sandbox, &words)), End::Done);
+        }
+        after.runs(&sandbox, "c", 1);
+    }
+    drop(sandbox);
+    ledger.close();
+}

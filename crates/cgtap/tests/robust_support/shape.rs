@@ -1,0 +1,112 @@
+//! What a state looks like.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use cgtap::engine::{ListReport, ListRequest};
+
+use crate::support::Sandbox;
+
+/// The lists without their counts: equal before and after what changed nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shape(Vec<ListReport>);
+
+impl Shape {
+    /// Lists, which must work, and finds the state whole: what it says, what is pinned and what is
+    /// in the maps agree.
+    pub fn of(sandbox: &Sandbox) -> Self {
+        let shape = Self::listed(sandbox);
+        assert_eq!(sandbox.engine.state_problems(), Vec::<String>::new());
+        shape
+    }
+
+    /// Lists, which must work.
+    pub fn listed(sandbox: &Sandbox) -> Self {
+        let mut lists = sandbox
+            .engine
+            .list(&ListRequest::default())
+            .unwrap_or_else(|e| panic!("{e}"));
+        for list in &mut lists {
+            assert_eq!(list.lost, 0, "{list:?}");
+            for attachment in &mut list.attachments {
+                attachment.run_count = 0;
+            }
+            list.recursion_misses = 0;
+        }
+        Self(lists)
+    }
+
+    /// Ids of the attachments.
+    pub fn ids(&self) -> BTreeSet<u32> {
+        self.attachments().map(|(_, _, id)| id).collect()
+    }
+
+    /// Instance, program and id of each attachment.
+    fn attachments(&self) -> impl Iterator<Item = (u32, &str, u32)> {
+        self.0
+            .iter()
+            .flat_map(|l| &l.attachments)
+            .map(|a| (a.instance.0, a.program.as_str(), a.id.0))
+    }
+
+    /// The same with numbers that count from `start`, so that the same change looks the same
+    /// however often ids were given before.
+    pub fn since(&self, start: &Self) -> Vec<String> {
+        let known = start.ids();
+        let instances: BTreeSet<u32> = start.attachments().map(|(i, _, _)| i).collect();
+        let revision = |list: &ListReport| {
+            let same = |l: &&ListReport| l.cgroup_id == list.cgroup_id && l.hook == list.hook;
+            let before = start.0.iter().find(same).map_or(0, |l| l.revision);
+            list.revision - before
+        };
+        let named = |set: &BTreeSet<u32>, id: u32| match set.iter().position(|k| *k == id) {
+            Some(at) => format!("old{at}"),
+            None => "new".to_owned(),
+        };
+        let lists = self.0.iter().map(|list| {
+            let members: Vec<String> = list
+                .attachments
+                .iter()
+                .map(|a| {
+                    let (id, instance) = (named(&known, a.id.0), named(&instances, a.instance.0));
+                    format!("{id} {} of {instance} {} {}", a.program, a.cgroup, a.cookie)
+                })
+                .collect();
+            let (cgroup, hook, mode) = (&list.cgroup, &list.hook, list.mode);
+            format!("{cgroup} {hook} {mode:?} +{} {members:?}", revision(list))
+        });
+        lists.collect()
+    }
+
+    /// Makes `events` calls of getppid in `cgroup` and finds that each attachment of the fixture
+    /// `robust` has counted them, and nothing else has.
+    pub fn runs(&self, sandbox: &Sandbox, cgroup: &str, events: u64) {
+        let before = words(sandbox);
+        sandbox.getppid(cgroup, events);
+        let after = words(sandbox);
+        let mut expected = before;
+        for (instance, program, _) in self.attachments() {
+            let word = ["raw", "classic", "typed"]
+                .iter()
+                .position(|p| *p == program)
+                .unwrap();
+            *expected.get_mut(&(instance, word)).unwrap() += events;
+        }
+        assert_eq!(after, expected, "{self:?}");
+    }
+}
+
+/// The words of the map `counts` of each instance.
+fn words(sandbox: &Sandbox) -> BTreeMap<(u32, usize), u64> {
+    let mut words = BTreeMap::new();
+    for instance in sandbox.engine.maps(None).unwrap() {
+        for map in instance.maps.iter().filter(|m| m.name == "counts") {
+            let map = cgtap_sys::bpf::get_map(map.pin.as_ref().unwrap()).unwrap();
+            for word in 0..4u32 {
+                let value = map.lookup(&word.to_ne_bytes()).unwrap().unwrap();
+                let value = u64::from_ne_bytes(value[..8].try_into().unwrap());
+                words.insert((instance.id.0, word as usize), value);
+            }
+        }
+    }
+    words
+}
