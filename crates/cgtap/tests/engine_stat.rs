@@ -30,16 +30,28 @@ fn rows(sandbox: &Sandbox, report: &StatReport) -> Vec<(String, u64, Option<u64>
 fn counts_include_descendants_and_nobody_else() {
     let sandbox = Sandbox::new("stat");
     sandbox.cgroup("a/x");
-    let stat = sandbox.engine.stat(request(&sandbox, &["a", "b"], false)).unwrap();
+    let stat = sandbox
+        .engine
+        .stat(request(&sandbox, &["a", "b"], false))
+        .unwrap();
     sandbox.getppid("a", 100);
     sandbox.getppid("a/x", 10);
     sandbox.getppid("b", 1);
     sandbox.getppid("", 1000);
     let report = stat.finish().unwrap();
-    assert_eq!(rows(&sandbox, &report), [("/a".into(), 110, None), ("/b".into(), 1, None)]);
+    assert_eq!(
+        rows(&sandbox, &report),
+        [("/a".into(), 110, None), ("/b".into(), 1, None)]
+    );
     assert_eq!(report.lost, 0);
     // The counters are gone.
-    assert!(sandbox.engine.list(&ListRequest::default()).unwrap().is_empty());
+    assert!(
+        sandbox
+            .engine
+            .list(&ListRequest::default())
+            .unwrap()
+            .is_empty()
+    );
 }
 
 #[test]
@@ -48,7 +60,10 @@ fn per_cgroup_adds_up_from_own_to_total() {
     for cgroup in ["a/x/deep", "a/y"] {
         sandbox.cgroup(cgroup);
     }
-    let stat = sandbox.engine.stat(request(&sandbox, &["a"], true)).unwrap();
+    let stat = sandbox
+        .engine
+        .stat(request(&sandbox, &["a"], true))
+        .unwrap();
     sandbox.getppid("a", 1);
     sandbox.getppid("a/x", 10);
     sandbox.getppid("a/x/deep", 100);
@@ -66,5 +81,8 @@ fn per_cgroup_adds_up_from_own_to_total() {
             ("/a/y".into(), 1000, Some(1000)),
         ]
     );
-    assert!(found[4].0.starts_with("id:") && found[4].1 == 10_000, "{found:?}");
+    assert!(
+        found[4].0.starts_with("id:") && found[4].1 == 10_000,
+        "{found:?}"
+    );
 }

@@ -1,9 +1,9 @@
 //! S30 on a real kernel: how return values combine, seen by a perf event of the same tracepoint,
 //! and what writers of a writable tracepoint see of each other.
 
-mod support;
 #[path = "support/rules.rs"]
 mod rules;
+mod support;
 
 use cgtap::attach::Place;
 use rules::{Lab, act, ok, word};
@@ -32,7 +32,10 @@ fn missed(lab: &Lab) -> u64 {
 /// All events are there, but for those the kernel says it missed.
 fn all(lab: &Lab, seen: u64) {
     let missed = missed(lab);
-    assert!(seen <= EVENTS && seen + missed >= EVENTS, "{seen} of {EVENTS}, {missed} missed");
+    assert!(
+        seen <= EVENTS && seen + missed >= EVENTS,
+        "{seen} of {EVENTS}, {missed} missed"
+    );
 }
 
 /// S30: 0 filters the record, for whoever counts or samples; 1 changes nothing.
@@ -158,5 +161,8 @@ fn s30_each_writer_sees_what_the_earlier_wrote() {
     assert_eq!(lab.logged(), [0, 0, 100, 200]);
     assert_eq!(finish("beside"), "0");
     assert!(lab.logged().is_empty());
-    assert_eq!(lab.own("t")[0].hook.to_string(), "raw_tracepoint.w:bpf_test_finish");
+    assert_eq!(
+        lab.own("t")[0].hook.to_string(),
+        "raw_tracepoint.w:bpf_test_finish"
+    );
 }

@@ -3,9 +3,9 @@
 //! Each refusal has the errno and the reason that the kernel has for it, and leaves everything as
 //! it was, whether the state is new or in use.
 
-mod support;
 #[path = "support/rules.rs"]
 mod rules;
+mod support;
 
 use cgtap::engine::{AttachRequest, ErrorKind};
 use cgtap_sys::Errno;
@@ -38,12 +38,15 @@ fn is_refused(name: &str, program: &str, errno: Errno, words: &[&str]) {
     for part in words {
         assert!(said.contains(part), "{part:?} is not in: {said}");
     }
-    assert_eq!(letters(&{
-        used.getppid("t", 1);
-        let mut all = used.logged();
-        all.sort_unstable();
-        all
-    }), "ax");
+    assert_eq!(
+        letters(&{
+            used.getppid("t", 1);
+            let mut all = used.logged();
+            all.sort_unstable();
+            all
+        }),
+        "ax"
+    );
 }
 
 /// S31: sys_enter has two arguments, and what lies behind them is the kernel's stack.

@@ -1,9 +1,9 @@
 //! S23 to S29 on a real kernel: cgroup storage in its four forms, cookies, and storage that is
 //! keyed by the event's cgroup.
 
-mod support;
 #[path = "support/rules.rs"]
 mod rules;
+mod support;
 
 use std::os::fd::AsRawFd;
 
@@ -53,7 +53,10 @@ fn counts(sandbox: &Sandbox, id: AttachmentId) -> [u64; 4] {
     FORMS.map(|(map, per_cpu)| {
         let cpus = values(sandbox, id, map);
         assert!(cpus.iter().all(|v| v.len() == VALUE_BYTES));
-        assert_eq!(cpus.len() > 1, per_cpu && cgtap_sys::bpf::possible_cpus().unwrap() > 1);
+        assert_eq!(
+            cpus.len() > 1,
+            per_cpu && cgtap_sys::bpf::possible_cpus().unwrap() > 1
+        );
         word(sandbox, id, map, 0)
     })
 }
@@ -72,15 +75,23 @@ fn s23_storage_is_the_attachments_not_the_events() {
     // What is not attached has no storage, and neither has a cgroup without attachments.
     let nobody = AttachmentId(12_345);
     refused(lab.engine.storage(nobody), Errno::ENOENT);
-    refused(lab.engine.set_storage(nobody, "shared", &[0; VALUE_BYTES]), Errno::ENOENT);
+    refused(
+        lab.engine.set_storage(nobody, "shared", &[0; VALUE_BYTES]),
+        Errno::ENOENT,
+    );
     let pins = rules::files(&lab.state);
-    let stores = pins.iter().filter(|p| p.to_string_lossy().contains("_cgroup_"));
+    let stores = pins
+        .iter()
+        .filter(|p| p.to_string_lossy().contains("_cgroup_"));
     let of_parent = format!("_cgroup_{}_", lab.own("t")[0].cgroup_id);
     let mut seen = 0;
     for path in stores {
         let text = path.to_string_lossy();
         seen += usize::from(text.contains(&of_parent));
-        assert!(text.contains(&of_parent) || text.contains(&kept(&lab)), "{text}");
+        assert!(
+            text.contains(&of_parent) || text.contains(&kept(&lab)),
+            "{text}"
+        );
     }
     assert!(seen >= 4);
 }
@@ -209,7 +220,10 @@ fn s26_user_space_reads_and_writes_storage() {
         assert_eq!(word(&lab, id, map, 0), 1000 * cpus + 3);
         // A value of another size, a map of another name.
         for size in [0, 8, VALUE_BYTES - 1, VALUE_BYTES + 1] {
-            refused(lab.engine.set_storage(id, map, &vec![0; size]), Errno::EINVAL);
+            refused(
+                lab.engine.set_storage(id, map, &vec![0; size]),
+                Errno::EINVAL,
+            );
         }
         ok(lab.engine.set_storage(id, map, &[0; VALUE_BYTES]));
         assert_eq!(word(&lab, id, map, 0), 0);
@@ -261,7 +275,10 @@ fn s27_per_cpu_storage_has_a_value_for_each_cpu() {
         }
     }
     assert_eq!(per_cpu(&lab, id, "shared_percpu").len(), cpus);
-    assert_eq!(per_cpu(&lab, id, "shared_percpu"), per_cpu(&lab, id, "by_hook_percpu"));
+    assert_eq!(
+        per_cpu(&lab, id, "shared_percpu"),
+        per_cpu(&lab, id, "by_hook_percpu")
+    );
 }
 
 fn per_cpu(sandbox: &Sandbox, id: AttachmentId, map: &str) -> Vec<u64> {

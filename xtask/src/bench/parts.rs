@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use cgtap::dispatch::fuse::{Plan, Style, fuse};
+use cgtap::dispatch::fuse::fuse;
+use cgtap::dispatch::plan::{Plan, Style};
 use cgtap::dispatch::specialise::{Member, code_of};
 use cgtap::dispatch::switch::Switch;
 use cgtap::dispatch::dispatcher;

@@ -10,7 +10,7 @@ use cgtap_sys::bpf::{AttachType, Link, LoadError, Map, MapSpec, MapType, Prog, P
 use cgtap_sys::{Errno, SysError, perf};
 use serde::{Deserialize, Serialize};
 
-use super::set::{BtfPool, MapPool};
+use super::pool::{BtfPool, MapPool};
 use super::specialise::PoolIndex;
 use crate::asm::{Code, Cond, Insn, Reg, Size, encode};
 use crate::hook::HookKind;

@@ -7,11 +7,11 @@
 //! long, or needs much stack is called; where no member is inlined main keeps the context in R6
 //! and uses no stack at all.
 
-use crate::asm::{Alu, Builder, Cond, EditError, Insn, Label, Line, Reg, Size, helper};
-use crate::hook::kind::Returns;
-
+use super::main_code::{Home, combine, count, finish, restore_context, save};
+use super::plan::{Maps, Plan, Style};
 use super::specialise::{Member, PoolIndex};
-use super::word::CONTROL_LOST_SET;
+use crate::asm::{Builder, EditError, Insn, Label, Line, Reg, helper};
+use crate::hook::kind::Returns;
 
 /// Longest entry function that is inlined, in instructions: its exits must reach its end.
 const INLINE_INSNS: usize = 2_000;
@@ -19,46 +19,6 @@ const INLINE_INSNS: usize = 2_000;
 const INLINE_FRAME_BYTES: u32 = 256;
 /// Stack of a chain of calls (`MAX_BPF_STACK`).
 const STACK_BYTES: u32 = 512;
-
-/// How members become part of main.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Style {
-    /// Inline what can be, call the rest.
-    Inline,
-    /// Call all.
-    Call,
-    /// Call all as global functions, each of which the verifier checks alone: what it has to do
-    /// for each adds up instead of multiplying, and big loops do not share one stack of branches.
-    Global,
-}
-
-/// Where a segment that is not the last one goes on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Next {
-    /// The PROG_ARRAY.
-    pub progs: PoolIndex,
-    /// The hook's control words, where a jump that fails is counted.
-    pub control: PoolIndex,
-    /// Index of the next segment.
-    pub index: u16,
-    /// Index of the next segment for a running verdict of 0; the same where returns mean nothing.
-    pub index_zero: u16,
-}
-
-/// What main does besides running its members.
-#[derive(Clone, Copy, Debug)]
-pub struct Plan {
-    /// How returns combine.
-    pub returns: Returns,
-    /// The running verdict at the start.
-    pub verdict: i32,
-    /// One-entry PERCPU_ARRAY that counts runs; in the first segment.
-    pub counter: Option<PoolIndex>,
-    /// Where it goes on; not in the last segment.
-    pub next: Option<Next>,
-    /// How members become part of main.
-    pub style: Style,
-}
 
 /// Whose record a function of the result has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,15 +50,6 @@ pub struct Fused {
     pub lines: Vec<(Line, usize)>,
     /// Entries of members that are called are to be global functions.
     pub global: bool,
-}
-
-/// Where main keeps the context and the running verdict.
-#[derive(Clone, Copy)]
-enum Home {
-    /// R6 and R7.
-    Registers,
-    /// The stack, at these offsets.
-    Stack { context: i16, verdict: i16 },
 }
 
 fn can_inline(member: &Member) -> bool {
@@ -153,34 +104,6 @@ fn choose(members: &[Member], style: Style) -> (Vec<bool>, Home) {
             verdict: offset(16),
         },
     )
-}
-
-/// Collects the maps of the result.
-#[derive(Default)]
-struct Maps(Vec<PoolIndex>);
-
-impl Maps {
-    fn index(&mut self, map: PoolIndex) -> u32 {
-        let at = self.0.iter().position(|m| *m == map).unwrap_or_else(|| {
-            self.0.push(map);
-            self.0.len() - 1
-        });
-        at as u32
-    }
-
-    /// The member's instructions with map indices of the result.
-    fn translate(&mut self, member: &Member, insns: &[Insn]) -> Vec<Insn> {
-        insns
-            .iter()
-            .map(|insn| {
-                let mut insn = *insn;
-                if let Some(map) = insn.map_index().and_then(|i| member.maps.get(i as usize)) {
-                    insn.imm = self.index(*map) as i32;
-                }
-                insn
-            })
-            .collect()
-    }
 }
 
 /// A call or an address in main that leads into a member's functions, wherever they come to lie.
@@ -388,111 +311,4 @@ fn body(
         }
         main.push(insn);
     }
-}
-
-fn save(main: &mut Builder, home: Home, context: Reg, plan: &Plan) {
-    match home {
-        Home::Registers => {
-            main.push(Insn::mov(Reg::R6, context));
-            if plan.returns == Returns::And {
-                main.push(Insn::mov_imm(Reg::R7, plan.verdict));
-            }
-        }
-        Home::Stack {
-            context: slot,
-            verdict,
-        } => {
-            main.push(Insn::store(Size::Dw, Reg::R10, slot, context));
-            if plan.returns == Returns::And {
-                main.push(Insn::mov_imm(Reg::R1, plan.verdict));
-                main.push(Insn::store(Size::Dw, Reg::R10, verdict, Reg::R1));
-            }
-        }
-    }
-}
-
-fn restore_context(main: &mut Builder, home: Home) {
-    match home {
-        Home::Registers => main.push(Insn::mov(Reg::R1, Reg::R6)),
-        Home::Stack { context, .. } => main.push(Insn::load(Size::Dw, Reg::R1, Reg::R10, context)),
-    };
-}
-
-/// Appends `verdict &= R0`, as the kernel combines the returns of an array
-/// (include/linux/bpf.h, `bpf_prog_run_array`).
-fn combine(main: &mut Builder, home: Home, returns: Returns) {
-    if returns == Returns::Ignored {
-        return;
-    }
-    match home {
-        Home::Registers => {
-            main.push(Insn::alu(Alu::And, Reg::R7, Reg::R0));
-        }
-        Home::Stack { verdict, .. } => {
-            main.push(Insn::load(Size::Dw, Reg::R1, Reg::R10, verdict))
-                .push(Insn::alu(Alu::And, Reg::R1, Reg::R0))
-                .push(Insn::store(Size::Dw, Reg::R10, verdict, Reg::R1));
-        }
-    }
-}
-
-fn load_verdict(main: &mut Builder, home: Home, returns: Returns) {
-    match (returns, home) {
-        (Returns::Ignored, _) => main.push(Insn::mov_imm(Reg::R0, 0)),
-        (Returns::And, Home::Registers) => main.push(Insn::mov(Reg::R0, Reg::R7)),
-        (Returns::And, Home::Stack { verdict, .. }) => {
-            main.push(Insn::load(Size::Dw, Reg::R0, Reg::R10, verdict))
-        }
-    };
-}
-
-/// Appends one more run in the per-CPU counter. The kernel never runs a hook's dispatcher inside
-/// itself on one CPU (`prog->active`, `bpf_prog_active`), and what it dispatches runs nowhere
-/// else: a plain load, add and store is exact.
-fn count(main: &mut Builder, counter: u32) {
-    let null = main.label();
-    main.push(Insn::store_imm(Size::W, Reg::R10, -4, 0))
-        .push(Insn::mov(Reg::R2, Reg::R10))
-        .push(Insn::alu_imm(Alu::Add, Reg::R2, -4))
-        .extend(Insn::load_map(Reg::R1, counter))
-        .push(Insn::call(helper::MAP_LOOKUP_ELEM))
-        .jump_if_imm(Cond::Eq, Reg::R0, 0, null)
-        .push(Insn::load(Size::Dw, Reg::R1, Reg::R0, 0))
-        .push(Insn::alu_imm(Alu::Add, Reg::R1, 1))
-        .push(Insn::store(Size::Dw, Reg::R0, 0, Reg::R1));
-    main.place(null);
-}
-
-/// Appends the end of main: on to the next segment, or out.
-fn finish(main: &mut Builder, maps: &mut Maps, home: Home, plan: &Plan) {
-    if let Some(next) = plan.next {
-        let (zero, lost) = (main.label(), main.label());
-        let progs = maps.index(next.progs);
-        if plan.returns == Returns::And && next.index != next.index_zero {
-            load_verdict(main, home, plan.returns);
-            main.jump_if_imm(Cond::Eq, Reg::R0, 0, zero);
-        }
-        restore_context(main, home);
-        main.extend(Insn::load_map(Reg::R2, progs))
-            .push(Insn::mov_imm(Reg::R3, i32::from(next.index)))
-            .push(Insn::call(helper::TAIL_CALL))
-            .jump(lost);
-        main.place(zero);
-        if plan.returns == Returns::And && next.index != next.index_zero {
-            restore_context(main, home);
-            main.extend(Insn::load_map(Reg::R2, progs))
-                .push(Insn::mov_imm(Reg::R3, i32::from(next.index_zero)))
-                .push(Insn::call(helper::TAIL_CALL));
-        }
-        main.place(lost)
-            .extend(Insn::load_map_value(
-                Reg::R1,
-                maps.index(next.control),
-                CONTROL_LOST_SET as u32 * 8,
-            ))
-            .push(Insn::mov_imm(Reg::R2, 1))
-            .push(Insn::atomic_add(Reg::R1, 0, Reg::R2));
-    }
-    load_verdict(main, home, plan.returns);
-    main.push(Insn::exit());
 }

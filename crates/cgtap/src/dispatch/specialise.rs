@@ -5,7 +5,7 @@ use crate::asm::{
 };
 use crate::object::image::{ObjectImage, ProgramImage};
 
-/// A map in the pool of those that a set may use; see [`super::set::MapPool`].
+/// A map in the pool of those that a set may use; see [`super::pool::MapPool`].
 pub type PoolIndex = usize;
 
 /// What stands for a cgroup storage map in one attachment (S23-S27).

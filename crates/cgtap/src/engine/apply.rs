@@ -315,6 +315,6 @@ fn set_refused(path: &str, hook: &HookRecord, members: usize, error: &SetError) 
         SetError::Segments(_) => Error::new(ErrorKind::Full, asked).with_errno(Errno::E2BIG),
         SetError::Index(_) => Error::new(ErrorKind::Full, asked).with_errno(Errno::ENOSPC),
         SetError::Sys(e) => Error::new(ErrorKind::Kernel, asked).with_errno(e.errno),
-        SetError::Edit(_) | SetError::Btf(_) => Error::new(ErrorKind::Kernel, asked),
+        SetError::Edit(_) | SetError::Records(_) => Error::new(ErrorKind::Kernel, asked),
     }
 }

@@ -169,10 +169,10 @@ impl From<CgroupError> for Error {
 
 impl From<ObjectError> for Error {
     fn from(error: ObjectError) -> Self {
-        let kind = if error.is_usage() {
-            ErrorKind::NotFound
-        } else {
-            ErrorKind::Object
+        let kind = match error.errno().map(Errno) {
+            _ if error.is_usage() => ErrorKind::NotFound,
+            Some(Errno::EPERM | Errno::EACCES) => ErrorKind::Permission,
+            _ => ErrorKind::Object,
         };
         let made = Self::new(kind, error.to_string()).with_log(error.log());
         match error.errno() {

@@ -5,13 +5,16 @@
 
 mod apply;
 mod attach;
+mod detach;
 mod doctor;
 mod error;
 mod foundation;
+mod instance;
 mod link;
 mod owner;
 mod query;
 mod repair;
+mod replace;
 mod report;
 mod request;
 mod session;

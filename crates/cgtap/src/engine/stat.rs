@@ -7,8 +7,8 @@ use std::time::Instant;
 use cgtap_sys::SysError;
 use cgtap_sys::bpf::{Map, MapSpec, MapType};
 
-use super::attach::Loaded;
 use super::error::{Error, Result};
+use super::instance::Loaded;
 use super::query::Counts;
 use super::report::{StatCount, StatReport, StatRow};
 use super::request::{

@@ -11,7 +11,7 @@ use super::error::{Error, ErrorKind, Result, verifier_words};
 use super::session::Session;
 use crate::asm::Code;
 use crate::dispatch::bounds::{self, Candidate, TrialError, Verdict};
-use crate::dispatch::set::{BtfPool, MapPool};
+use crate::dispatch::pool::{BtfPool, MapPool};
 use crate::dispatch::specialise::{Gate, MapUse, Member, PoolIndex, Storage, specialise};
 use crate::hook::HookSpec;
 use crate::hook::kind::Returns;

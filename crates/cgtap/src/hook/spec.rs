@@ -113,20 +113,34 @@ impl HookSpec {
     /// # Errors
     /// [`SpecError`] for a section of a kind that cgtap does not scope, or a malformed target.
     pub fn from_section(section: &str) -> Result<Option<Self>, SpecError> {
-        // libbpf takes a leading `?` as "do not load by default".
-        let section = section.strip_prefix('?').unwrap_or(section);
-        let (prefix, target) = match section.split_once('/') {
-            Some((prefix, target)) => (prefix, Some(target)),
-            None => (section, None),
-        };
-        let info = KINDS
-            .iter()
-            .find(|k| k.sections.contains(&prefix))
-            .ok_or_else(|| SpecError::UnknownKind {
-                text: section.to_owned(),
-            })?;
-        target.map(|t| Self::new(info.kind, t)).transpose()
+        let (kind, target) = split(section)?;
+        target.map(|t| Self::new(kind, t)).transpose()
     }
+
+    /// The kind of hook that a libbpf section name is for, whether or not it names a target.
+    ///
+    /// # Errors
+    /// [`SpecError::UnknownKind`] for a section of a kind that cgtap does not scope.
+    pub fn kind_of_section(section: &str) -> Result<HookKind, SpecError> {
+        split(section).map(|(kind, _)| kind)
+    }
+}
+
+/// Kind and target of a libbpf section name.
+fn split(section: &str) -> Result<(HookKind, Option<&str>), SpecError> {
+    // libbpf takes a leading `?` as "do not load by default".
+    let section = section.strip_prefix('?').unwrap_or(section);
+    let (prefix, target) = match section.split_once('/') {
+        Some((prefix, target)) => (prefix, Some(target)),
+        None => (section, None),
+    };
+    let info = KINDS
+        .iter()
+        .find(|k| k.sections.contains(&prefix))
+        .ok_or_else(|| SpecError::UnknownKind {
+            text: section.to_owned(),
+        })?;
+    Ok((info.kind, target))
 }
 
 impl fmt::Display for HookSpec {
@@ -204,6 +218,10 @@ mod tests {
             assert_eq!(want.parse::<HookSpec>().unwrap(), spec);
         }
         assert_eq!(HookSpec::from_section("raw_tp").unwrap(), None);
+        for section in ["raw_tp", "?raw_tp", "raw_tracepoint/sys_enter"] {
+            let kind = HookSpec::kind_of_section(section).unwrap();
+            assert_eq!(kind, HookKind::RawTracepoint);
+        }
     }
 
     #[test]
