@@ -4,6 +4,8 @@
 
 mod bench;
 mod ground;
+mod helper;
+mod soak;
 
 use std::process::ExitCode;
 
@@ -23,6 +25,11 @@ struct Args {
 enum Command {
     /// Measures dispatch and attach against an empty program and against today's ways.
     Bench(bench::Args),
+    /// Attaches, replaces and detaches at random under load, and checks every count.
+    Soak(soak::Args),
+    /// Works in a cgroup as it is told.
+    #[command(hide = true)]
+    Worker(helper::Args),
     /// Many threads, each in a cgroup of its own, that work in turn on one CPU.
     #[command(hide = true)]
     Pool(bench::pool::Args),
@@ -31,6 +38,8 @@ enum Command {
 fn main() -> ExitCode {
     let done = match Args::parse().command {
         Command::Bench(args) => bench::run(&args),
+        Command::Soak(args) => soak::run(&args),
+        Command::Worker(args) => helper::serve(&args),
         Command::Pool(args) => bench::pool::serve(&args),
     };
     match done {

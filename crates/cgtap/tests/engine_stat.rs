@@ -1,5 +1,7 @@
 //! Counting: exact, in the cgroup and below, for each cgroup, and gone afterwards.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 mod support;
 
 use cgtap::engine::{ListRequest, StatReport, StatRequest};

@@ -14,7 +14,7 @@ use cgtap::engine::{
 };
 use cgtap::id::{AttachmentId, InstanceId};
 use cgtap_sys::Errno;
-use cgtap_sys::bpf::{Prog, get_link, get_map};
+use cgtap_sys::bpf::Prog;
 use rules::{ENTER, Lab, act, files, ok, refused, word};
 use support::{Sandbox, compile, ids};
 
@@ -87,22 +87,22 @@ fn s14_cgroups_that_had_events_before_are_covered_too() {
     assert_eq!(word(&counts, 0), 21);
 }
 
-/// Kernel ids of all programs that are in a hook's array, and of its dispatcher.
-fn programs(sandbox: &Sandbox) -> Vec<u32> {
-    let mut found = Vec::new();
-    for path in files(&sandbox.state) {
-        if path.ends_with("progs") {
-            let array = get_map(&path).unwrap();
-            for key in array.keys().unwrap() {
-                if let Some(id) = array.lookup(&key).unwrap() {
-                    found.push(u32::from_ne_bytes(id.try_into().unwrap()));
-                }
-            }
-        } else if path.ends_with("link") {
-            found.push(get_link(&path).unwrap().info().unwrap().prog_id);
-        }
+/// S14: however deep. The dispatcher climbs 128 levels; what is below is told as lost.
+#[test]
+fn s14_a_deep_cgroup_is_covered() {
+    let lab = Lab::with("s14-deep", "verdicts");
+    lab.put("t", "raw_one");
+    let counts = lab.map(lab.instance, "counts");
+    let deep = |levels: usize| format!("t{}", "/n".repeat(levels));
+    for levels in [1, 20, 127] {
+        lab.getppid(&deep(levels), 3);
     }
-    found
+    assert_eq!(word(&counts, 0), 9);
+    assert_eq!(lab.own("t")[0].lost, 0);
+    lab.getppid(&deep(130), 3);
+    assert_eq!(word(&counts, 0), 9);
+    // Every call of that worker is lost, not only these.
+    assert!(lab.own("t")[0].lost >= 3);
 }
 
 /// Waits until the kernel has freed a program; it does so a moment after the last reference.
@@ -121,13 +121,13 @@ fn freed(id: u32) -> bool {
 #[test]
 fn s15_a_removed_cgroup_loses_its_attachments_and_frees_its_programs() {
     let lab = Lab::new("s15");
-    let kept = programs(&lab.sandbox);
+    let kept = lab.programs();
     let before = files(&lab.state);
     lab.put("t/child", "a");
     lab.put("t/child", "b");
     let own = ids(&ok(lab.engine.attach(lab.request("t/child", "count"))))[0];
     lab.getppid("t/child", 3);
-    let all = programs(&lab.sandbox);
+    let all = lab.programs();
     let new: Vec<u32> = all.into_iter().filter(|id| !kept.contains(id)).collect();
     // A set and its dispatcher, at least.
     assert!(new.len() >= 2, "{new:?}");

@@ -145,6 +145,19 @@ fn s05_a_second_attach_in_none_or_override_replaces_the_first() {
         lab.detach(third).unwrap();
         assert_eq!(lab.letters("t"), "");
     }
+    // What is replaced is unloaded, where nothing else of its object is attached.
+    let attach = |sandbox: &support::Sandbox| {
+        let mut request = sandbox.request("t", "letters");
+        request.programs = rules::choose(&["c"]);
+        request.mode = Mode::None;
+        ok(sandbox.engine.attach(request)).instance
+    };
+    let first = attach(&lab);
+    let second = attach(&lab);
+    refused(lab.engine.maps(Some(first)), Errno::ENOENT);
+    let log = lab.map(second, "trace");
+    lab.getppid("t", 3);
+    assert_eq!(rules::word(&log, 0), 3);
 }
 
 /// S6: one loaded program once on a list; at another level and another hook it is welcome, and so

@@ -5,10 +5,13 @@
 mod rules;
 mod support;
 
+use std::collections::BTreeMap;
+
 use cgtap::attach::MAX_ATTACHMENTS;
 use cgtap::engine::{AttachRequest, ObjectSource};
 use cgtap::id::AttachmentId;
 use cgtap_sys::Errno;
+use cgtap_sys::bpf::Prog;
 use rules::{ENTER, Lab, act, choose, letters, ok, word};
 use support::{Sandbox, compile_with, ids};
 
@@ -146,7 +149,13 @@ fn verdicts_are_anded_over_segments() {
 fn more_verified_instructions_than_a_program_may_have() {
     let lab = Lab::with("verified", "heavy");
     let all: Vec<String> = (0..10).map(|n| format!("long{n}")).collect();
+    let before = lab.set_programs();
     put_all(&lab, "t", &all);
+    let verified = |id: &u32| Prog::from_id(*id).unwrap().info().unwrap().verified_insns;
+    let sets = lab.set_programs();
+    let new = sets.iter().filter(|id| !before.contains(id));
+    let sum: u32 = new.map(verified).sum();
+    assert!(sum > 1_200_000, "{sum}");
     assert_eq!(lab.numbers("t"), (0..10).collect::<Vec<u64>>());
     lab.getppid("t", 20);
     assert_eq!(lab.logged().len(), 200);
@@ -158,7 +167,10 @@ fn more_verified_instructions_than_a_program_may_have() {
 fn members_that_the_verifier_refuses_together() {
     let lab = Lab::with("forked", "heavy");
     let all: Vec<String> = (0..6).map(|n| format!("forked{n}")).collect();
+    let before = lab.set_programs().len();
     put_all(&lab, "t", &all);
+    let segments = lab.set_programs().len() - before;
+    assert!((2..=6).contains(&segments), "{segments}");
     assert_eq!(lab.numbers("t"), (100..106).collect::<Vec<u64>>());
     lab.getppid("t", 20);
     assert_eq!(lab.logged().len(), 120);
@@ -368,6 +380,27 @@ fn thirty_instances_of_one_object_count_apart() {
         assert_eq!(count(n), if n % 2 == 0 { 1005 } else { 1015 });
     }
     assert_eq!(lost(&sandbox), 0);
+}
+
+/// More sets than the dispatcher jumps to directly: 128 by a constant, the others through the array.
+#[test]
+fn more_sets_than_there_are_direct_jumps() {
+    let lab = Lab::new("many");
+    for n in 0..140 {
+        let cookie = 1000 + n;
+        lab.put_as(&format!("t{n}"), "cookie", |r| r.cookie = cookie);
+    }
+    assert!(lab.set_programs().len() >= 141);
+    let mut hops = vec!["hop".to_owned()];
+    for n in 0..140 {
+        hops.extend([lab.procs(&format!("t{n}")).display().to_string(), "1".to_owned()]);
+    }
+    let hops: Vec<&str> = hops.iter().map(String::as_str).collect();
+    for _ in 0..2 {
+        act(&hops);
+        assert_eq!(lab.logged(), (1000..1140).collect::<Vec<u64>>());
+    }
+    assert_eq!(lost(&lab), 0);
 }
 
 /// Members of every kind in one array, over four levels, with segments between them.

@@ -43,7 +43,7 @@ fn counts(sandbox: &Sandbox, instance: InstanceId) -> Vec<u64> {
 #[test]
 fn programs_of_an_object_share_its_maps() {
     let sandbox = Sandbox::new("pair");
-    let report = ok(sandbox.engine.attach(sandbox.request("t", "pair")));
+    let report = ok(sandbox.engine.attach(request(&sandbox, "t", with(&[]), &["begin", "end"])));
     let hooks: Vec<String> = report
         .attachments
         .iter()
@@ -244,9 +244,9 @@ fn run_counts_are_exact_while_sets_are_built_anew() {
     let above = beside.attachments[0].id;
     sandbox.cgroup("t/child");
     let (mut events, mut changes) = (0, 0);
-    while changes < 12 {
-        let mut in_t = sandbox.worker("t", "getppid", 500_000).go();
-        let mut in_child = sandbox.worker("t/child", "getppid", 500_000).go();
+    while changes < 9 {
+        let mut in_t = sandbox.worker("t", "getppid", 200_000).go();
+        let mut in_child = sandbox.worker("t/child", "getppid", 200_000).go();
         while in_t.child.try_wait().unwrap().is_none()
             || in_child.child.try_wait().unwrap().is_none()
         {
@@ -291,7 +291,7 @@ fn a_known_number_of_events_is_counted_exactly_over_changes() {
         .engine
         .attach(request(&sandbox, "t", with(&[]), &["begin"])));
     let (mut events, mut changes) = (0, 0);
-    while changes < 12 {
+    while changes < 9 {
         let mut worker = sandbox.worker("t/child", "getppid", 1_000_000).go();
         while worker.child.try_wait().unwrap().is_none() {
             let cgroup = ["t/child", "t", ""][changes % 3];

@@ -41,8 +41,7 @@ impl Times {
 
 fn row(name: &str, times: Times, against: Option<(&str, Spread)>) -> (AttachRow, Spread) {
     let spread = times.spread();
-    let ratio = |other: Spread| other.median / spread.median;
-    let against = against.map(|(what, other)| (what.to_owned(), ratio(other)));
+    let against = against.map(|(what, other)| (what.to_owned(), spread.median / other.median));
     let Spread { q1, median, q3 } = spread;
     (AttachRow { name: name.to_owned(), median_us: median, q1, q3, against }, spread)
 }

@@ -1,7 +1,7 @@
 //! `xtask bench`.
 
 mod attach;
-mod load;
+pub mod load;
 mod measure;
 mod ours;
 mod parts;

@@ -1,16 +1,15 @@
 //! Cache pressure: thousands of cgroups that are all active. One process with a thread in each;
 //! they work in turn on one CPU, some calls each.
 
-use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::{JoinHandle, Thread};
 
 use super::measure::{Variant, Work};
 use crate::Result;
 use crate::ground;
+use crate::helper::Helper;
 
 /// Calls of each thread in its turn.
 const CALLS: usize = 20;
@@ -37,7 +36,7 @@ struct Ring {
 }
 
 /// One thread: waits for its turn, works, hands on.
-fn work(turn: &AtomicUsize, number: usize, next: &std::sync::OnceLock<Thread>, main: &Thread, last: bool) {
+fn work(turn: &AtomicUsize, number: usize, next: &OnceLock<Thread>, main: &Thread, last: bool) {
     loop {
         while turn.load(Ordering::Acquire) != number {
             if turn.load(Ordering::Acquire) == END {
@@ -59,8 +58,8 @@ fn work(turn: &AtomicUsize, number: usize, next: &std::sync::OnceLock<Thread>, m
 impl Ring {
     fn start(dir: &Path, count: usize) -> Result<Self> {
         let turn = Arc::new(AtomicUsize::new(NOBODY));
-        let nexts: Arc<Vec<std::sync::OnceLock<Thread>>> =
-            Arc::new((0..count).map(|_| std::sync::OnceLock::new()).collect());
+        let nexts: Arc<Vec<OnceLock<Thread>>> =
+            Arc::new((0..count).map(|_| OnceLock::new()).collect());
         let mut ring = Self { threads: Vec::with_capacity(count), turn: Arc::clone(&turn) };
         let main = std::thread::current();
         for number in 0..count {
@@ -126,54 +125,26 @@ pub fn serve(args: &Args) -> Result<()> {
 
 /// That process, from outside.
 pub struct Pool {
-    child: Child,
-    input: Option<ChildStdin>,
-    output: BufReader<ChildStdout>,
+    helper: Helper,
     threads: usize,
 }
 
 impl Pool {
     /// Starts it; the threads' cgroups are below `dir`.
     pub fn start(dir: &Path, threads: usize, cpu: usize) -> Result<Self> {
-        let mut child = Command::new(std::env::current_exe()?)
-            .arg("pool")
-            .arg(dir)
-            .args([threads.to_string(), cpu.to_string()])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()?;
-        let output = BufReader::new(child.stdout.take().ok_or("no pipe")?);
-        let input = child.stdin.take();
-        let mut pool = Self { child, input, output, threads };
-        if pool.line()? != "ready" {
-            return Err(format!("{threads} threads cannot be had").into());
-        }
-        Ok(pool)
-    }
-
-    fn line(&mut self) -> Result<String> {
-        let mut line = String::new();
-        self.output.read_line(&mut line)?;
-        Ok(line.trim().to_owned())
+        let helper = Helper::start("pool", dir, &[threads.to_string(), cpu.to_string()])?;
+        Ok(Self { helper, threads })
     }
 }
 
 impl Work for Pool {
     fn lap(&mut self, _: Option<&Variant>) -> Result<f64> {
-        self.input.as_mut().ok_or("no pipe")?.write_all(b"\n")?;
-        Ok(self.line()?.parse()?)
+        self.helper.say("")?;
+        Ok(self.helper.hear()?.parse()?)
     }
 
     fn warm(&mut self, variant: Option<&Variant>) -> Result<u64> {
         self.lap(variant)?;
         Ok((self.threads * CALLS) as u64)
-    }
-}
-
-impl Drop for Pool {
-    fn drop(&mut self) {
-        // The end of its input is its end.
-        drop(self.input.take());
-        drop(self.child.wait());
     }
 }

@@ -52,7 +52,7 @@ pub struct AttachRow {
     pub q1: f64,
     /// Upper quartile.
     pub q3: f64,
-    /// What it is compared with, and how many times as long that takes.
+    /// What it is compared with, and how many times as long as that it took.
     pub against: Option<(String, f64)>,
 }
 
@@ -114,7 +114,7 @@ impl Report {
     /// Takes and prints how long an operation took.
     pub fn add_attach(&mut self, row: AttachRow) {
         let against = row.against.as_ref().map_or_else(String::new, |(what, times)| {
-            format!("  {times:.1} x as long: {what}")
+            format!("  {times:.3} x {what}")
         });
         let quartiles = format!("{:.0}-{:.0}", row.q1, row.q3);
         println!("{:<48}{:>12.1}{quartiles:>18}{against}", row.name, row.median_us);

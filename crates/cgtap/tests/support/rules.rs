@@ -21,7 +21,7 @@ use cgtap::engine::{
 use cgtap::hook::HookSpec;
 use cgtap::id::{AttachmentId, InstanceId, ProgramId};
 use cgtap_sys::Errno;
-use cgtap_sys::bpf::{Map, get_map};
+use cgtap_sys::bpf::{Map, get_link, get_map};
 
 use crate::support::{Sandbox, compile, ids, once, run, scratch};
 
@@ -222,6 +222,33 @@ impl Sandbox {
         lists
             .flat_map(|l| l.attachments.iter().map(|a| a.id))
             .collect()
+    }
+
+    /// Kernel ids of the programs that its sets are made of.
+    pub fn set_programs(&self) -> Vec<u32> {
+        let mut found = Vec::new();
+        for path in files(&self.state) {
+            if path.ends_with("progs") {
+                let array = get_map(&path).unwrap();
+                for key in array.keys().unwrap() {
+                    if let Some(id) = array.lookup(&key).unwrap() {
+                        found.push(u32::from_ne_bytes(id.try_into().unwrap()));
+                    }
+                }
+            }
+        }
+        found
+    }
+
+    /// Those, and the dispatchers.
+    pub fn programs(&self) -> Vec<u32> {
+        let mut found = self.set_programs();
+        for path in files(&self.state) {
+            if path.ends_with("link") {
+                found.push(get_link(&path).unwrap().info().unwrap().prog_id);
+            }
+        }
+        found
     }
 
     /// The control file that a process enters a cgroup by.

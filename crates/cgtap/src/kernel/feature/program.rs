@@ -113,11 +113,12 @@ fn try_hook(btf: Option<&Btf>, kind: &KindInfo) -> Result<&'static str, Lack> {
     let name = |target: &'static str| target.split_once('/').map_or(target, |(_, name)| name);
     let attach = |e: SysError| Lack::Attach(e);
     if kind.has_category {
+        // Who may not load may not read tracefs either, and should be told of the first.
+        let prog = load(kind.prog_type, kind.attach_type, 0).map_err(|e| Lack::Load(e.errno))?;
         let (target, id) = QUIET
             .into_iter()
             .find_map(|t| Some((t, tracepoint::classic_id(t).ok()?)))
             .ok_or_else(|| no_target("tracefs shows none of the tracepoints that are tried"))?;
-        let prog = load(kind.prog_type, kind.attach_type, 0).map_err(|e| Lack::Load(e.errno))?;
         let event = perf::open_tracepoint(id).map_err(attach)?;
         Link::perf_event(&prog, event.as_fd()).map_err(attach)?;
         return Ok(target);
