@@ -26,8 +26,13 @@ impl Ground {
     pub fn new() -> Result<Self> {
         let root = Engine::open(Options::default())?.cgroup_root()?;
         let top = root.join(format!("cgtap-bench-{}", std::process::id()));
-        std::fs::create_dir(&top).map_err(|e| format!("{}: {e}; this needs root", top.display()))?;
-        Ok(Self { top, scratch: tempfile::tempdir()?, states: RefCell::default() })
+        std::fs::create_dir(&top)
+            .map_err(|e| format!("{}: {e}; this needs root", top.display()))?;
+        Ok(Self {
+            top,
+            scratch: tempfile::tempdir()?,
+            states: RefCell::default(),
+        })
     }
 
     /// The directory of a cgroup below ours, made with those above it.
@@ -46,7 +51,9 @@ impl Ground {
     pub fn engine(&self) -> Result<(Engine, PathBuf)> {
         let mut states = self.states.borrow_mut();
         let name = format!("cgtap-bench-{}-{}", std::process::id(), states.len());
-        let state = State { dir: Path::new("/sys/fs/bpf").join(name) };
+        let state = State {
+            dir: Path::new("/sys/fs/bpf").join(name),
+        };
         let (engine, dir) = (state.engine()?, state.dir.clone());
         states.push(state);
         Ok((engine, dir))
@@ -69,8 +76,13 @@ impl Ground {
         let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures");
         let mut clang = Command::new("clang");
         clang.args(["-target", "bpf", "-O2", "-g", "-Wall", "-c"]);
-        clang.arg(sources.join(format!("{fixture}.bpf.c"))).arg("-o").arg(&object);
-        let output = clang.output().map_err(|e| format!("cannot run clang: {e}"))?;
+        clang
+            .arg(sources.join(format!("{fixture}.bpf.c")))
+            .arg("-o")
+            .arg(&object);
+        let output = clang
+            .output()
+            .map_err(|e| format!("cannot run clang: {e}"))?;
         if !output.status.success() {
             let words = String::from_utf8_lossy(&output.stderr).into_owned();
             return Err(format!("clang cannot compile {fixture}: {words}").into());
@@ -97,7 +109,10 @@ struct State {
 
 impl State {
     fn engine(&self) -> Result<Engine> {
-        Ok(Engine::open(Options { state: self.dir.clone(), cgroup_root: None })?)
+        Ok(Engine::open(Options {
+            state: self.dir.clone(),
+            cgroup_root: None,
+        })?)
     }
 
     /// Detaches everything, and removes it.

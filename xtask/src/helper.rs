@@ -26,7 +26,11 @@ impl Helper {
             .stdout(Stdio::piped())
             .spawn()?;
         let output = BufReader::new(child.stdout.take().ok_or("no pipe")?);
-        let mut helper = Self { input: child.stdin.take(), child, output };
+        let mut helper = Self {
+            input: child.stdin.take(),
+            child,
+            output,
+        };
         if helper.hear()? != "ready" {
             return Err(format!("{command} in {} did not start", dir.display()).into());
         }
@@ -35,7 +39,11 @@ impl Helper {
 
     /// Tells it something.
     pub fn say(&mut self, line: &str) -> Result<()> {
-        Ok(self.input.as_mut().ok_or("no pipe")?.write_all(format!("{line}\n").as_bytes())?)
+        Ok(self
+            .input
+            .as_mut()
+            .ok_or("no pipe")?
+            .write_all(format!("{line}\n").as_bytes())?)
     }
 
     /// What it answers.

@@ -50,13 +50,21 @@ struct Live {
 impl Live {
     fn new(engine: &Engine, report: &AttachReport, cgroup: usize) -> Result<Self> {
         let id = report.attachments.first().ok_or("nothing was attached")?.id;
-        Ok(Self { id, cgroup, count: bss(engine, report.instance)?, seen: 0 })
+        Ok(Self {
+            id,
+            cgroup,
+            count: bss(engine, report.instance)?,
+            seen: 0,
+        })
     }
 
     /// What it has counted since the last time.
     fn counted(&mut self) -> Result<u64> {
         let value = self.count.lookup(&0u32.to_ne_bytes())?.unwrap_or_default();
-        let now = value.get(..8).and_then(|w| w.try_into().ok()).map_or(0, u64::from_ne_bytes);
+        let now = value
+            .get(..8)
+            .and_then(|w| w.try_into().ok())
+            .map_or(0, u64::from_ne_bytes);
         Ok(now - std::mem::replace(&mut self.seen, now))
     }
 }
@@ -91,7 +99,10 @@ impl Soak {
     }
 
     fn source(&self) -> ObjectSource {
-        ObjectSource::File { path: self.object.clone(), set: Vec::new() }
+        ObjectSource::File {
+            path: self.object.clone(),
+            set: Vec::new(),
+        }
     }
 
     fn change(&mut self) -> Result<Change> {
@@ -126,7 +137,9 @@ impl Soak {
     fn below_cgroup(cgroup: usize) -> u64 {
         let top = CGROUPS[cgroup];
         let is_below = |c: &&&str| {
-            **c == top || c.strip_prefix(top).is_some_and(|rest| rest.starts_with('/'))
+            **c == top
+                || c.strip_prefix(top)
+                    .is_some_and(|rest| rest.starts_with('/'))
         };
         CGROUPS.iter().filter(is_below).count() as u64
     }
@@ -150,19 +163,42 @@ impl Soak {
             }
             Change::Detached(mut old) => {
                 let (counted, most) = (old.counted()?, all(&old));
-                expect(counted <= most, "a detached attachment", &old, counted, most)?;
+                expect(
+                    counted <= most,
+                    "a detached attachment",
+                    &old,
+                    counted,
+                    most,
+                )?;
                 self.gone.push(old);
             }
             Change::Replaced(at, mut old) => {
                 let counted = old.counted()? + self.live[at].counted()?;
-                expect(counted == all(&old), "old and new", &old, counted, all(&old))?;
+                expect(
+                    counted == all(&old),
+                    "old and new",
+                    &old,
+                    counted,
+                    all(&old),
+                )?;
                 replaced = Some(at);
                 self.gone.push(old);
             }
         }
-        for (at, live) in self.live.iter_mut().enumerate().filter(|(at, _)| Some(*at) != replaced) {
+        for (at, live) in self
+            .live
+            .iter_mut()
+            .enumerate()
+            .filter(|(at, _)| Some(*at) != replaced)
+        {
             let counted = live.counted()?;
-            expect(counted == all(live), &format!("attachment {at}"), live, counted, all(live))?;
+            expect(
+                counted == all(live),
+                &format!("attachment {at}"),
+                live,
+                counted,
+                all(live),
+            )?;
         }
         self.live.extend(fresh);
         Ok(())
@@ -192,17 +228,30 @@ fn expect(right: bool, what: &str, live: &Live, counted: u64, want: u64) -> Resu
 pub fn run(args: &Args) -> Result<()> {
     let ground = Ground::new()?;
     let object = ground.compile("soak")?;
-    let cgroups = CGROUPS.iter().map(|c| ground.cgroup(c)).collect::<Result<Vec<_>>>()?;
-    let mut workers =
-        cgroups.iter().map(|dir| Helper::start("worker", dir, &[])).collect::<Result<Vec<_>>>()?;
+    let cgroups = CGROUPS
+        .iter()
+        .map(|c| ground.cgroup(c))
+        .collect::<Result<Vec<_>>>()?;
+    let mut workers = cgroups
+        .iter()
+        .map(|dir| Helper::start("worker", dir, &[]))
+        .collect::<Result<Vec<_>>>()?;
     let (engine, state) = ground.engine()?;
-    let mut soak =
-        Soak { engine, object, cgroups, live: Vec::new(), gone: Vec::new(), random: args.seed | 1 };
+    let mut soak = Soak {
+        engine,
+        object,
+        cgroups,
+        live: Vec::new(),
+        gone: Vec::new(),
+        random: args.seed | 1,
+    };
     let (start, mut said) = (Instant::now(), Instant::now());
     let mut steps = 0u64;
     while start.elapsed() < Duration::from_secs(args.seconds) {
-        soak.step(&mut workers, args.calls).map_err(|e| format!("step {steps}: {e}"))?;
-        soak.check_gone().map_err(|e| format!("step {steps}: {e}"))?;
+        soak.step(&mut workers, args.calls)
+            .map_err(|e| format!("step {steps}: {e}"))?;
+        soak.check_gone()
+            .map_err(|e| format!("step {steps}: {e}"))?;
         steps += 1;
         if said.elapsed() > Duration::from_secs(10) {
             said = Instant::now();
@@ -210,7 +259,11 @@ pub fn run(args: &Args) -> Result<()> {
         }
     }
     let lists = soak.engine.list(&ListRequest::default())?;
-    let lost = lists.iter().map(|l| l.lost + l.recursion_misses).max().unwrap_or(0);
+    let lost = lists
+        .iter()
+        .map(|l| l.lost + l.recursion_misses)
+        .max()
+        .unwrap_or(0);
     soak.engine.detach(&Detach::All)?;
     if lost > 0 || state.exists() {
         let left = state.exists();

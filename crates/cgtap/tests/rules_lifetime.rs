@@ -1,7 +1,14 @@
 //! S14, S15, S21 and the ends of S19 on a real kernel: what is covered, from when, and until when.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "helpers of a test fail it by panicking"
+)]
 
 #[path = "support/rules.rs"]
 mod rules;
+
 mod support;
 
 use std::io::{BufRead, BufReader, Read};
@@ -338,6 +345,38 @@ fn is_of_instance(path: &Path, instance: InstanceId) -> bool {
 #[test]
 fn s19_a_link_held_by_a_process_goes_when_it_ends() {
     gone_with_its_process("s19-ends", |child| drop(child.stdin.take()));
+}
+
+/// S19: it is the process that counts, not the thread that attached.
+#[test]
+fn s19_a_link_outlives_the_thread_that_made_it() {
+    let lab = Lab::with("s19-thread", "verdicts");
+    let counts = lab.map(lab.instance, "counts");
+    let id = std::thread::scope(|scope| {
+        let attach = || lab.put_as("t", "raw_one", |r| r.lifetime = Lifetime::Process);
+        scope.spawn(attach).join().unwrap()
+    });
+    lab.getppid("t", 5);
+    assert_eq!(word(&counts, 0), 5);
+    assert_eq!(lab.own_ids("t", ENTER), [id]);
+}
+
+/// S19 and S20: whoever updates it, it goes with the process that made it.
+#[test]
+fn s19_an_updated_link_goes_with_the_process_that_made_it() {
+    let lab = Lab::with("s19-updated", "verdicts");
+    let counts = lab.map(lab.instance, "counts");
+    let (mut child, _, id) = other_process(&lab.sandbox, "t", "process");
+    ok(lab.engine.replace(lab.update(id, "raw_one")));
+    // Its set is built anew with others beside it.
+    lab.put("t", "raw_zero");
+    lab.getppid("t/child", 10);
+    assert_eq!((word(&counts, 0), word(&counts, 1)), (10, 10));
+    child.kill().unwrap();
+    child.wait().unwrap();
+    lab.getppid("t/child", 10);
+    assert_eq!((word(&counts, 0), word(&counts, 1)), (10, 20));
+    assert_eq!(lab.own_ids("t", ENTER).len(), 1);
 }
 
 /// S19: also when it is killed and can do nothing about it.

@@ -1,7 +1,14 @@
 //! S19 and S20 on a real kernel: attachments are links, and a link's program can be updated.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "helpers of a test fail it by panicking"
+)]
 
 #[path = "support/rules.rs"]
 mod rules;
+
 mod support;
 
 use cgtap::attach::Mode;

@@ -1,7 +1,14 @@
 //! S1 to S10 on a real kernel: lists, modes, and what refuses.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "helpers of a test fail it by panicking"
+)]
 
 #[path = "support/rules.rs"]
 mod rules;
+
 mod support;
 
 use cgtap::attach::Mode;
@@ -308,6 +315,11 @@ fn s10_a_refused_program_takes_the_others_of_the_call_with_it() {
     let request = lab.request("t", "half");
     let words = lab.unchanged(|| refused(lab.engine.attach(request), Errno::EINVAL));
     assert!(words.contains("cannot attach bad"), "{words}");
+    assert_eq!(lab.letters("t"), "a");
+    // A hook that this kernel does not have is found as late.
+    let request = lab.ask("t", &["b", "c@raw_tracepoint:no_such_thing"]);
+    let words = lab.unchanged(|| refused(lab.engine.attach(request), Errno::ENOENT));
+    assert!(words.contains("no_such_thing"), "{words}");
     assert_eq!(lab.letters("t"), "a");
     // In a state that is not there yet, nothing is made either.
     let fresh = support::Sandbox::new("s10-fresh");

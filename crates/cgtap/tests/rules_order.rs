@@ -1,9 +1,16 @@
 //! S11 to S13 and S16 to S18 on a real kernel: what is effective, in which order, and who decides.
 //!
 //! The order is what the programs wrote down when an event ran them.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "helpers of a test fail it by panicking"
+)]
 
 #[path = "support/rules.rs"]
 mod rules;
+
 mod support;
 
 use cgtap::attach::{Anchor, Mode, Place};
@@ -48,6 +55,31 @@ fn s11_an_emptied_list_is_passed_over() {
     lab.detach(id).unwrap();
     assert_eq!(lab.letters("t/mid/leaf"), "a");
     assert_eq!(lab.letters("t/mid"), "a");
+}
+
+/// S11: the root is a cgroup like any other. (Its own events are the whole machine's.)
+#[test]
+fn s11_the_root_is_inherited_from_too() {
+    let lab = Lab::with("s11-root", "verdicts");
+    let at_root = |request: &mut AttachRequest| request.cgroup = CgroupRef::Path("/".into());
+    let counts = lab.map(lab.instance, "counts");
+    let below = lab.put("t/child", "raw_zero");
+    let root = lab.put_as("t", "raw_one", at_root);
+    assert_eq!(lab.effective("t/child", ENTER), [below, root]);
+    assert_eq!(lab.effective("t", ENTER), [root]);
+    lab.getppid("t", 100);
+    lab.getppid("t/child", 10);
+    // Others on this machine may call it too.
+    assert!(word(&counts, 0) >= 110);
+    assert_eq!(word(&counts, 1), 10);
+    lab.detach(root).unwrap();
+    let then = word(&counts, 0);
+    lab.getppid("t", 100);
+    assert_eq!(word(&counts, 0), then);
+    // Named by its id, a cgroup is the same one.
+    let id = lab.own("t/child")[0].cgroup_id;
+    let again = lab.put_as("t", "raw_minus", |r| r.cgroup = CgroupRef::Id(id));
+    assert_eq!(lab.own_ids("t/child", ENTER), [below, again]);
 }
 
 /// S12: nearest first, within a list as attached; preorder before all, ancestors first.

@@ -1,7 +1,14 @@
 //! S22 on a real kernel: what a query tells.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "helpers of a test fail it by panicking"
+)]
 
 #[path = "support/rules.rs"]
 mod rules;
+
 mod support;
 
 use cgtap::attach::{Answer, Array, Mode};

@@ -1,8 +1,15 @@
 //! S30 on a real kernel: how return values combine, seen by a perf event of the same tracepoint,
 //! and what writers of a writable tracepoint see of each other.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "helpers of a test fail it by panicking"
+)]
 
 #[path = "support/rules.rs"]
 mod rules;
+
 mod support;
 
 use cgtap::attach::Place;

@@ -2,9 +2,16 @@
 //!
 //! Each refusal has the errno and the reason that the kernel has for it, and leaves everything as
 //! it was, whether the state is new or in use.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "helpers of a test fail it by panicking"
+)]
 
 #[path = "support/rules.rs"]
 mod rules;
+
 mod support;
 
 use cgtap::engine::{AttachRequest, ErrorKind};

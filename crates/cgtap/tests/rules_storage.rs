@@ -1,8 +1,15 @@
 //! S23 to S29 on a real kernel: cgroup storage in its four forms, cookies, and storage that is
 //! keyed by the event's cgroup.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "helpers of a test fail it by panicking"
+)]
 
 #[path = "support/rules.rs"]
 mod rules;
+
 mod support;
 
 use std::os::fd::AsRawFd;

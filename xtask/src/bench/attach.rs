@@ -43,7 +43,16 @@ fn row(name: &str, times: Times, against: Option<(&str, Spread)>) -> (AttachRow,
     let spread = times.spread();
     let against = against.map(|(what, other)| (what.to_owned(), spread.median / other.median));
     let Spread { q1, median, q3 } = spread;
-    (AttachRow { name: name.to_owned(), median_us: median, q1, q3, against }, spread)
+    (
+        AttachRow {
+            name: name.to_owned(),
+            median_us: median,
+            q1,
+            q3,
+            against,
+        },
+        spread,
+    )
 }
 
 /// Measures and reports all of it.
@@ -86,8 +95,9 @@ fn switch(ground: &Ground, report: &mut Report, rounds: usize, native: Spread) -
     let id = CgroupId(ground::id(&ground.cgroup("native")?)?);
     for configured in [1u64, 100, 10_000] {
         let bare = Bare::new(&format!("publish{configured}"))?;
-        let mut sets: BTreeMap<CgroupId, u16> =
-            (0..configured - 1).map(|n| (CgroupId(1 << 40 | n), 1)).collect();
+        let mut sets: BTreeMap<CgroupId, u16> = (0..configured - 1)
+            .map(|n| (CgroupId(1 << 40 | n), 1))
+            .collect();
         let (mut publish, mut whole) = (Times(Vec::new()), Times(Vec::new()));
         for round in 0..rounds {
             sets.insert(id, 1 + (round % 2) as u16);
@@ -99,7 +109,14 @@ fn switch(ground: &Ground, report: &mut Report, rounds: usize, native: Spread) -
         // The first one filled the table.
         publish.0.remove(0);
         let against = Some(("native, 10000 descendants", native));
-        report.add_attach(row(&format!("switch, {configured} configured"), publish, against).0);
+        report.add_attach(
+            row(
+                &format!("switch, {configured} configured"),
+                publish,
+                against,
+            )
+            .0,
+        );
         let name = format!("switch and grace period, {configured} configured");
         report.add_attach(row(&name, whole, against).0);
     }
@@ -152,13 +169,19 @@ fn pause() {
 }
 
 fn request(ground: &Ground, cgroup: &str, source: ObjectSource) -> Result<AttachRequest> {
-    Ok(AttachRequest::new(reference(&ground.cgroup(cgroup)?), source))
+    Ok(AttachRequest::new(
+        reference(&ground.cgroup(cgroup)?),
+        source,
+    ))
 }
 
 /// The whole attach and detach, in a new state and in one where the hook is there already.
 fn whole(ground: &Ground, report: &mut Report, rounds: usize, plain: Spread) -> Result<()> {
     let path = ground.compile("count")?;
-    let file = || ObjectSource::File { path: path.clone(), set: Vec::new() };
+    let file = || ObjectSource::File {
+        path: path.clone(),
+        set: Vec::new(),
+    };
     let against = Some(("plain load and attach", plain));
     let mut add = |name: &str, times| report.add_attach(row(name, times, against).0);
 
@@ -183,7 +206,9 @@ fn whole(ground: &Ground, report: &mut Report, rounds: usize, plain: Spread) -> 
         add(&format!("attach, {configured} cgroups attached to"), on);
         add(&format!("detach, {configured} cgroups attached to"), off);
     }
-    let known = engine.attach(request(ground, "attach/known", file())?)?.instance;
+    let known = engine
+        .attach(request(ground, "attach/known", file())?)?
+        .instance;
     let (on, _) = in_place(ground, &engine, rounds, &|| ObjectSource::Instance(known))?;
     add("attach a loaded instance, 100 attached to", on);
     Ok(())

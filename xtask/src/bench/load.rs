@@ -48,8 +48,14 @@ pub struct Plain {
 impl Plain {
     /// Loads an object with these variables set.
     pub fn load(path: &Path, set: &[(&str, String)]) -> Result<Self> {
-        let set = set.iter().map(|(n, v)| ((*n).to_owned(), v.clone())).collect();
-        let options = LoadOptions { set, ..LoadOptions::default() };
+        let set = set
+            .iter()
+            .map(|(n, v)| ((*n).to_owned(), v.clone()))
+            .collect();
+        let options = LoadOptions {
+            set,
+            ..LoadOptions::default()
+        };
         let object = object::load_file(path, &options)?;
         let fds: Vec<OwnedFd> = object
             .maps
@@ -57,20 +63,30 @@ impl Plain {
             .flatten()
             .map(|fd| fd.as_fd().try_clone_to_owned())
             .collect::<std::io::Result<_>>()?;
-        let maps = fds.into_iter().map(Map::from_fd).collect::<Result<_, _>>()?;
+        let maps = fds
+            .into_iter()
+            .map(Map::from_fd)
+            .collect::<Result<_, _>>()?;
         Ok(Self { object, maps })
     }
 
     /// A map by name.
     pub fn map(&self, name: &str) -> Result<Map> {
         let at = self.object.image.maps.iter().position(|m| m.name == name);
-        let map = at.and_then(|i| self.maps.get(i)).ok_or_else(|| format!("no map {name}"))?;
+        let map = at
+            .and_then(|i| self.maps.get(i))
+            .ok_or_else(|| format!("no map {name}"))?;
         Ok(map.try_clone()?)
     }
 
     /// One of its programs, as it stands.
     pub fn prog(&self, index: usize) -> Result<Prog> {
-        let image = self.object.image.programs.get(index).ok_or("no such program")?;
+        let image = self
+            .object
+            .image
+            .programs
+            .get(index)
+            .ok_or("no such program")?;
         raw_tp(&image.insns, &self.maps.iter().collect::<Vec<_>>())
     }
 }
@@ -92,6 +108,9 @@ pub fn dispatcher(state: &Path) -> Result<(Prog, Words)> {
 pub fn bss(engine: &Engine, instance: InstanceId) -> Result<Map> {
     let instances = engine.maps(Some(instance))?;
     let maps = instances.iter().flat_map(|i| &i.maps);
-    let pin = maps.filter(|m| m.name == ".bss").find_map(|m| m.pin.clone()).ok_or("no .bss")?;
+    let pin = maps
+        .filter(|m| m.name == ".bss")
+        .find_map(|m| m.pin.clone())
+        .ok_or("no .bss")?;
     Ok(get_map(&pin)?)
 }

@@ -84,12 +84,18 @@ impl Variant {
 
     /// With a counter that must grow by `per_call`.
     pub fn counted(self, map: Map, per_call: u64) -> Self {
-        Self { check: Some(Check { map, per_call }), ..self }
+        Self {
+            check: Some(Check { map, per_call }),
+            ..self
+        }
     }
 
     /// With a goal.
     pub fn goal(self, goal: f64) -> Self {
-        Self { goal: Some(goal), ..self }
+        Self {
+            goal: Some(goal),
+            ..self
+        }
     }
 
     fn attach(&self) -> Result<Vec<Link>> {
@@ -122,9 +128,16 @@ impl Spread {
         samples.sort_by(f64::total_cmp);
         let at = |part: f64| {
             let last = samples.len().saturating_sub(1);
-            samples.get((last as f64 * part).round() as usize).copied().unwrap_or_default()
+            samples
+                .get((last as f64 * part).round() as usize)
+                .copied()
+                .unwrap_or_default()
         };
-        Self { q1: at(0.25), median: at(0.5), q3: at(0.75) }
+        Self {
+            q1: at(0.25),
+            median: at(0.5),
+            q3: at(0.75),
+        }
     }
 }
 
@@ -179,11 +192,14 @@ pub fn measure(
     bases.sort_by(f64::total_cmp);
     let usual = bases.get(all / 10).copied().unwrap_or_default();
     done.retain(|round| base(round) < usual * 1.25);
-    let collect = |pick: &dyn Fn(&Round) -> Vec<f64>| Spread::of(done.iter().flat_map(pick).collect());
+    let collect =
+        |pick: &dyn Fn(&Round) -> Vec<f64>| Spread::of(done.iter().flat_map(pick).collect());
     Ok(Measured {
         without: collect(&|r| r.without.clone()),
         empty: collect(&|r| r.empty.clone()),
-        variants: (0..variants.len()).map(|i| collect(&|r| vec![r.variants[i]])).collect(),
+        variants: (0..variants.len())
+            .map(|i| collect(&|r| vec![r.variants[i]]))
+            .collect(),
         rounds: done.len(),
         dropped: all - done.len(),
     })
@@ -204,11 +220,15 @@ fn one_round(
     round: usize,
 ) -> Result<Round> {
     let count = variants.len();
-    let mut times = Round { without: Vec::new(), empty: Vec::new(), variants: vec![0.0; count] };
+    let mut times = Round {
+        without: Vec::new(),
+        empty: Vec::new(),
+        variants: vec![0.0; count],
+    };
     for place in 0..count {
         if place % BLOCK == 0 {
             // Either first, in turn.
-            if round % 2 == 0 {
+            if round.is_multiple_of(2) {
                 times.without.push(sample(work, None)?);
                 times.empty.push(sample(work, Some(empty))?);
             } else {
@@ -217,7 +237,11 @@ fn one_round(
             }
         }
         // Another start each round, and back and forth.
-        let at = if round % 2 == 0 { place } else { count - 1 - place };
+        let at = if round.is_multiple_of(2) {
+            place
+        } else {
+            count - 1 - place
+        };
         let at = (at + round * 7) % count;
         times.variants[at] = sample(work, Some(&variants[at]))?;
     }
@@ -226,7 +250,9 @@ fn one_round(
 
 /// Holds a variant to what it says it counts.
 fn check(work: &mut dyn Work, variant: &Variant) -> Result<()> {
-    let Some(check) = &variant.check else { return Ok(()) };
+    let Some(check) = &variant.check else {
+        return Ok(());
+    };
     let links = variant.attach()?;
     let before = check.sum()?;
     let calls = work.warm(Some(variant))?;
@@ -240,5 +266,9 @@ fn check(work: &mut dyn Work, variant: &Variant) -> Result<()> {
         return Ok(());
     }
     let name = &variant.name;
-    Err(format!("{name}: counted {counted} in {calls} calls, not {} each", check.per_call).into())
+    Err(format!(
+        "{name}: counted {counted} in {calls} calls, not {} each",
+        check.per_call
+    )
+    .into())
 }

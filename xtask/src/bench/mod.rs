@@ -39,12 +39,18 @@ pub struct Args {
 /// A variant that is set up only if it is wanted.
 pub struct Offer<'a> {
     name: String,
-    make: Box<dyn FnOnce(&str) -> Result<Variant> + 'a>,
+    make: Make<'a>,
 }
+
+/// Sets a variant up, by its name.
+type Make<'a> = Box<dyn FnOnce(&str) -> Result<Variant> + 'a>;
 
 impl<'a> Offer<'a> {
     fn new(name: &str, make: impl FnOnce(&str) -> Result<Variant> + 'a) -> Self {
-        Self { name: name.to_owned(), make: Box::new(make) }
+        Self {
+            name: name.to_owned(),
+            make: Box::new(make),
+        }
     }
 }
 
@@ -96,11 +102,16 @@ struct Bench<'a> {
 
 impl Bench<'_> {
     fn wants(&self, family: &str, name: &str) -> bool {
-        self.args.filter.as_ref().is_none_or(|f| family.contains(f) || name.contains(f))
+        self.args
+            .filter
+            .as_ref()
+            .is_none_or(|f| family.contains(f) || name.contains(f))
     }
 
     fn rounds(&self) -> usize {
-        self.args.rounds.unwrap_or(if self.args.quick { 21 } else { 101 })
+        self.args
+            .rounds
+            .unwrap_or(if self.args.quick { 21 } else { 101 })
     }
 
     /// Sets up what is wanted of the offers, and measures it.
@@ -135,7 +146,10 @@ impl Bench<'_> {
 /// Runs what `args` ask for.
 pub fn run(args: &Args) -> Result<()> {
     let ground = Ground::new()?;
-    let mut bench = Bench { args, report: Report::new() };
+    let mut bench = Bench {
+        args,
+        report: Report::new(),
+    };
     let report = &bench.report;
     println!("kernel {}, {}", report.kernel, report.cpu);
     for (name, what) in &report.mitigations {
@@ -183,10 +197,17 @@ fn dispatch(bench: &mut Bench<'_>, ground: &Ground) -> Result<()> {
 
 fn pressure(bench: &mut Bench<'_>, ground: &Ground) -> Result<()> {
     for count in [1000, 10_000] {
-        let (pool, other) = (ground.cgroup(&format!("pool{count}"))?, ground.cgroup("other")?);
+        let (pool, other) = (
+            ground.cgroup(&format!("pool{count}"))?,
+            ground.cgroup("other")?,
+        );
         let offers = vec![
-            Offer::new("miss", |name| ours::single(ground, name, &other, "count", 0, 0)),
-            Offer::new("hit, 1 program", |name| ours::single(ground, name, &pool, "count", 0, 1)),
+            Offer::new("miss", |name| {
+                ours::single(ground, name, &other, "count", 0, 0)
+            }),
+            Offer::new("hit, 1 program", |name| {
+                ours::single(ground, name, &pool, "count", 0, 1)
+            }),
             Offer::new("today: 1 x under_cgroup", |name| {
                 today::separate(ground, &pool, name, "under_cgroup", 1)
             }),

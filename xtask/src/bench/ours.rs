@@ -15,11 +15,24 @@ use crate::ground::{Ground, reference};
 /// Names of the programs of `many` and `called`, in their order: octal, as the preprocessor
 /// counts them.
 pub fn names(count: usize) -> impl Iterator<Item = String> {
-    (0..count).map(|n| if n < 8 { format!("count_0{n}") } else { format!("count_0{n:o}") })
+    (0..count).map(|n| {
+        if n < 8 {
+            format!("count_0{n}")
+        } else {
+            format!("count_0{n:o}")
+        }
+    })
 }
 
-fn attach(engine: &Engine, dir: &Path, source: ObjectSource, programs: usize) -> Result<AttachReport> {
-    let choices = names(programs).map(|name| ProgramChoice { name, hook: None }).collect();
+fn attach(
+    engine: &Engine,
+    dir: &Path,
+    source: ObjectSource,
+    programs: usize,
+) -> Result<AttachReport> {
+    let choices = names(programs)
+        .map(|name| ProgramChoice { name, hook: None })
+        .collect();
     let request = AttachRequest {
         programs: if programs == 0 { Vec::new() } else { choices },
         mode: Mode::Multi,
@@ -29,7 +42,10 @@ fn attach(engine: &Engine, dir: &Path, source: ObjectSource, programs: usize) ->
 }
 
 fn file(ground: &Ground, fixture: &str) -> Result<ObjectSource> {
-    Ok(ObjectSource::File { path: ground.compile(fixture)?, set: Vec::new() })
+    Ok(ObjectSource::File {
+        path: ground.compile(fixture)?,
+        set: Vec::new(),
+    })
 }
 
 /// A state in which `fixture` is attached to one cgroup.
@@ -81,7 +97,9 @@ fn objects(ground: &Ground, name: &str, hot: &Path, count: usize) -> Result<Vari
 /// The variants for a process in `hot`.
 pub fn offers<'a>(ground: &'a Ground, hot: &'a Path, other: &'a Path) -> Vec<Offer<'a>> {
     let mut offers = vec![
-        Offer::new("miss", move |name| Ok(single(ground, name, other, "count", 0, 0)?.goal(1.15))),
+        Offer::new("miss", move |name| {
+            Ok(single(ground, name, other, "count", 0, 0)?.goal(1.15))
+        }),
         Offer::new("hit, 1 program", move |name| {
             Ok(single(ground, name, hot, "count", 0, 1)?.goal(1.35))
         }),
@@ -98,7 +116,11 @@ pub fn offers<'a>(ground: &'a Ground, hot: &'a Path, other: &'a Path) -> Vec<Off
     for count in [2, 8, 16, 32, 64] {
         offers.push(Offer::new(&format!("{count} effective"), move |name| {
             let variant = single(ground, name, hot, "many", count, count as u64)?;
-            Ok(if count == 64 { variant.goal(6.0) } else { variant })
+            Ok(if count == 64 {
+                variant.goal(6.0)
+            } else {
+                variant
+            })
         }));
     }
     offers.push(Offer::new("64 effective, of 64 objects", move |name| {
@@ -121,7 +143,10 @@ pub fn uncached<'a>(ground: &'a Ground, path: &'a [std::path::PathBuf]) -> Vec<O
             let counts = bss(&engine, report.instance)?;
             let (prog, words) = dispatcher(&state)?;
             let variant = Variant::new(name, prog).counted(counts, 1);
-            Ok(Variant { uncached: Some(words), ..variant })
+            Ok(Variant {
+                uncached: Some(words),
+                ..variant
+            })
         })
     };
     vec![at(0), at(1), at(4), at(8)]

@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use cgtap::dispatch::dispatcher;
 use cgtap::dispatch::fuse::fuse;
 use cgtap::dispatch::plan::{Plan, Style};
 use cgtap::dispatch::specialise::{Member, code_of};
 use cgtap::dispatch::switch::Switch;
-use cgtap::dispatch::dispatcher;
 use cgtap::hook::kind::Returns;
 use cgtap::id::CgroupId;
 use cgtap::kernel::{current, layout::Layout};
@@ -71,8 +71,13 @@ struct Choice {
     style: Style,
 }
 
-const USUAL: Choice =
-    Choice { table: true, index: Some(1), counter: true, members: 1, style: Style::Inline };
+const USUAL: Choice = Choice {
+    table: true,
+    index: Some(1),
+    counter: true,
+    members: 1,
+    style: Style::Inline,
+};
 
 /// The fused program of the first members of `many`.
 fn set(plain: &Plain, choice: Choice) -> Result<Prog> {
@@ -103,7 +108,11 @@ fn set(plain: &Plain, choice: Choice) -> Result<Prog> {
         style: choice.style,
     };
     let fused = fuse(&members, &plan)?;
-    let maps: Vec<&Map> = fused.maps.iter().filter_map(|i| pool.get(*i).copied()).collect();
+    let maps: Vec<&Map> = fused
+        .maps
+        .iter()
+        .filter_map(|i| pool.get(*i).copied())
+        .collect();
     raw_tp(&fused.insns, &maps)
 }
 
@@ -115,7 +124,8 @@ fn make(ground: &Ground, hot: &Path, name: &str, choice: Choice) -> Result<Varia
     };
     let plain = Plain::load(&ground.compile("many")?, &[])?;
     bare.switch.place(index, &set(&plain, choice)?)?;
-    bare.switch.publish(&BTreeMap::from([(CgroupId(ground::id(hot)?), index)]))?;
+    bare.switch
+        .publish(&BTreeMap::from([(CgroupId(ground::id(hot)?), index)]))?;
     let counts = plain.map(".bss")?;
     let mut variant = Variant::new(name, prog).counted(counts, choice.members as u64);
     // The array of sets loses its entries with its last descriptor or pin.
@@ -125,18 +135,47 @@ fn make(ground: &Ground, hot: &Path, name: &str, choice: Choice) -> Result<Varia
 
 /// The variants for a process in `hot`.
 pub fn offers<'a>(ground: &'a Ground, hot: &'a Path) -> Vec<Offer<'a>> {
-    let offer = |name: &str, choice: Choice| {
-        Offer::new(name, move |name| make(ground, hot, name, choice))
+    let offer =
+        |name: &str, choice: Choice| Offer::new(name, move |name| make(ground, hot, name, choice));
+    let none = Choice {
+        index: None,
+        ..USUAL
     };
-    let none = Choice { index: None, ..USUAL };
-    let many = Choice { members: 64, ..USUAL };
+    let many = Choice {
+        members: 64,
+        ..USUAL
+    };
     vec![
         offer("part: nothing configured", none),
-        offer("part: nothing configured, current by helper", Choice { table: false, ..none }),
+        offer(
+            "part: nothing configured, current by helper",
+            Choice {
+                table: false,
+                ..none
+            },
+        ),
         offer("part: 1 program", USUAL),
-        offer("part: 1 program, runs not counted", Choice { counter: false, ..USUAL }),
-        offer("part: 1 program, indirect jump", Choice { index: Some(1000), ..USUAL }),
+        offer(
+            "part: 1 program, runs not counted",
+            Choice {
+                counter: false,
+                ..USUAL
+            },
+        ),
+        offer(
+            "part: 1 program, indirect jump",
+            Choice {
+                index: Some(1000),
+                ..USUAL
+            },
+        ),
         offer("part: 64 programs inlined", many),
-        offer("part: 64 programs called", Choice { style: Style::Call, ..many }),
+        offer(
+            "part: 64 programs called",
+            Choice {
+                style: Style::Call,
+                ..many
+            },
+        ),
     ]
 }

@@ -2,8 +2,8 @@
 //! they work in turn on one CPU, some calls each.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::thread::{JoinHandle, Thread};
 
 use super::measure::{Variant, Work};
@@ -60,7 +60,10 @@ impl Ring {
         let turn = Arc::new(AtomicUsize::new(NOBODY));
         let nexts: Arc<Vec<OnceLock<Thread>>> =
             Arc::new((0..count).map(|_| OnceLock::new()).collect());
-        let mut ring = Self { threads: Vec::with_capacity(count), turn: Arc::clone(&turn) };
+        let mut ring = Self {
+            threads: Vec::with_capacity(count),
+            turn: Arc::clone(&turn),
+        };
         let main = std::thread::current();
         for number in 0..count {
             let cgroup = dir.join(number.to_string());
@@ -76,8 +79,11 @@ impl Ring {
                     work(&turn, number, &all[number], &main, number + 1 == count);
                 }
             };
-            let thread = std::thread::Builder::new().stack_size(32 << 10).spawn(body)?;
-            hear.recv()?.map_err(|e| format!("thread {number} cannot enter its cgroup: {e}"))?;
+            let thread = std::thread::Builder::new()
+                .stack_size(32 << 10)
+                .spawn(body)?;
+            hear.recv()?
+                .map_err(|e| format!("thread {number} cannot enter its cgroup: {e}"))?;
             if number > 0 {
                 drop(nexts[number - 1].set(thread.thread().clone()));
             }

@@ -63,17 +63,25 @@ impl Report {
     /// Of this machine, nothing measured yet.
     pub fn new() -> Self {
         let read = |path: &str| {
-            std::fs::read_to_string(path).map(|s| s.trim().to_owned()).unwrap_or_default()
+            std::fs::read_to_string(path)
+                .map(|s| s.trim().to_owned())
+                .unwrap_or_default()
         };
         let mitigation = |name: &&str| {
-            ((*name).to_owned(), read(&format!("/sys/devices/system/cpu/vulnerabilities/{name}")))
+            (
+                (*name).to_owned(),
+                read(&format!("/sys/devices/system/cpu/vulnerabilities/{name}")),
+            )
         };
         let cpuinfo = read("/proc/cpuinfo");
         let model = cpuinfo.lines().find_map(|l| l.strip_prefix("model name"));
         Self {
             schema: "cgtap-bench/1",
             kernel: read("/proc/sys/kernel/osrelease"),
-            cpu: model.unwrap_or_default().trim_start_matches(['\t', ' ', ':']).to_owned(),
+            cpu: model
+                .unwrap_or_default()
+                .trim_start_matches(['\t', ' ', ':'])
+                .to_owned(),
             mitigations: MITIGATIONS.iter().map(mitigation).collect(),
             rows: Vec::new(),
             attach: Vec::new(),
@@ -98,7 +106,10 @@ impl Report {
         for (variant, spread) in variants.iter().zip(&measured.variants) {
             rows.push(row(&variant.name, *spread, variant.goal));
         }
-        println!("\n{family}: {} rounds, {} thrown away", measured.rounds, measured.dropped);
+        println!(
+            "\n{family}: {} rounds, {} thrown away",
+            measured.rounds, measured.dropped
+        );
         println!("{:<48}{:>8}{:>9}{:>17}  goal", "", "x", "ns", "quartiles");
         for row in &rows {
             let quartiles = format!("{:.1}-{:.1}", row.q1, row.q3);
@@ -106,23 +117,35 @@ impl Report {
                 let met = if row.x <= goal { "met" } else { "MISSED" };
                 format!("  {goal:.2} {met}")
             });
-            println!("{:<48}{:>8.2}{:>9.1}{quartiles:>17}{goal}", row.name, row.x, row.median_ns);
+            println!(
+                "{:<48}{:>8.2}{:>9.1}{quartiles:>17}{goal}",
+                row.name, row.x, row.median_ns
+            );
         }
         self.rows.extend(rows);
     }
 
     /// Takes and prints how long an operation took.
     pub fn add_attach(&mut self, row: AttachRow) {
-        let against = row.against.as_ref().map_or_else(String::new, |(what, times)| {
-            format!("  {times:.3} x {what}")
-        });
+        let against = row
+            .against
+            .as_ref()
+            .map_or_else(String::new, |(what, times)| {
+                format!("  {times:.3} x {what}")
+            });
         let quartiles = format!("{:.0}-{:.0}", row.q1, row.q3);
-        println!("{:<48}{:>12.1}{quartiles:>18}{against}", row.name, row.median_us);
+        println!(
+            "{:<48}{:>12.1}{quartiles:>18}{against}",
+            row.name, row.median_us
+        );
         self.attach.push(row);
     }
 
     /// Writes the JSON.
     pub fn write(&self, path: &std::path::Path) -> Result<()> {
-        Ok(std::fs::write(path, serde_json::to_string_pretty(self)? + "\n")?)
+        Ok(std::fs::write(
+            path,
+            serde_json::to_string_pretty(self)? + "\n",
+        )?)
     }
 }

@@ -30,7 +30,11 @@ pub fn separate(
         let cgroup = ground.cgroup(&format!("containers/{number}"))?;
         let cgroup = if number + 1 == count { hot } else { &cgroup };
         let by_id = fixture == "cgroup_id";
-        let set = if by_id { vec![("target", ground::id(cgroup)?.to_string())] } else { Vec::new() };
+        let set = if by_id {
+            vec![("target", ground::id(cgroup)?.to_string())]
+        } else {
+            Vec::new()
+        };
         let plain = Plain::load(&object, &set)?;
         if !by_id {
             let dir = File::open(cgroup)?;
@@ -53,7 +57,8 @@ fn bpftrace(ground: &Ground, hot: &Path, name: &str, count: usize) -> Result<Var
         let cgroup = ground.cgroup(&format!("containers/{number}"))?;
         let cgroup = if number + 1 == count { hot } else { &cgroup };
         let path = cgroup.display();
-        script += &format!("{probe} /cgroup == cgroupid(\"{path}\")/ {{ @c{number} = count(); }}\n");
+        script +=
+            &format!("{probe} /cgroup == cgroupid(\"{path}\")/ {{ @c{number} = count(); }}\n");
     }
     let mut child = Command::new("bpftrace")
         .args(["-e", &script])
@@ -96,7 +101,9 @@ fn programs_of(pid: u32) -> BTreeSet<u32> {
     let texts = infos.filter_map(|entry| std::fs::read_to_string(entry.path()).ok());
     let id = |text: String| {
         // A link has the line too; it says the same.
-        let line = text.lines().find_map(|l| l.strip_prefix("prog_id:").map(str::to_owned))?;
+        let line = text
+            .lines()
+            .find_map(|l| l.strip_prefix("prog_id:").map(str::to_owned))?;
         line.trim().parse().ok()
     };
     texts.filter_map(id).collect()
@@ -108,26 +115,33 @@ pub fn offers<'a>(ground: &'a Ground, hot: &'a Path) -> Vec<Offer<'a>> {
         let plain = Plain::load(&ground.compile("count")?, &[])?;
         Ok(Variant::new(name, plain.prog(0)?).counted(plain.map(".bss")?, 1))
     })];
-    offers.push(Offer::new("unscoped, 64 programs of 64 objects", move |name| {
-        let mut progs = Vec::new();
-        for _ in 0..64 {
-            progs.push(Plain::load(&ground.compile("count")?, &[])?.prog(0)?);
-        }
-        Ok(Variant::several(name, progs))
-    }));
+    offers.push(Offer::new(
+        "unscoped, 64 programs of 64 objects",
+        move |name| {
+            let mut progs = Vec::new();
+            for _ in 0..64 {
+                progs.push(Plain::load(&ground.compile("count")?, &[])?.prog(0)?);
+            }
+            Ok(Variant::several(name, progs))
+        },
+    ));
     for count in [1, 10, 100] {
-        offers.push(Offer::new(&format!("today: {count} x under_cgroup"), move |name| {
-            separate(ground, hot, name, "under_cgroup", count)
-        }));
+        offers.push(Offer::new(
+            &format!("today: {count} x under_cgroup"),
+            move |name| separate(ground, hot, name, "under_cgroup", count),
+        ));
     }
     for count in [1, 10] {
-        offers.push(Offer::new(&format!("today: {count} x cgroup id"), move |name| {
-            separate(ground, hot, name, "cgroup_id", count)
-        }));
+        offers.push(Offer::new(
+            &format!("today: {count} x cgroup id"),
+            move |name| separate(ground, hot, name, "cgroup_id", count),
+        ));
     }
     for count in [1, 10] {
         let name = format!("today: bpftrace, {count} clauses");
-        offers.push(Offer::new(&name, move |name| bpftrace(ground, hot, name, count)));
+        offers.push(Offer::new(&name, move |name| {
+            bpftrace(ground, hot, name, count)
+        }));
     }
     offers
 }

@@ -38,6 +38,9 @@ pub const LIMITS: Limits = Limits {
     segments: 30,
 };
 
+/// Longest program (`BPF_COMPLEXITY_LIMIT_INSNS`).
+const INSNS_MAX: usize = 1_000_000;
+
 /// A set that no cutting makes loadable.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
@@ -51,6 +54,26 @@ pub struct TooManySegments {
     pub segments: usize,
     /// Segments there may be.
     pub limit: usize,
+}
+
+/// Cuts members as [`cut`] does. Where that makes too many segments, they may be longer than is
+/// good for loading: slow is better than refused.
+///
+/// # Errors
+/// [`TooManySegments`] if they are too many at any length.
+pub fn fit(
+    weights: &[Weight],
+    limits: &Limits,
+) -> Result<Vec<std::ops::Range<usize>>, TooManySegments> {
+    let mut limits = *limits;
+    loop {
+        match cut(weights, &limits) {
+            Err(_) if limits.insns < INSNS_MAX => {
+                limits.insns = (limits.insns * 2).min(INSNS_MAX);
+            }
+            other => return other,
+        }
+    }
 }
 
 /// Cuts members into runs that each fit one program, greedily and in order. A member that alone
@@ -153,6 +176,19 @@ mod tests {
     }
 
     #[test]
+    fn long_members_share_segments_rather_than_be_refused() {
+        let long = Weight {
+            maps: vec![],
+            functions: 3,
+            insns: 5_000,
+            verified: 10_000,
+        };
+        let many = vec![long; 62];
+        assert_eq!(cut(&many, &LIMITS).unwrap_err().segments, 62);
+        assert_eq!(fit(&many, &LIMITS).unwrap().len(), 16);
+    }
+
+    #[test]
     fn a_chain_that_is_too_long_is_named() {
         let one = Weight {
             maps: vec![],
@@ -160,7 +196,7 @@ mod tests {
             insns: 1,
             verified: 1,
         };
-        let error = cut(&vec![one; 31], &LIMITS).unwrap_err();
+        let error = fit(&vec![one; 31], &LIMITS).unwrap_err();
         assert_eq!((error.segments, error.limit), (31, 30));
     }
 }

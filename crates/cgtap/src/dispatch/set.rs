@@ -111,8 +111,14 @@ pub enum SetError {
 }
 
 fn weigh(member: &Member) -> Weight {
+    // A member knows all maps of its object; what counts is those that its code names.
+    let mut maps: Vec<PoolIndex> = (member.code.iter())
+        .filter_map(|(_, insn)| member.maps.get(insn.map_index()? as usize).copied())
+        .collect();
+    maps.sort_unstable();
+    maps.dedup();
     Weight {
-        maps: member.maps.clone(),
+        maps,
         functions: member.code.funcs.len(),
         insns: member.code.insns.len(),
         verified: u64::from(member.verified_insns),
@@ -131,7 +137,7 @@ impl Loader<'_> {
         indices: &mut Indices,
     ) -> Result<LoadedSet, SetError> {
         let weights: Vec<Weight> = members.iter().map(weigh).collect();
-        let mut segments = segment::cut(&weights, &LIMITS)?;
+        let mut segments = segment::fit(&weights, &LIMITS)?;
         loop {
             // A refusal leaves the indices as they were.
             let mut trial = indices.clone();

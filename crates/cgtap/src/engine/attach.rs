@@ -15,7 +15,7 @@ use super::workshop::Workshop;
 use crate::attach::{self, Anchor, RuleError};
 use crate::cgroup::Cgroup;
 use crate::hook::{HookKind, HookSpec};
-use crate::id::{AttachmentId, InstanceId, ProgramId};
+use crate::id::{AttachmentId, CgroupId, InstanceId, ProgramId};
 use crate::kernel::tracepoint;
 use crate::store::config::{CgroupRecord, Config, HookId, HookRecord, MemberRecord, TargetRecord};
 
@@ -56,10 +56,22 @@ impl Engine {
 
 /// A rule's refusal, with names for what the rule knows by number.
 pub(super) fn rule(config: &Config, asked: &str, error: &RuleError) -> Error {
-    let mut words = error.to_string();
-    for (id, record) in &config.cgroups {
-        words = words.replace(&format!("cgroup {id}"), &format!("cgroup {}", record.path));
+    const NAME: &str = "cgroup ";
+    let text = error.to_string();
+    let (mut words, mut rest) = (String::new(), text.as_str());
+    while let Some(at) = rest.find(NAME) {
+        let (before, after) = rest.split_at(at + NAME.len());
+        let end = after.find(|c: char| !c.is_ascii_digit());
+        let (id, behind) = after.split_at(end.unwrap_or(after.len()));
+        let known = id
+            .parse()
+            .ok()
+            .and_then(|id| config.cgroups.get(&CgroupId(id)));
+        words += before;
+        words += known.map_or(id, |record| &record.path);
+        rest = behind;
     }
+    words += rest;
     let errno = Errno(error.errno().number());
     Error::new(
         ErrorKind::Rule,

@@ -78,6 +78,9 @@ pub(super) fn repair(path: &Path, hierarchy: Hierarchy) -> Result<Vec<String>> {
         done.extend(session.rebuild(&damage)?);
     }
     done.extend(session.repair()?);
+    if done.is_empty() && !damage.words.is_empty() {
+        done.push("made what is in force agree with the record".to_owned());
+    }
     Ok(done)
 }
 

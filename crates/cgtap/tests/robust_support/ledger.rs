@@ -10,8 +10,7 @@
 //! 30 detaches; without them none.
 
 use std::collections::BTreeSet;
-use std::path::Path;
-use std::process::Command;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use cgtap::asm::{Insn, Reg, encode};
@@ -65,23 +64,16 @@ fn pinned(dir: &Path, found: &mut BTreeSet<u32>) {
     }
 }
 
-/// A program of ours by its name that no process holds.
-fn is_ours(id: u32) -> bool {
-    let path = ["/usr/sbin/bpftool", "/sbin/bpftool"]
-        .into_iter()
-        .find(|p| Path::new(p).exists())
-        .unwrap_or("bpftool");
-    let id = id.to_string();
-    let output = Command::new(path)
-        .args(["-j", "prog", "show", "id", &id])
-        .output()
-        .unwrap();
-    let Ok(prog) = serde_json::from_slice::<serde_json::Value>(&output.stdout) else {
-        return false;
-    };
-    let name = prog["name"].as_str().unwrap_or_default();
-    let is_held = prog["pids"].as_array().is_some_and(|p| !p.is_empty());
-    (name.starts_with("cgtap") || ["raw", "classic", "typed"].contains(&name)) && !is_held
+/// The programs that a process holds, itself or by a link: their descriptors say so.
+fn held(found: &mut BTreeSet<u32>) {
+    let list = |path: PathBuf| std::fs::read_dir(path).into_iter().flatten().flatten();
+    for process in list("/proc".into()) {
+        for fd in list(process.path().join("fdinfo")) {
+            let text = std::fs::read_to_string(fd.path()).unwrap_or_default();
+            let ids = text.lines().filter_map(|l| l.strip_prefix("prog_id:"));
+            found.extend(ids.filter_map(|id| id.trim().parse::<u32>().ok()));
+        }
+    }
 }
 
 impl Ledger {
@@ -89,7 +81,8 @@ impl Ledger {
         Self { from: next_id() }
     }
 
-    /// Waits until nothing is left of what came since, but what is pinned below other states.
+    /// Waits until nothing is left of what came since, but what is pinned below other states or
+    /// held by processes.
     pub fn close(self) {
         let mut left: BTreeSet<u32> = (self.from + 1..next_id()).collect();
         let end = Instant::now() + Duration::from_secs(60);
@@ -99,19 +92,18 @@ impl Ledger {
                 return;
             }
             std::thread::sleep(Duration::from_millis(300));
-            let mut elsewhere = BTreeSet::new();
-            pinned(Path::new("/sys/fs/bpf"), &mut elsewhere);
-            if left.is_subset(&elsewhere) {
+            let mut theirs = BTreeSet::new();
+            held(&mut theirs);
+            pinned(Path::new("/sys/fs/bpf"), &mut theirs);
+            left.retain(|id| Prog::from_id(*id).is_ok());
+            if left.is_subset(&theirs) {
                 return;
             }
-            if Instant::now() > end {
-                left.retain(|id| !elsewhere.contains(id) && is_ours(*id));
-                assert!(
-                    left.is_empty(),
-                    "programs that nobody holds are still there: {left:?}"
-                );
-                return;
-            }
+            let lost: Vec<_> = left.difference(&theirs).collect();
+            assert!(
+                Instant::now() < end,
+                "nobody holds these programs: {lost:?}"
+            );
         }
     }
 }

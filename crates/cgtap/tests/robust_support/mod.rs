@@ -13,6 +13,7 @@
 )]
 
 pub mod ledger;
+pub mod load;
 pub mod shape;
 
 use std::collections::BTreeMap;

@@ -40,6 +40,12 @@ impl Shape {
         self.attachments().map(|(_, _, id)| id).collect()
     }
 
+    /// Ids by the cgroup that they are attached to, in the order of the list of each hook.
+    pub fn lists(&self) -> Vec<(String, Vec<u32>)> {
+        let ids = |l: &ListReport| l.attachments.iter().map(|a| a.id.0).collect();
+        self.0.iter().map(|l| (l.cgroup.clone(), ids(l))).collect()
+    }
+
     /// Instance, program and id of each attachment.
     fn attachments(&self) -> impl Iterator<Item = (u32, &str, u32)> {
         self.0
@@ -78,13 +84,17 @@ impl Shape {
     }
 
     /// Makes `events` calls of getppid in `cgroup` and finds that each attachment of the fixture
-    /// `robust` has counted them, and nothing else has.
+    /// `robust` there and above has counted them, and nothing else has.
     pub fn runs(&self, sandbox: &Sandbox, cgroup: &str, events: u64) {
         let before = words(sandbox);
         sandbox.getppid(cgroup, events);
         let after = words(sandbox);
         let mut expected = before;
-        for (instance, program, _) in self.attachments() {
+        let here = sandbox.path(cgroup);
+        let reaches = |at: &str| here == at || here.starts_with(&format!("{at}/"));
+        let all = self.0.iter().flat_map(|l| &l.attachments);
+        for attachment in all.filter(|a| reaches(&a.cgroup)) {
+            let (instance, program) = (attachment.instance.0, attachment.program.as_str());
             let word = ["raw", "classic", "typed"]
                 .iter()
                 .position(|p| *p == program)
