@@ -1,5 +1,11 @@
 //! Cgroups that are born and die by the thousand, under load: counts are exact, nothing grows, and
 //! one cgroup is never taken for another.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test that cannot go on fails"
+)]
 
 mod robust_support;
 mod support;
@@ -10,11 +16,11 @@ use std::path::PathBuf;
 
 use cgtap::dispatch::switch::Switch;
 use cgtap::dispatch::word::{GENERATION_MAX, slot};
-use cgtap::engine::{AttachReport, AttachRequest, Detach, Engine, ListRequest, ObjectSource};
+use cgtap::engine::{AttachReport, AttachRequest, Detach, ListRequest, ObjectSource};
 use robust_support::is_full;
 use robust_support::ledger::Ledger;
 use robust_support::load::Load;
-use robust_support::shape::Shape;
+use robust_support::shape::{Shape, nothing_lost};
 use support::{Sandbox, ids};
 
 fn attach(sandbox: &Sandbox, cgroup: &str, fixture: &str) -> AttachReport {
@@ -45,12 +51,6 @@ fn pins(sandbox: &Sandbox) -> Vec<PathBuf> {
     }
     found.sort();
     found
-}
-
-fn nothing_lost(engine: &Engine) {
-    for list in engine.list(&ListRequest::default()).unwrap() {
-        assert_eq!((list.lost, list.recursion_misses), (0, 0), "{list:?}");
-    }
 }
 
 /// Attached above: every event of every cgroup that ever was below is counted, from its first to
@@ -86,7 +86,7 @@ fn cgroups_that_are_born_and_die_below_are_counted_exactly() {
             "word {word}"
         );
     }
-    nothing_lost(&sandbox.engine);
+    nothing_lost(&sandbox);
     assert_eq!(pins(&sandbox), before);
     let shape = Shape::of(&sandbox);
     assert_eq!(shape.ids().len(), 3);
@@ -131,7 +131,7 @@ fn what_is_attached_to_a_cgroup_that_dies_goes_with_it() {
         let all = expected + lives;
         assert_eq!(sandbox.map_word(&above, "counts", word), all, "word {word}");
     }
-    nothing_lost(&sandbox.engine);
+    nothing_lost(&sandbox);
     let after = (pins(&sandbox), Shape::of(&sandbox));
     assert_eq!(after, before, "{lives} lives");
     drop(sandbox);
@@ -206,7 +206,7 @@ fn cgroups_that_share_a_place_of_the_cache_are_told_apart() {
     let turns = turns.stop();
     assert_eq!(sandbox.map_word(&one, "counts", 0), expected + turns[0]);
     assert_eq!(sandbox.map_word(&two, "counts", 0), turns[1]);
-    nothing_lost(&sandbox.engine);
+    nothing_lost(&sandbox);
     Shape::of(&sandbox);
     drop(sandbox);
     ledger.close();
@@ -245,7 +245,7 @@ fn a_task_that_moves_is_counted_where_it_is() {
         assert_eq!(of(&deep), sums[1]);
         assert_eq!(of(&above), sums.iter().sum::<u64>());
     }
-    nothing_lost(&sandbox.engine);
+    nothing_lost(&sandbox);
     drop(sandbox);
     ledger.close();
 }
@@ -285,7 +285,7 @@ fn threads_are_counted_in_their_own_cgroups() {
             [1, 2, 1, 4].map(|n| n * EVENTS)
         );
     }
-    nothing_lost(&sandbox.engine);
+    nothing_lost(&sandbox);
     drop(sandbox);
     ledger.close();
 }
@@ -330,7 +330,7 @@ fn generations_begin_again_without_a_wrong_event() {
             "word {word}"
         );
     }
-    nothing_lost(&sandbox.engine);
+    nothing_lost(&sandbox);
     Shape::of(&sandbox).runs(&sandbox, "c", 5);
     // It holds what is in the array.
     drop(switch);

@@ -1,5 +1,11 @@
 //! Every way in which an attach can fail leaves everything as it was: what the kernel refuses, at
 //! every call; what the user got wrong; who the user is not.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test that cannot go on fails"
+)]
 
 mod robust_support;
 mod support;

@@ -1,5 +1,11 @@
 //! `kill -9` at every system call of attach, replace and detach: the next command finds the state
 //! whole, and as before or as after.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test that cannot go on fails"
+)]
 
 mod robust_support;
 mod support;

@@ -1,8 +1,8 @@
 //! Measuring: short loops, interleaved over all variants, medians.
 //!
 //! A variant costs `x = (its loop - loop without) / (loop with an empty program - loop without)`.
-//! The machine is shared, so every round measures everything once, in another order, and a round
-//! in which somebody else's program was attached too (the loop without was slow) is thrown away.
+//! Each is the median of differences within a block: a machine that is shared is now fast, now
+//! slow, and what is compared must be measured within the same tenth of a second.
 
 use cgtap_sys::bpf::{Link, Map, Prog};
 use cgtap_sys::memory::Words;
@@ -147,29 +147,32 @@ pub struct Measured {
     pub without: Spread,
     /// With an empty program.
     pub empty: Spread,
-    /// Each variant.
-    pub variants: Vec<Spread>,
-    /// Rounds that count.
-    pub rounds: usize,
-    /// Rounds that were thrown away.
+    /// Each variant, and its cost in empty programs.
+    pub variants: Vec<(Spread, f64)>,
+    /// Blocks that count.
+    pub blocks: usize,
+    /// Blocks that were thrown away.
     pub dropped: usize,
-}
-
-impl Measured {
-    /// What a spread costs in empty programs.
-    pub fn x(&self, spread: Spread) -> f64 {
-        (spread.median - self.without.median) / (self.empty.median - self.without.median)
-    }
 }
 
 /// Variants between two looks at the loop without and the empty program.
 const BLOCK: usize = 5;
+/// How far the floor of a block may be from the usual one: below, somebody else's program was
+/// attached too, and the loop without was not without.
+const USUAL_FLOOR: std::ops::Range<f64> = 0.6..1.6;
 
-/// One round: what each place of the schedule took.
-struct Round {
-    without: Vec<f64>,
-    empty: Vec<f64>,
-    variants: Vec<f64>,
+/// A few variants and, right before them, what they are compared with: whatever else the machine
+/// does for longer than that makes all of them dearer alike.
+struct Block {
+    without: f64,
+    empty: f64,
+    variants: Vec<(usize, f64)>,
+}
+
+impl Block {
+    fn floor(&self) -> f64 {
+        self.empty - self.without
+    }
 }
 
 /// Measures a family.
@@ -182,26 +185,30 @@ pub fn measure(
     for variant in variants {
         check(work, variant)?;
     }
-    let mut done = Vec::with_capacity(rounds);
+    let mut blocks = Vec::new();
     for round in 0..rounds {
-        done.push(one_round(work, empty, variants, round)?);
+        one_round(work, empty, variants, round, &mut blocks)?;
     }
-    let all = done.len();
-    let base = |round: &Round| Spread::of(round.without.clone()).median;
-    let mut bases: Vec<f64> = done.iter().map(base).collect();
-    bases.sort_by(f64::total_cmp);
-    let usual = bases.get(all / 10).copied().unwrap_or_default();
-    done.retain(|round| base(round) < usual * 1.25);
-    let collect =
-        |pick: &dyn Fn(&Round) -> Vec<f64>| Spread::of(done.iter().flat_map(pick).collect());
+    let all = blocks.len();
+    let usual = Spread::of(blocks.iter().map(Block::floor).collect()).median;
+    blocks.retain(|b| USUAL_FLOOR.contains(&(b.floor() / usual)));
+    let floor = Spread::of(blocks.iter().map(Block::floor).collect()).median;
+    let of = |at: usize| {
+        let samples = blocks
+            .iter()
+            .flat_map(|b| b.variants.iter().map(move |v| (b, v)));
+        let (times, costs) = samples
+            .filter(|(_, (variant, _))| *variant == at)
+            .map(|(block, (_, time))| (*time, time - block.without))
+            .unzip();
+        (Spread::of(times), Spread::of(costs).median / floor)
+    };
     Ok(Measured {
-        without: collect(&|r| r.without.clone()),
-        empty: collect(&|r| r.empty.clone()),
-        variants: (0..variants.len())
-            .map(|i| collect(&|r| vec![r.variants[i]]))
-            .collect(),
-        rounds: done.len(),
-        dropped: all - done.len(),
+        without: Spread::of(blocks.iter().map(|b| b.without).collect()),
+        empty: Spread::of(blocks.iter().map(|b| b.empty).collect()),
+        variants: (0..variants.len()).map(of).collect(),
+        blocks: blocks.len(),
+        dropped: all - blocks.len(),
     })
 }
 
@@ -218,34 +225,45 @@ fn one_round(
     empty: &Variant,
     variants: &[Variant],
     round: usize,
-) -> Result<Round> {
+    blocks: &mut Vec<Block>,
+) -> Result<()> {
     let count = variants.len();
-    let mut times = Round {
-        without: Vec::new(),
-        empty: Vec::new(),
-        variants: vec![0.0; count],
-    };
-    for place in 0..count {
-        if place % BLOCK == 0 {
-            // Either first, in turn.
-            if round.is_multiple_of(2) {
-                times.without.push(sample(work, None)?);
-                times.empty.push(sample(work, Some(empty))?);
-            } else {
-                times.empty.push(sample(work, Some(empty))?);
-                times.without.push(sample(work, None)?);
-            }
-        }
-        // Another start each round, and back and forth.
+    // Another start each round, and back and forth.
+    let place = |at: usize| {
         let at = if round.is_multiple_of(2) {
-            place
+            at
         } else {
-            count - 1 - place
+            count - 1 - at
         };
-        let at = (at + round * 7) % count;
-        times.variants[at] = sample(work, Some(&variants[at]))?;
+        (at + round * 7) % count
+    };
+    let order: Vec<usize> = (0..count).map(place).collect();
+    for part in order.chunks(BLOCK) {
+        // Either first, in turn.
+        let (first, second) = if round.is_multiple_of(2) {
+            (None, Some(empty))
+        } else {
+            (Some(empty), None)
+        };
+        let times = [sample(work, first)?, sample(work, second)?];
+        let [without, with_empty] = if first.is_none() {
+            times
+        } else {
+            [times[1], times[0]]
+        };
+        let mut block = Block {
+            without,
+            empty: with_empty,
+            variants: Vec::new(),
+        };
+        for at in part {
+            block
+                .variants
+                .push((*at, sample(work, Some(&variants[*at]))?));
+        }
+        blocks.push(block);
     }
-    Ok(times)
+    Ok(())
 }
 
 /// Holds a variant to what it says it counts.

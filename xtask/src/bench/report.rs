@@ -90,25 +90,25 @@ impl Report {
 
     /// Takes and prints what was measured of a family.
     pub fn add(&mut self, family: &str, variants: &[Variant], measured: &Measured) {
-        let row = |name: &str, spread: Spread, goal: Option<f64>| Row {
+        let row = |name: &str, spread: Spread, x: f64, goal: Option<f64>| Row {
             family: family.to_owned(),
             name: name.to_owned(),
-            x: measured.x(spread),
+            x,
             median_ns: spread.median,
             q1: spread.q1,
             q3: spread.q3,
             goal,
         };
         let mut rows = vec![
-            row("without", measured.without, None),
-            row("an empty program, the floor", measured.empty, None),
+            row("without", measured.without, 0.0, None),
+            row("an empty program, the floor", measured.empty, 1.0, None),
         ];
-        for (variant, spread) in variants.iter().zip(&measured.variants) {
-            rows.push(row(&variant.name, *spread, variant.goal));
+        for (variant, (spread, x)) in variants.iter().zip(&measured.variants) {
+            rows.push(row(&variant.name, *spread, *x, variant.goal));
         }
         println!(
-            "\n{family}: {} rounds, {} thrown away",
-            measured.rounds, measured.dropped
+            "\n{family}: {} blocks, {} thrown away",
+            measured.blocks, measured.dropped
         );
         println!("{:<48}{:>8}{:>9}{:>17}  goal", "", "x", "ns", "quartiles");
         for row in &rows {
