@@ -25,6 +25,7 @@ impl Ground {
     /// Makes the subtree.
     pub fn new() -> Result<Self> {
         let root = Engine::open(Options::default())?.cgroup_root()?;
+        sweep(&root);
         let top = root.join(format!("cgtap-bench-{}", std::process::id()));
         std::fs::create_dir(&top)
             .map_err(|e| format!("{}: {e}; this needs root", top.display()))?;
@@ -100,6 +101,28 @@ impl Drop for Ground {
         self.clear_states();
         remove_tree(&self.top);
     }
+}
+
+/// Takes away what runs left that were killed.
+fn sweep(root: &Path) {
+    let is_stale = |name: &str| {
+        let pid = name
+            .strip_prefix("cgtap-bench-")
+            .and_then(|rest| rest.split('-').next());
+        pid.is_some_and(|pid| !Path::new("/proc").join(pid).exists())
+    };
+    let stale = |dir: &Path| -> Vec<PathBuf> {
+        let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+        entries
+            .filter(|e| is_stale(&e.file_name().to_string_lossy()))
+            .map(|e| e.path())
+            .collect()
+    };
+    for dir in stale(Path::new("/sys/fs/bpf")) {
+        // Nothing but pins of ours: their removal is their end.
+        drop(std::fs::remove_dir_all(dir));
+    }
+    stale(root).iter().for_each(|dir| remove_tree(dir));
 }
 
 /// A state directory.

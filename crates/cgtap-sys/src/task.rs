@@ -7,8 +7,7 @@ use crate::errno::SysError;
 /// `synchronize_rcu`).
 ///
 /// # Errors
-/// `EINVAL` on a kernel with nohz_full CPUs, `ENOSYS` without membarrier; see
-/// [`crate::bpf::grace_by_map`] for what works there.
+/// `EINVAL` on a kernel with nohz_full CPUs, `ENOSYS` without membarrier.
 pub fn grace_period() -> Result<(), SysError> {
     const MEMBARRIER_CMD_GLOBAL: libc::c_int = 1;
     // SAFETY: takes numbers only.

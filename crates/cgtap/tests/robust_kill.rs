@@ -182,9 +182,9 @@ fn killed_everywhere(change: &Change) {
     for (call, count) in &calls {
         // All of those that are few; they are what the change hangs on.
         let at_most = match call.as_str() {
-            "bpf" => 12,
+            "bpf" => 10,
             "close" | "mmap" | "munmap" | "openat" => 2,
-            _ => 5,
+            _ => 4,
         };
         for number in sample(*count, at_most) {
             match kill(&sandbox, change, object, &new, (call, number, false)) {

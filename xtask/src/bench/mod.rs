@@ -11,7 +11,7 @@ mod today;
 
 use std::path::PathBuf;
 
-use measure::{Variant, Work, measure};
+use measure::{Quiet, Variant, Work, getppid, getppid_ns, measure};
 use report::Report;
 
 use crate::Result;
@@ -59,37 +59,13 @@ struct Loop {
     calls: u32,
 }
 
-impl Loop {
-    fn calls(variant: Option<&Variant>, count: u32) {
-        let Some(words) = variant.and_then(|v| v.uncached.as_ref()) else {
-            for _ in 0..count {
-                std::hint::black_box(rustix::process::getppid());
-            }
-            return;
-        };
-        use cgtap::dispatch::word::{CONTROL_GENERATION, GENERATION_SHIFT};
-        let mut generation = words.get(CONTROL_GENERATION);
-        for _ in 0..count {
-            generation += 1 << GENERATION_SHIFT;
-            words.set(CONTROL_GENERATION, generation);
-            std::hint::black_box(rustix::process::getppid());
-        }
-    }
-}
-
 impl Work for Loop {
     fn lap(&mut self, variant: Option<&Variant>) -> Result<f64> {
-        // Interrupts only ever add: the best quarter is the one that met none.
-        let quarter = || {
-            let start = ground::cpu_time();
-            Self::calls(variant, self.calls / 4);
-            (ground::cpu_time() - start).as_nanos() as f64 / f64::from(self.calls / 4)
-        };
-        Ok((0..4).map(|_| quarter()).fold(f64::INFINITY, f64::min))
+        Ok(getppid_ns(variant, self.calls))
     }
 
     fn warm(&mut self, variant: Option<&Variant>) -> Result<u64> {
-        Self::calls(variant, 500);
+        getppid(variant, 500);
         Ok(500)
     }
 }
@@ -98,6 +74,7 @@ impl Work for Loop {
 struct Bench<'a> {
     args: &'a Args,
     report: Report,
+    quiet: Quiet,
 }
 
 impl Bench<'_> {
@@ -137,7 +114,13 @@ impl Bench<'_> {
         }
         let rounds = self.rounds();
         let empty = Variant::new("empty", load::empty()?);
-        let measured = measure(start()?.as_mut(), &empty, &variants, rounds)?;
+        let measured = measure(
+            &mut self.quiet,
+            start()?.as_mut(),
+            &empty,
+            &variants,
+            rounds,
+        )?;
         self.report.add(family, &variants, &measured);
         Ok(())
     }
@@ -149,6 +132,7 @@ pub fn run(args: &Args) -> Result<()> {
     let mut bench = Bench {
         args,
         report: Report::new(),
+        quiet: Quiet::default(),
     };
     let report = &bench.report;
     println!("kernel {}, {}", report.kernel, report.cpu);

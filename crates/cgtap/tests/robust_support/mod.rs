@@ -12,6 +12,7 @@
     reason = "each test file is a crate of its own and uses a part"
 )]
 
+pub mod damage;
 pub mod ledger;
 pub mod load;
 pub mod shape;
