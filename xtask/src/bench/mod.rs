@@ -141,6 +141,14 @@ pub fn run(args: &Args) -> Result<()> {
     }
     ground::pin_to(args.cpu)?;
     ground::go_first()?;
+    bench.report.others = others();
+    if bench.report.others > 0 {
+        eprintln!(
+            "NOT CLEAN: {} links of others are at system calls (`bpftool link show`): all that \
+             follows is measured on top of them",
+            bench.report.others
+        );
+    }
     dispatch(&mut bench, &ground)?;
     pressure(&mut bench, &ground)?;
     if bench.wants("attach", "attach") {
@@ -151,6 +159,26 @@ pub fn run(args: &Args) -> Result<()> {
         bench.report.write(path)?;
     }
     Ok(())
+}
+
+/// Raw tracepoint links at system calls that are there before we attach anything; 0 where bpftool
+/// cannot tell.
+fn others() -> usize {
+    let output = std::process::Command::new("bpftool")
+        .args(["-j", "link", "show"])
+        .output();
+    let links: Option<serde_json::Value> = output
+        .ok()
+        .and_then(|o| serde_json::from_slice(&o.stdout).ok());
+    let is_at_calls = |link: &&serde_json::Value| {
+        link["tp_name"]
+            .as_str()
+            .is_some_and(|name| ["sys_enter", "sys_exit"].contains(&name))
+    };
+    links
+        .as_ref()
+        .and_then(|l| l.as_array())
+        .map_or(0, |l| l.iter().filter(is_at_calls).count())
 }
 
 fn dispatch(bench: &mut Bench<'_>, ground: &Ground) -> Result<()> {

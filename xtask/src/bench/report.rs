@@ -16,6 +16,8 @@ pub struct Report {
     pub cpu: String,
     /// What the kernel does about the CPU's faults, where it changes what calls and jumps cost.
     pub mitigations: Vec<(String, String)>,
+    /// Links of others that were at system calls all the time; figures are good only without.
+    pub others: usize,
     /// What dispatch costs.
     pub rows: Vec<Row>,
     /// What attaching costs.
@@ -83,6 +85,7 @@ impl Report {
                 .trim_start_matches(['\t', ' ', ':'])
                 .to_owned(),
             mitigations: MITIGATIONS.iter().map(mitigation).collect(),
+            others: 0,
             rows: Vec::new(),
             attach: Vec::new(),
         }
