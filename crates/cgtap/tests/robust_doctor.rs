@@ -169,13 +169,13 @@ fn a_hook_without_anything_is_made_anew() {
 #[test]
 fn a_pin_that_is_something_else_is_made_anew() {
     let words = [
-        "hooks/1/table is something else",
+        "hooks/1/table_odd is something else",
         "hooks/2/link is something else",
     ];
     mended("doctor-kind", &words, |sandbox| {
-        unpin(sandbox, "hooks/1/table");
+        unpin(sandbox, "hooks/1/table_odd");
         let link = cgtap_sys::bpf::get_link(&sandbox.state.join("hooks/2/link")).unwrap();
-        pin(&link, &sandbox.state.join("hooks/1/table")).unwrap();
+        pin(&link, &sandbox.state.join("hooks/1/table_odd")).unwrap();
         unpin(sandbox, "hooks/2/link");
         pin(&stray(), &sandbox.state.join("hooks/2/link")).unwrap();
     });
@@ -197,9 +197,11 @@ fn a_table_that_says_something_else_is_made_right() {
         "doctor-table",
         &["other sets of", "are in force than are recorded"],
         |sandbox| {
-            let table = get_map(&sandbox.state.join("hooks/1/table")).unwrap();
-            for key in table.keys().unwrap() {
-                table.delete(&key).unwrap();
+            for name in ["hooks/1/table_even", "hooks/1/table_odd"] {
+                let table = get_map(&sandbox.state.join(name)).unwrap();
+                for key in table.keys().unwrap() {
+                    table.delete(&key).unwrap();
+                }
             }
         },
     );

@@ -174,7 +174,7 @@ fn every_event_runs_the_old_or_the_new_set() {
         desired.insert(cgroup("c"), sets[(at as usize + 1) % 2]);
         switch.publish(&desired).unwrap();
         cgtap_sys::task::grace_period().unwrap();
-        switch.settle().unwrap();
+        switch.settle();
         // The set that is not in force has run for the last time.
         let idle = storm.word(at as usize % 2, 0);
         std::thread::yield_now();
@@ -186,6 +186,48 @@ fn every_event_runs_the_old_or_the_new_set() {
     assert_eq!(one + other, events);
     assert!(one > 0 && other > 0);
     // It holds what is in the array.
+    drop(switch);
+    storm.end();
+}
+
+/// A publication is written where no event looks: a hash gives the memory of an entry that is
+/// replaced to the next one at once, so whoever held it would see another cgroup's set.
+#[test]
+fn what_is_in_force_is_not_touched_by_what_is_prepared() {
+    let storm = Storm::new("switch-apart", "count", 2);
+    storm.attach(0, &["count"]);
+    let dir = storm.sandbox.state.join("hooks/1");
+    let switch = Switch::open(&dir).unwrap();
+    let read = || {
+        ["table_even", "table_odd"].map(|name| {
+            let table = cgtap_sys::bpf::get_map(&dir.join(name)).unwrap();
+            let keys = table.keys().unwrap();
+            let mut all: Vec<_> = keys
+                .into_iter()
+                .map(|key| (table.lookup(&key).unwrap(), key))
+                .collect();
+            all.sort();
+            all
+        })
+    };
+    let in_force = switch.in_force().unwrap();
+    assert_eq!(in_force.len(), 3);
+    let before = read();
+    let at = (switch.generation() & 1) as usize;
+    let mut desired = in_force.clone();
+    let gone = desired.pop_first().unwrap();
+    desired.values_mut().for_each(|set| *set += 100);
+    desired.insert(CgroupId(gone.0.0 + (1 << 50)), 7);
+    let prepared = switch.prepare(&desired).unwrap();
+    let after = read();
+    assert_eq!(after[at], before[at], "the table that events read");
+    assert_eq!(after[1 - at].len(), desired.len());
+    assert_eq!(switch.in_force().unwrap(), in_force);
+    // Never committed: the next publication starts from what is in force.
+    drop(prepared);
+    cgtap_sys::task::grace_period().unwrap();
+    switch.publish(&in_force).unwrap();
+    assert_eq!(switch.in_force().unwrap(), in_force);
     drop(switch);
     storm.end();
 }

@@ -48,7 +48,8 @@ impl Bare {
         };
         let insns = dispatcher::generate(&layout, Returns::Ignored, by_table)?;
         let switch = &self.switch;
-        let mut maps = vec![&switch.progs, &switch.cache, &switch.control, &switch.table];
+        let mut maps = vec![&switch.progs, &switch.cache, &switch.control];
+        maps.extend(&switch.tables);
         maps.extend(table.as_ref());
         raw_tp(&insns, &maps)
     }

@@ -7,7 +7,7 @@ use crate::kernel::layout::Layout;
 
 use super::word::{
     CACHE_BITS, CACHE_SLOTS, CONTROL_LOST_DEPTH, CONTROL_LOST_SET, DEPTH_MAX, DIRECT_SETS,
-    GENERATION_SHIFT, SET_MAX, TAG_BITS, UNCONFIGURED,
+    GENERATION_SHIFT, SET_MAX, TAG_BITS,
 };
 
 /// Places of the maps in the dispatcher's list.
@@ -15,8 +15,9 @@ mod maps {
     pub const PROGS: u32 = 0;
     pub const CACHE: u32 = 1;
     pub const CONTROL: u32 = 2;
-    pub const TABLE: u32 = 3;
-    pub const CURRENT: u32 = 4;
+    pub const TABLE_EVEN: u32 = 3;
+    pub const TABLE_ODD: u32 = 4;
+    pub const CURRENT: u32 = 5;
 }
 
 /// Stack of the slow path, in bytes from the frame pointer.
@@ -32,8 +33,8 @@ mod stack {
 }
 
 /// Generates the dispatcher. Its maps are, in this order: the PROG_ARRAY of sets, the cache, the
-/// control words, the table of configured cgroups and, if `with_current_table`, the addresses of
-/// `current`.
+/// control words, the tables of configured cgroups of even and of odd generations and, if
+/// `with_current_table`, the addresses of `current`.
 ///
 /// # Errors
 /// [`EditError`] if a jump became too long; the constants keep it from that.
@@ -148,7 +149,8 @@ fn count(b: &mut Builder, word: usize) {
 /// Appends the slow path: climb to the nearest configured cgroup, store what was found, go on.
 /// Comes with R0 = generation, R1 = id, R2 = tag and generation, R4 = slot, R5 = cgroup.
 fn resolve(b: &mut Builder, layout: &Layout, jump: crate::asm::Label, none: crate::asm::Label) {
-    let (climb, up, chosen, found) = (b.label(), b.label(), b.label(), b.label());
+    let (climb, up, found) = (b.label(), b.label(), b.label());
+    let (odd, looked_up) = (b.label(), b.label());
     b.push(Insn::mov(Reg::R7, Reg::R4))
         .push(Insn::mov(Reg::R8, Reg::R2))
         .push(Insn::mov(Reg::R9, Reg::R5))
@@ -160,18 +162,20 @@ fn resolve(b: &mut Builder, layout: &Layout, jump: crate::asm::Label, none: crat
     b.place(climb)
         .push(Insn::mov(Reg::R2, Reg::R10))
         .push(Insn::alu_imm(Alu::Add, Reg::R2, i32::from(stack::KEY)))
-        .extend(Insn::load_map(Reg::R1, maps::TABLE))
-        .push(Insn::call(helper::MAP_LOOKUP_ELEM))
-        .jump_if_imm(Cond::Eq, Reg::R0, 0, up)
-        // The entry holds two sets; the generation that was read chooses.
+        // The generation that was read chooses the table.
         .push(Insn::load(Size::Dw, Reg::R1, Reg::R10, stack::GENERATION))
-        .push(Insn::load(Size::Dw, Reg::R2, Reg::R0, 0))
-        .push(Insn::load(Size::W, Reg::R3, Reg::R0, 8))
-        .jump_if(Cond::Le, Reg::R2, Reg::R1, chosen)
-        .push(Insn::load(Size::W, Reg::R3, Reg::R0, 12));
-    b.place(chosen)
+        .jump_if_imm(Cond::Set, Reg::R1, 1 << GENERATION_SHIFT, odd)
+        .extend(Insn::load_map(Reg::R1, maps::TABLE_EVEN))
+        .push(Insn::call(helper::MAP_LOOKUP_ELEM))
+        .jump(looked_up);
+    b.place(odd)
+        .extend(Insn::load_map(Reg::R1, maps::TABLE_ODD))
+        .push(Insn::call(helper::MAP_LOOKUP_ELEM));
+    b.place(looked_up)
+        .jump_if_imm(Cond::Eq, Reg::R0, 0, up)
+        .push(Insn::load(Size::W, Reg::R3, Reg::R0, 0))
         .push(Insn::alu_imm(Alu::And, Reg::R3, 0xffff))
-        .jump_if_imm(Cond::Ne, Reg::R3, UNCONFIGURED as i32, found);
+        .jump(found);
 
     // cgroup_parent(): the parent's css is embedded in the parent (kernel/cgroup/cgroup.c).
     b.place(up)

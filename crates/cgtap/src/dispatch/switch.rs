@@ -9,8 +9,8 @@ use cgtap_sys::memory::Words;
 use cgtap_sys::{SysError, task};
 
 use super::word::{
-    CACHE_SLOTS, CONTROL_GENERATION, CONTROL_LOST_DEPTH, CONTROL_LOST_SET, CONTROL_WORDS,
-    GENERATION_MAX, GENERATION_SHIFT, SET_MAX, TableEntry, UNCONFIGURED,
+    CACHE_SLOTS, CONTROL_GENERATION, CONTROL_LOST_DEPTH, CONTROL_LOST_SET, CONTROL_SETTLED,
+    CONTROL_WORDS, GENERATION_MAX, GENERATION_SHIFT, SET_MAX,
 };
 use crate::id::CgroupId;
 
@@ -26,8 +26,8 @@ pub struct Switch {
     pub cache: Map,
     /// The control words.
     pub control: Map,
-    /// Configured cgroups and their sets.
-    pub table: Map,
+    /// Configured cgroups and their sets, for even generations and for odd ones.
+    pub tables: [Map; 2],
     words: Words,
 }
 
@@ -73,7 +73,7 @@ fn spec(name: &str) -> MapSpec<'static> {
             name: "cgtap_table",
             map_type: MapType::Hash,
             key_size: 8,
-            value_size: TableEntry::SIZE,
+            value_size: 4,
             max_entries: CONFIGURED_MAX,
             flags: map_flags::NO_PREALLOC,
         },
@@ -93,6 +93,8 @@ impl Switch {
         };
         let switch = Self::with(make)?;
         switch.words.set(CONTROL_GENERATION, 1 << GENERATION_SHIFT);
+        // Nobody reads it yet.
+        switch.settle();
         Ok(switch)
     }
 
@@ -105,14 +107,14 @@ impl Switch {
     }
 
     fn with(mut get: impl FnMut(&str) -> Result<Map, SysError>) -> Result<Self, SysError> {
-        let (progs, cache, control, table) =
-            (get("progs")?, get("cache")?, get("control")?, get("table")?);
+        let (progs, cache, control) = (get("progs")?, get("cache")?, get("control")?);
+        let tables = [get("table_even")?, get("table_odd")?];
         let words = Words::map(&control)?;
         Ok(Self {
             progs,
             cache,
             control,
-            table,
+            tables,
             words,
         })
     }
@@ -147,20 +149,20 @@ impl Switch {
         Ok(())
     }
 
-    fn entries(&self) -> Result<BTreeMap<CgroupId, TableEntry>, SysError> {
+    /// The table that events of a generation read.
+    fn table(&self, generation: u64) -> &Map {
+        &self.tables[(generation & 1) as usize]
+    }
+
+    fn entries(&self, generation: u64) -> Result<BTreeMap<CgroupId, u16>, SysError> {
+        let table = self.table(generation);
         let mut entries = BTreeMap::new();
-        for key in self.table.keys()? {
-            let id = key
-                .as_slice()
-                .try_into()
-                .map(u64::from_ne_bytes)
-                .unwrap_or_default();
-            if let Some(entry) = self
-                .table
-                .lookup(&key)?
-                .and_then(|v| TableEntry::from_bytes(&v))
-            {
-                entries.insert(CgroupId(id), entry);
+        for key in table.keys()? {
+            let id = key.as_slice().try_into().map(u64::from_ne_bytes);
+            let set = table.lookup(&key)?.unwrap_or_default();
+            let set = set.as_slice().try_into().map(u32::from_ne_bytes);
+            if let (Ok(id), Ok(set)) = (id, set) {
+                entries.insert(CgroupId(id), set as u16);
             }
         }
         Ok(entries)
@@ -176,52 +178,45 @@ impl Switch {
         Ok(())
     }
 
-    /// Writes `desired` beside what is in force. Each entry holds the old set and the new one
-    /// until the generation moves; an event takes the one that goes with the generation it read,
-    /// so it sees wholly the old or wholly the new.
+    /// Writes `desired` beside what is in force, into the table of the next generation. An event
+    /// reads the table that goes with the generation it read, so it sees wholly the old or wholly
+    /// the new.
     ///
-    /// An event that is still under way with a generation from before the last publication finds
-    /// the set that this one replaces; that is why the place of a set is emptied only a grace
-    /// period after the publication that took it out of use.
+    /// Two publications are a grace period apart: one is waited for here unless
+    /// [`Switch::settle`] has said that it is over. Then nobody reads the table that is written: a
+    /// hash gives the memory of an entry that is replaced to the next one at once
+    /// (kernel/bpf/memalloc.c), and who still looked at it would see another cgroup's set.
     ///
     /// # Errors
     /// The kernel's answer: `E2BIG` with [`CONFIGURED_MAX`] cgroups. What was written has no
     /// effect, and neither has it if it is never committed: the next publication starts anew.
     pub fn prepare(&self, desired: &BTreeMap<CgroupId, u16>) -> Result<Prepared, SysError> {
-        let mut generation = self.words.get(CONTROL_GENERATION) >> GENERATION_SHIFT;
+        let mut generation = self.generation();
         if generation >= GENERATION_MAX {
             self.start_anew()?;
-            generation = 1;
+            generation = self.generation();
         }
-        let next = (generation + 1) << GENERATION_SHIFT;
-        let current = self.entries()?;
-        let now = generation << GENERATION_SHIFT;
+        if self.words.get(CONTROL_SETTLED) != generation {
+            task::grace_period()?;
+        }
+        let next = generation + 1;
+        let (table, current) = (self.table(next), self.entries(next)?);
+        for id in current.keys().filter(|id| !desired.contains_key(id)) {
+            table.delete(&id.0.to_ne_bytes())?;
+        }
         for (id, set) in desired {
-            let old = current.get(id).map_or(UNCONFIGURED, |e| e.at(now));
-            let new = u32::from(*set);
-            if old != new || current.get(id).is_none_or(|e| e.from > now) {
-                let entry = TableEntry {
-                    from: next,
-                    new,
-                    old,
-                };
-                self.table.update(&id.0.to_ne_bytes(), &entry.to_bytes())?;
+            if current.get(id) != Some(set) {
+                table.update(&id.0.to_ne_bytes(), &u32::from(*set).to_ne_bytes())?;
             }
-        }
-        for (id, entry) in current.iter().filter(|(id, _)| !desired.contains_key(id)) {
-            let entry = TableEntry {
-                from: next,
-                new: UNCONFIGURED,
-                old: entry.at(now),
-            };
-            self.table.update(&id.0.to_ne_bytes(), &entry.to_bytes())?;
         }
         if cfg!(not(target_arch = "x86_64")) {
             // Where loads may pass each other, no CPU may read the new generation and then an
             // entry from before it.
             task::grace_period()?;
         }
-        Ok(Prepared { generation: next })
+        Ok(Prepared {
+            generation: next << GENERATION_SHIFT,
+        })
     }
 
     /// Puts in force what was prepared: one store, which cannot fail.
@@ -229,33 +224,16 @@ impl Switch {
         self.words.set(CONTROL_GENERATION, prepared.generation);
     }
 
-    /// After a grace period: removes the entries that are passed over.
-    ///
-    /// # Errors
-    /// The kernel's answer.
-    pub fn settle(&self) -> Result<(), SysError> {
-        for (id, entry) in self.entries()? {
-            if entry.new == UNCONFIGURED {
-                self.table.delete(&id.0.to_ne_bytes())?;
-            }
-        }
-        Ok(())
+    /// Notes that a grace period has passed since the last publication: the next one need not
+    /// wait for it.
+    pub fn settle(&self) {
+        self.words.set(CONTROL_SETTLED, self.generation());
     }
 
-    /// Begins the generations again: every entry is made independent of the generation, then the
-    /// cache is cleared of words that the new generations could take for their own.
+    /// Begins the generations again, with the one that reads the same table as the last; the cache
+    /// is cleared of words that the new generations could take for their own.
     fn start_anew(&self) -> Result<(), SysError> {
-        let now = self.words.get(CONTROL_GENERATION);
-        for (id, entry) in self.entries()? {
-            // Not `new`: an entry that was prepared and never committed is still the old one.
-            let set = entry.at(now);
-            let entry = TableEntry {
-                from: 0,
-                new: set,
-                old: set,
-            };
-            self.table.update(&id.0.to_ne_bytes(), &entry.to_bytes())?;
-        }
+        const { assert!(GENERATION_MAX & 1 == 1) };
         let cache = Words::map(&self.cache)?;
         let clear = || (0..CACHE_SLOTS).for_each(|slot| cache.set(slot, 0));
         task::grace_period()?;
@@ -264,6 +242,7 @@ impl Switch {
         // An event that had read the old generation may have stored under it meanwhile.
         task::grace_period()?;
         clear();
+        self.settle();
         Ok(())
     }
 
@@ -290,14 +269,7 @@ impl Switch {
     /// # Errors
     /// The kernel's answer.
     pub fn in_force(&self) -> Result<BTreeMap<CgroupId, u16>, SysError> {
-        let now = self.words.get(CONTROL_GENERATION);
-        let entries = self.entries()?.into_iter();
-        Ok(entries
-            .filter_map(|(id, entry)| {
-                let set = entry.at(now);
-                (set != UNCONFIGURED).then_some((id, set as u16))
-            })
-            .collect())
+        self.entries(self.generation())
     }
 
     /// Events that did not run what they should have: a set that was not in its place, a cgroup
@@ -313,8 +285,10 @@ impl Switch {
         self.words.get(CONTROL_GENERATION) >> GENERATION_SHIFT
     }
 
-    /// Moves the generation, for tests of its end.
+    /// Moves the generation to this one or the one before, whichever reads the same table, for
+    /// tests of its end.
     pub fn set_generation(&self, generation: u64) {
+        let generation = generation - ((generation ^ self.generation()) & 1);
         self.words
             .set(CONTROL_GENERATION, generation << GENERATION_SHIFT);
     }

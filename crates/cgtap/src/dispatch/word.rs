@@ -15,8 +15,6 @@ pub const TAG_BITS: u32 = 24;
 pub const GENERATION_SHIFT: u32 = 16;
 /// The last generation: the next publication starts anew with a cleared cache.
 pub const GENERATION_MAX: u64 = (1 << 24) - 1;
-/// Set number of a table entry that is on its way out: the cgroup is not configured.
-pub const UNCONFIGURED: u32 = 0xffff;
 /// Highest set number; 0 is the empty set. PROG_ARRAYs have one entry more.
 pub const SET_MAX: u16 = 0x3fff;
 /// Sets with a number up to this one are reached by a direct jump, which the kernel patches into
@@ -32,55 +30,10 @@ pub const CONTROL_GENERATION: usize = 0;
 pub const CONTROL_LOST_SET: usize = 1;
 /// Index of the counter of events in cgroups deeper than [`DEPTH_MAX`].
 pub const CONTROL_LOST_DEPTH: usize = 2;
+/// Index of the generation, as a number, after whose publication a grace period has passed.
+pub const CONTROL_SETTLED: usize = 3;
 /// Number of control words.
 pub const CONTROL_WORDS: usize = 8;
-
-/// An entry of the table of configured cgroups. Which of its two sets counts is decided by the
-/// generation the dispatcher read, so that all entries switch at once, with the generation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TableEntry {
-    /// First generation, shifted, that takes `new`.
-    pub from: u64,
-    /// Set from then on; [`UNCONFIGURED`] where the cgroup is to be passed over.
-    pub new: u32,
-    /// Set before.
-    pub old: u32,
-}
-
-impl TableEntry {
-    /// Size in bytes in the map.
-    pub const SIZE: u32 = 16;
-
-    /// The set at `generation` (shifted).
-    #[must_use]
-    pub fn at(self, generation: u64) -> u32 {
-        if self.from <= generation {
-            self.new
-        } else {
-            self.old
-        }
-    }
-
-    /// As it stands in the map.
-    #[must_use]
-    pub fn to_bytes(self) -> [u8; 16] {
-        let mut bytes = [0; 16];
-        bytes[..8].copy_from_slice(&self.from.to_ne_bytes());
-        bytes[8..12].copy_from_slice(&self.new.to_ne_bytes());
-        bytes[12..].copy_from_slice(&self.old.to_ne_bytes());
-        bytes
-    }
-
-    /// Reads what stands in the map; `None` for a value of another size.
-    #[must_use]
-    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
-        Some(Self {
-            from: u64::from_ne_bytes(bytes.get(..8)?.try_into().ok()?),
-            new: u32::from_ne_bytes(bytes.get(8..12)?.try_into().ok()?),
-            old: u32::from_ne_bytes(bytes.get(12..16)?.try_into().ok()?),
-        })
-    }
-}
 
 /// Where a cgroup's word lies in the cache, and its tag; `None` for an id that is too wide.
 /// What the dispatcher computes, for tests and for reading the cache.
@@ -102,12 +55,6 @@ mod tests {
             let (index, tag) = slot(id).unwrap();
             let low = (index as u64 ^ tag) & (CACHE_SLOTS as u64 - 1);
             prop_assert_eq!(tag << CACHE_BITS | low, id);
-        }
-
-        #[test]
-        fn an_entry_reads_back(from in any::<u64>(), new in any::<u32>(), old in any::<u32>()) {
-            let entry = TableEntry { from, new, old };
-            prop_assert_eq!(TableEntry::from_bytes(&entry.to_bytes()), Some(entry));
         }
     }
 

@@ -229,7 +229,8 @@ impl Session {
             switch.progs.as_fd(),
             switch.cache.as_fd(),
             switch.control.as_fd(),
-            switch.table.as_fd(),
+            switch.tables[0].as_fd(),
+            switch.tables[1].as_fd(),
         ];
         maps.extend(current.iter().map(AsFd::as_fd));
         Prog::load(&ProgSpec {

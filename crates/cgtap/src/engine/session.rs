@@ -281,7 +281,6 @@ impl Session {
             let sys = |e: SysError| Error::sys(format!("clear hook {}", record.spec), &e);
             let switch = self.switch(*id)?;
             switch.vacate_others(&keep).map_err(sys)?;
-            switch.settle().map_err(sys)?;
         }
         self.unwatch()?;
         let gone = self.dir.sweep(&pins::expected(&self.config))?;
@@ -397,7 +396,7 @@ impl Session {
                 let sys = |e: SysError| Error::sys("empty the places of old sets", &e);
                 let switch = self.switch(*id)?;
                 switch.vacate(indices).map_err(sys)?;
-                switch.settle().map_err(sys)?;
+                switch.settle();
             }
         }
         Ok(())

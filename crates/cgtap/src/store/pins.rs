@@ -40,14 +40,21 @@ pub fn hook_dir(hook: HookId) -> String {
     format!("{HOOKS}/{}", hook.0)
 }
 
-/// A pin of a hook: `link`, `progs`, `cache`, `control` or `table`.
+/// A pin of a hook: `link`, `progs`, `cache`, `control`, `table_even` or `table_odd`.
 #[must_use]
 pub fn hook(hook: HookId, what: &str) -> String {
     format!("{HOOKS}/{}/{what}", hook.0)
 }
 
 /// The fixed pins of a hook.
-pub const HOOK_PINS: [&str; 5] = ["progs", "cache", "control", "table", "link"];
+pub const HOOK_PINS: [&str; 6] = [
+    "progs",
+    "cache",
+    "control",
+    "table_even",
+    "table_odd",
+    "link",
+];
 
 /// Pins of the maps of a hook, in the order of [`HOOK_PINS`], are made by
 /// [`crate::dispatch::switch::Switch`]; the link is the last, and with it the hook is live.

@@ -258,13 +258,16 @@ pub fn ids(report: &AttachReport) -> Vec<AttachmentId> {
     report.attachments.iter().map(|a| a.id).collect()
 }
 
-/// An example program of the crate, built if it is not: cargo builds them with the whole suite,
+/// An example program of the crate, built anew if need be: cargo builds them with the whole suite,
 /// but not with one test file.
 pub fn example(name: &str) -> PathBuf {
     let test = std::env::current_exe().unwrap();
     let target = test.parent().and_then(Path::parent).unwrap();
     let binary = target.join("examples").join(name);
-    if !binary.exists() {
+    // Once a process: others may be running it.
+    static BUILT: Mutex<()> = Mutex::new(());
+    let _one = BUILT.lock().unwrap_or_else(PoisonError::into_inner);
+    if !binary.exists() || std::env::var_os("CI").is_none() {
         let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
         let mut build = Command::new(cargo);
         build.args(["build", "--quiet", "-p", "cgtap", "--example", name]);
