@@ -471,10 +471,15 @@ pub(super) fn counter(path: &Path) -> Result<u64> {
         .lookup(&0u32.to_ne_bytes())
         .map_err(|e| Error::sys(format!("read {}", path.display()), &e))?
         .unwrap_or_default();
-    Ok(value
-        .chunks_exact(8)
+    Ok(sum_words(&value))
+}
+
+/// The sum of a per-CPU counter: one word a CPU.
+pub(super) fn sum_words(value: &[u8]) -> u64 {
+    let words = value.chunks_exact(8);
+    words
         .map(|word| word.try_into().map(u64::from_ne_bytes).unwrap_or_default())
-        .sum())
+        .sum()
 }
 
 pub(super) fn read_config(dir: &StateDir) -> Result<Option<Config>> {

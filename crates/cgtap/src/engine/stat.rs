@@ -14,7 +14,7 @@ use super::report::{StatCount, StatReport, StatRow};
 use super::request::{
     AttachRequest, CgroupRef, Detach, Lifetime, ObjectSource, ProgramChoice, StatRequest,
 };
-use super::session::Session;
+use super::session::{Session, sum_words};
 use super::{Engine, Lock};
 use crate::asm::{Alu, Builder, Cond, Insn, Reg, Size, helper};
 use crate::cgroup::{Cgroup, Hierarchy};
@@ -334,12 +334,6 @@ impl Stat {
         lost: &mut u64,
     ) -> Result<BTreeMap<CgroupId, Vec<u64>>> {
         let sys = |e: SysError| Error::sys("read the counters", &e);
-        let sum = |bytes: Vec<u8>| -> u64 {
-            let words = bytes.chunks_exact(8);
-            words
-                .map(|w| w.try_into().map(u64::from_ne_bytes).unwrap_or_default())
-                .sum()
-        };
         let mut own: BTreeMap<CgroupId, Vec<u64>> = BTreeMap::new();
         for (at, counter) in under.counters.iter().enumerate() {
             let Some((counts, full)) = &counter.per_cgroup else {
@@ -351,14 +345,17 @@ impl Stat {
                     .try_into()
                     .map(u64::from_ne_bytes)
                     .unwrap_or_default();
-                let value = counts.lookup(&key).map_err(sys)?.map_or(0, sum);
+                let value = counts
+                    .lookup(&key)
+                    .map_err(sys)?
+                    .map_or(0, |value| sum_words(&value));
                 let width = self.request.events.len();
                 own.entry(CgroupId(id)).or_insert_with(|| vec![0; width])[at] = value;
             }
             *lost += full
                 .lookup(&0u32.to_ne_bytes())
                 .map_err(sys)?
-                .map_or(0, sum);
+                .map_or(0, |value| sum_words(&value));
         }
         Ok(own)
     }
