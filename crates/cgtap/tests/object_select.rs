@@ -12,8 +12,11 @@ use object_support::{load_all, names, try_load};
 #[test]
 fn by_default_all_that_can_be_scoped_and_are_not_optional() {
     let object = load_all("kinds");
-    assert_eq!(names(&object.image), ["on_switch", "on_open", "on_nbd"]);
-    assert_eq!(object.chosen, [0, 1, 2]);
+    assert_eq!(
+        names(&object.image),
+        ["on_switch", "on_open", "on_nbd", "on_probe"]
+    );
+    assert_eq!(object.chosen, [0, 1, 2, 3]);
     let skipped: Vec<(&str, &str)> = object
         .skipped
         .iter()
@@ -21,11 +24,7 @@ fn by_default_all_that_can_be_scoped_and_are_not_optional() {
         .collect();
     assert_eq!(
         skipped,
-        [
-            ("optional", "raw_tp/sys_enter"),
-            ("on_probe", "kprobe/do_nanosleep"),
-            ("on_packet", "xdp")
-        ]
+        [("optional", "raw_tp/sys_enter"), ("on_packet", "xdp")]
     );
     for skipped in &object.skipped {
         assert!(!skipped.reason.is_empty());

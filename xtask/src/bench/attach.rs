@@ -147,6 +147,7 @@ fn load_and_attach(object: &Path) -> Result<(Prog, Link)> {
         func_info: &[],
         line_info: &[],
         attach_btf_id: 0,
+        attach_btf: None,
     })?;
     let link = Link::raw_tracepoint(&prog, Some("sys_enter"))?;
     Ok((prog, link))

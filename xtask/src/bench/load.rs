@@ -28,6 +28,7 @@ pub fn raw_tp(insns: &[Insn], maps: &[&Map]) -> Result<Prog> {
         func_info: &[],
         line_info: &[],
         attach_btf_id: 0,
+        attach_btf: None,
     })
     .map_err(|e| format!("{e}: {}", e.log))?)
 }

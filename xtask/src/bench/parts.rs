@@ -46,7 +46,7 @@ impl Bare {
         } else {
             None
         };
-        let insns = dispatcher::generate(&layout, Returns::Ignored, by_table)?;
+        let insns = dispatcher::generate(&layout, Returns::Ignored, false, by_table)?;
         let switch = &self.switch;
         let mut maps = vec![&switch.progs, &switch.cache, &switch.control];
         maps.extend(&switch.tables);
@@ -105,6 +105,7 @@ fn set(plain: &Plain, choice: Choice) -> Result<Prog> {
         returns: Returns::Ignored,
         verdict: 1,
         counter: choice.counter.then_some(plain.maps.len()),
+        nests: false,
         next: None,
         style: choice.style,
     };

@@ -56,6 +56,38 @@ impl Link {
         own("BPF_LINK_CREATE", ret).map(|fd| Self { fd })
     }
 
+    /// Attaches a program to the entry (or, with `is_return`, the return) of every function that
+    /// starts at one of these addresses (`BPF_TRACE_KPROBE_MULTI`, since 5.18). The program is
+    /// loaded with [`AttachType::TraceKprobeMulti`](super::AttachType::TraceKprobeMulti).
+    ///
+    /// # Errors
+    /// `EOPNOTSUPP` on a kernel without `CONFIG_FPROBE`, `EINVAL` for no address, `ENOENT` or
+    /// `EINVAL` for one where no function starts that can be traced.
+    pub fn kprobe_multi(prog: &Prog, addresses: &[u64], is_return: bool) -> Result<Self, SysError> {
+        const BPF_F_KPROBE_MULTI_RETURN: u32 = 1;
+        // SAFETY: all-zero is the documented default of this plain C struct.
+        let mut opts: libbpf_sys::bpf_link_create_opts = unsafe { std::mem::zeroed() };
+        opts.sz = size_of_val(&opts) as _;
+        opts.__bindgen_anon_1.kprobe_multi.flags = if is_return {
+            BPF_F_KPROBE_MULTI_RETURN
+        } else {
+            0
+        };
+        opts.__bindgen_anon_1.kprobe_multi.cnt = addresses.len() as u32;
+        opts.__bindgen_anon_1.kprobe_multi.addrs = addresses.as_ptr();
+        // SAFETY: the options name an array that is readable for its length; both outlive the
+        // call.
+        let ret = unsafe {
+            libbpf_sys::bpf_link_create(
+                prog.as_fd().as_raw_fd(),
+                0,
+                libbpf_sys::BPF_TRACE_KPROBE_MULTI,
+                &raw const opts,
+            )
+        };
+        own("BPF_LINK_CREATE", ret).map(|fd| Self { fd })
+    }
+
     /// Takes a descriptor, which must be one of a link.
     ///
     /// # Errors

@@ -9,7 +9,7 @@ mod pin;
 mod prog;
 mod types;
 
-pub use btf::load_btf;
+pub use btf::{load_btf, module_btf};
 pub use cgroup::{attach_cgroup_device, detach_cgroup_device, load_cgroup_device};
 pub use link::{Link, LinkInfo};
 pub use map::{Map, MapInfo, MapSpec, flags as map_flags, possible_cpus};

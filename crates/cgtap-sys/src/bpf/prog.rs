@@ -34,6 +34,36 @@ pub struct ProgSpec<'a> {
     pub line_info: &'a [[u32; 4]],
     /// BTF id of the attach target in the kernel's BTF, 0 if none.
     pub attach_btf_id: u32,
+    /// The BTF that `attach_btf_id` speaks of where that is a kernel module's, since 5.11.
+    pub attach_btf: Option<BorrowedFd<'a>>,
+}
+
+impl<'a> ProgSpec<'a> {
+    /// A program that was generated: it declares GPL, because the helpers that tracing programs
+    /// need want it, and has neither BTF nor a target of its own.
+    #[must_use]
+    pub fn generated(
+        name: &'a str,
+        prog_type: ProgType,
+        insns: &'a [[u8; 8]],
+        maps: &'a [BorrowedFd<'a>],
+    ) -> Self {
+        Self {
+            name,
+            prog_type,
+            attach_type: AttachType::None,
+            flags: 0,
+            license: "GPL",
+            kern_version: 0,
+            insns,
+            maps,
+            btf: None,
+            func_info: &[],
+            line_info: &[],
+            attach_btf_id: 0,
+            attach_btf: None,
+        }
+    }
 }
 
 /// A program that the kernel did not take, with the verifier's own words.
@@ -130,6 +160,7 @@ impl Prog {
         opts.prog_flags = spec.flags;
         opts.kern_version = spec.kern_version;
         opts.attach_btf_id = spec.attach_btf_id;
+        opts.attach_btf_obj_fd = spec.attach_btf.map_or(0, |fd| fd.as_raw_fd() as u32);
         opts.prog_btf_fd = spec.btf.map_or(0, |fd| fd.as_raw_fd() as u32);
         opts.fd_array = fds.as_ptr();
         if spec.btf.is_some() {

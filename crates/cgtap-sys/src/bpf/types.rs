@@ -18,6 +18,8 @@ pub enum ProgType {
     Kprobe = libbpf_sys::BPF_PROG_TYPE_KPROBE,
     /// `BPF_PROG_TYPE_LSM`.
     Lsm = libbpf_sys::BPF_PROG_TYPE_LSM,
+    /// `BPF_PROG_TYPE_PERF_EVENT`.
+    PerfEvent = libbpf_sys::BPF_PROG_TYPE_PERF_EVENT,
 }
 
 /// `enum bpf_attach_type`, as far as a program is loaded with one.
@@ -30,8 +32,14 @@ pub enum AttachType {
     TraceRawTp = libbpf_sys::BPF_TRACE_RAW_TP,
     /// `BPF_TRACE_FENTRY`.
     TraceFentry = libbpf_sys::BPF_TRACE_FENTRY,
+    /// `BPF_TRACE_FEXIT`.
+    TraceFexit = libbpf_sys::BPF_TRACE_FEXIT,
+    /// `BPF_MODIFY_RETURN`.
+    ModifyReturn = libbpf_sys::BPF_MODIFY_RETURN,
     /// `BPF_LSM_MAC`.
     LsmMac = libbpf_sys::BPF_LSM_MAC,
+    /// `BPF_TRACE_KPROBE_MULTI`, since 5.18.
+    TraceKprobeMulti = libbpf_sys::BPF_TRACE_KPROBE_MULTI,
 }
 
 /// `enum bpf_map_type`, the ones cgtap creates itself.

@@ -77,6 +77,30 @@ pub struct Btf {
     pub(super) ptr: NonNull<libbpf_sys::btf>,
 }
 
+/// A module's BTF with that of the kernel, on which it stands. Derefs to the whole.
+#[derive(Debug)]
+pub struct ModuleBtf {
+    // The order is that of dropping: the user before what it uses.
+    btf: Btf,
+    vmlinux: Btf,
+}
+
+impl ModuleBtf {
+    /// Gives the kernel's BTF back.
+    #[must_use]
+    pub fn into_vmlinux(self) -> Btf {
+        self.vmlinux
+    }
+}
+
+impl std::ops::Deref for ModuleBtf {
+    type Target = Btf;
+
+    fn deref(&self) -> &Btf {
+        &self.btf
+    }
+}
+
 // SAFETY: the object is owned by one `Btf` and libbpf keeps no thread-local state for it. It is
 // not `Sync`: `btf__raw_data` caches behind a const pointer.
 unsafe impl Send for Btf {}
@@ -170,6 +194,26 @@ impl Btf {
         // SAFETY: takes nothing.
         let ptr = unsafe { libbpf_sys::btf__load_vmlinux_btf() };
         Self::owned("read the kernel's BTF (/sys/kernel/btf/vmlinux)", ptr)
+    }
+
+    /// The types that a module adds to those of `vmlinux`, which is needed to read them: ids go on
+    /// where its end.
+    ///
+    /// # Errors
+    /// [`BtfError::Libbpf`] with `ENOENT` for a module that is not loaded or has no BTF.
+    pub fn module(name: &str, vmlinux: Self) -> Result<ModuleBtf, (BtfError, Self)> {
+        let _quiet = super::log::Capture::start();
+        let c_name = match c_name(name) {
+            Ok(c_name) => c_name,
+            Err(e) => return Err((e, vmlinux)),
+        };
+        // SAFETY: NUL-terminated name, live base, which `ModuleBtf` keeps as long as its user.
+        let ptr =
+            unsafe { libbpf_sys::btf__load_module_btf(c_name.as_ptr(), vmlinux.ptr.as_ptr()) };
+        match Self::owned("read a module's BTF", ptr) {
+            Ok(btf) => Ok(ModuleBtf { btf, vmlinux }),
+            Err(e) => Err((e, vmlinux)),
+        }
     }
 
     /// Appends every type of `other`. String offsets change too: whoever holds some (line

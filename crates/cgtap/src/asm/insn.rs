@@ -77,6 +77,7 @@ pub enum Cond {
     Set = 0x40,
     Ne = 0x50,
     SignedGt = 0x60,
+    SignedGe = 0x70,
     Lt = 0xa0,
     Le = 0xb0,
 }
@@ -132,6 +133,10 @@ pub mod helper {
     pub const PROBE_READ_KERNEL: i32 = 113;
     /// `bpf_get_current_task_btf`, since 5.11.
     pub const GET_CURRENT_TASK_BTF: i32 = 158;
+    /// `bpf_override_return`, since 4.16.
+    pub const OVERRIDE_RETURN: i32 = 58;
+    /// `bpf_get_func_ip`, since 5.15.
+    pub const GET_FUNC_IP: i32 = 173;
     /// `bpf_get_attach_cookie`, since 5.15.
     pub const GET_ATTACH_COOKIE: i32 = 174;
 }

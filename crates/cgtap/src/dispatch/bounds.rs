@@ -4,32 +4,17 @@
 //! size against the tracepoint. So each is first loaded alone, behind a gate that stays shut, and
 //! the kernel is asked in the way that fits the kind. None of its code runs.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 
-use cgtap_sys::bpf::{AttachType, Link, LoadError, Map, MapSpec, MapType, Prog, ProgSpec};
+use cgtap_sys::bpf::{Link, LoadError, Map, MapSpec, MapType, Prog, ProgSpec};
 use cgtap_sys::{Errno, SysError, perf};
 use serde::{Deserialize, Serialize};
 
 use super::pool::{BtfPool, MapPool};
 use super::specialise::PoolIndex;
-use crate::asm::{Code, Cond, Insn, Reg, Size, encode};
+use crate::asm::{Code, Cond, Insn, Reg, Size, encode, helper};
 use crate::hook::HookKind;
-use crate::hook::kind::{KindInfo, Returns};
-
-/// What a program is to be tried at.
-#[derive(Clone, Copy, Debug)]
-pub struct Target<'a> {
-    /// The hook's kind.
-    pub kind: &'a KindInfo,
-    /// Name of the raw tracepoint.
-    pub name: &'a str,
-    /// BTF id of the target, 0 if the kind has none.
-    pub attach_btf_id: u32,
-    /// Number of arguments of the raw tracepoint.
-    pub arg_count: usize,
-    /// tracefs id of the classic tracepoint.
-    pub tracefs_id: u64,
-}
+use crate::kernel::target::{Target, TargetError, open_probe, sampled};
 
 /// A program to try, with its constants built in.
 #[derive(Clone, Copy, Debug)]
@@ -75,6 +60,9 @@ pub enum TrialError {
         /// The kernel's answer.
         errno: Errno,
     },
+    /// The hook is not to be had.
+    #[error(transparent)]
+    Target(#[from] TargetError),
     /// The trial itself could not be made.
     #[error("cannot try it: {0}")]
     Sys(#[from] SysError),
@@ -103,13 +91,26 @@ pub fn check(
     maps: &MapPool,
     btfs: &BtfPool,
 ) -> Result<Verdict, TrialError> {
+    if candidate
+        .code
+        .iter()
+        .any(|(_, insn)| insn.is_call_of(helper::OVERRIDE_RETURN))
+    {
+        // kernel/bpf/core.c, `bpf_prog_map_compatible`: EINVAL without a word.
+        return Err(TrialError::Bounds {
+            what: "it calls bpf_override_return(), and the kernel lets no program that does be \
+                   reached by a tail call; fmod_ret and lsm hooks can set a return"
+                .to_owned(),
+            errno: Errno::EINVAL,
+        });
+    }
     let gate = gate_map()?;
     let gate_at = candidate.maps.len() as u32;
     let mut shut = Insn::load_map_value(Reg::R2, gate_at, 0).to_vec();
     shut.extend([
         Insn::load(Size::Dw, Reg::R2, Reg::R2, 0),
         Insn::jump_if_imm(Cond::Ne, Reg::R2, 0, 2),
-        Insn::mov_imm(Reg::R0, i32::from(target.kind.returns == Returns::And)),
+        Insn::mov_imm(Reg::R0, target.returns().neutral()),
         Insn::exit(),
     ]);
     let mut code = candidate.code.clone();
@@ -118,12 +119,30 @@ pub fn check(
         // In the kernel's own words on the program as it is, not on our copy.
         load(target, candidate, candidate.code, None, maps, btfs).and(Err(e))
     })?;
-    match target.kind.kind {
+    match target.spec.kind() {
         HookKind::RawTracepoint => in_arguments(&prog, target)?,
         HookKind::RawTracepointWritable => in_buffer(&prog, target)?,
         HookKind::Tracepoint => in_record(&prog, target)?,
-        // Typed arguments were checked when the program was loaded.
-        HookKind::TpBtf => {}
+        HookKind::Kprobe | HookKind::Kretprobe | HookKind::Uprobe | HookKind::Uretprobe => {
+            at_event(&prog, open_probe(target.spec, target.info)?)?;
+        }
+        HookKind::PerfEvent => {
+            let (event, sampling) = sampled(target.spec)?;
+            let cpu = target.info.cpus.first().copied().unwrap_or(0);
+            at_event(
+                &prog,
+                perf::open_sampling(event.kind, event.config, sampling, cpu)?,
+            )?;
+        }
+        // Typed arguments were checked when the program was loaded, and registers are always
+        // there.
+        HookKind::TpBtf
+        | HookKind::Fentry
+        | HookKind::Fexit
+        | HookKind::FmodRet
+        | HookKind::Lsm
+        | HookKind::KprobeMulti
+        | HookKind::KretprobeMulti => {}
     }
     let (frame_bytes, chain_bytes) = stack(&stats, candidate.code);
     Ok(Verdict {
@@ -154,10 +173,12 @@ fn load(
         .iter()
         .map(|l| [l.at as u32, l.file_name_off, l.line_off, l.line_col])
         .collect();
+    let kind = target.spec.kind().info();
+    let attach_btf = target.load_btf()?;
     Prog::load_with_stats(&ProgSpec {
         name: candidate.name,
-        prog_type: target.kind.prog_type,
-        attach_type: target.kind.attach_type,
+        prog_type: kind.prog_type,
+        attach_type: kind.attach_type,
         flags: candidate.flags,
         license: candidate.license,
         kern_version: candidate.kern_version,
@@ -166,11 +187,8 @@ fn load(
         btf,
         func_info: &funcs,
         line_info: &lines,
-        attach_btf_id: if target.kind.attach_type == AttachType::None {
-            0
-        } else {
-            target.attach_btf_id
-        },
+        attach_btf_id: target.load_btf_id(),
+        attach_btf: attach_btf.as_ref().map(AsFd::as_fd),
     })
     .map_err(TrialError::Load)
 }
@@ -178,13 +196,14 @@ fn load(
 /// raw_tp: a test run refuses a context that is smaller than what the program may read
 /// (net/bpf/test_run.c, `bpf_prog_test_run_raw_tp`). The gate is all that runs.
 fn in_arguments(prog: &Prog, target: &Target<'_>) -> Result<(), TrialError> {
-    prog.test_run_raw_tp(&vec![0; target.arg_count])
+    prog.test_run_raw_tp(&vec![0; target.info.arg_count as usize])
         .map(drop)
         .map_err(|e| match e.errno {
             Errno::EINVAL => TrialError::Bounds {
                 what: format!(
                     "it reads past the last of the {} arguments of raw tracepoint {}",
-                    target.arg_count, target.name
+                    target.info.arg_count,
+                    target.spec.name()
                 ),
                 errno: e.errno,
             },
@@ -195,12 +214,12 @@ fn in_arguments(prog: &Prog, target: &Target<'_>) -> Result<(), TrialError> {
 /// raw_tp.w: attaching compares the context and the writes with the tracepoint
 /// (kernel/trace/bpf_trace.c, `bpf_probe_register`). The shut copy is attached for a moment.
 fn in_buffer(prog: &Prog, target: &Target<'_>) -> Result<(), TrialError> {
-    Link::raw_tracepoint(prog, Some(target.name)).map(drop).map_err(|e| match e.errno {
+    Link::raw_tracepoint(prog, Some(target.spec.name())).map(drop).map_err(|e| match e.errno {
         Errno::EINVAL => TrialError::Bounds {
             what: format!(
                 "it reads past the arguments of tracepoint {}, or writes past what that one lets \
                  be written",
-                target.name
+                target.spec.name()
             ),
             errno: e.errno,
         },
@@ -211,10 +230,25 @@ fn in_buffer(prog: &Prog, target: &Target<'_>) -> Result<(), TrialError> {
 /// Classic: setting the program on the event compares its context with the record
 /// (kernel/events/core.c, `perf_event_set_bpf_prog`).
 fn in_record(prog: &Prog, target: &Target<'_>) -> Result<(), TrialError> {
-    let event = perf::open_tracepoint(target.tracefs_id)?;
+    let event = perf::open_tracepoint(target.info.tracefs_id)?;
     perf::set_bpf(event.as_fd(), prog).map_err(|e| match e.errno {
         Errno::EACCES => TrialError::Bounds {
-            what: format!("it reads past the record of tracepoint {}", target.name),
+            what: format!(
+                "it reads past the record of tracepoint {}",
+                target.spec.name()
+            ),
+            errno: e.errno,
+        },
+        _ => e.into(),
+    })
+}
+
+/// Probes and sampled events: the kernel says whether it would take the program there
+/// (kernel/events/core.c, `perf_event_set_bpf_prog`).
+fn at_event(prog: &Prog, event: OwnedFd) -> Result<(), TrialError> {
+    perf::set_bpf(event.as_fd(), prog).map_err(|e| match e.errno {
+        Errno::EINVAL | Errno::EPROTO | Errno::EOPNOTSUPP => TrialError::Bounds {
+            what: "the kernel does not take such a program there".to_owned(),
             errno: e.errno,
         },
         _ => e.into(),

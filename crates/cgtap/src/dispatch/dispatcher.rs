@@ -34,13 +34,17 @@ mod stack {
 
 /// Generates the dispatcher. Its maps are, in this order: the PROG_ARRAY of sets, the cache, the
 /// control words, the tables of configured cgroups of even and of odd generations and, if
-/// `with_current_table`, the addresses of `current`.
+/// `with_current_table`, the addresses of `current`. With `has_func_ip` it asks for the address of
+/// the traced function, on a path that hardly ever runs: the trampoline leaves that address where
+/// members look for it only if the attached program asks (arch/x86/net/bpf_jit_comp.c,
+/// `BPF_TRAMP_F_IP_ARG`).
 ///
 /// # Errors
 /// [`EditError`] if a jump became too long; the constants keep it from that.
 pub fn generate(
     layout: &Layout,
     returns: Returns,
+    has_func_ip: bool,
     with_current_table: bool,
 ) -> Result<Vec<Insn>, EditError> {
     let mut b = Builder::new();
@@ -89,7 +93,7 @@ pub fn generate(
     count(&mut b, CONTROL_LOST_SET);
 
     b.place(none)
-        .push(Insn::mov_imm(Reg::R0, unfiltered(returns)))
+        .push(Insn::mov_imm(Reg::R0, returns.neutral()))
         .push(Insn::exit());
 
     b.place(uncached)
@@ -97,16 +101,8 @@ pub fn generate(
         .push(Insn::alu_imm(Alu::Add, Reg::R4, i32::from(stack::NO_SLOT)))
         .push(Insn::mov_imm(Reg::R2, 0));
     b.place(slow);
-    resolve(&mut b, layout, jump, none);
+    resolve(&mut b, layout, has_func_ip, jump, none);
     b.finish()
-}
-
-/// What a hook returns where nothing is effective: the same as if we were not there.
-fn unfiltered(returns: Returns) -> i32 {
-    match returns {
-        Returns::Ignored => 0,
-        Returns::And => 1,
-    }
 }
 
 /// Appends the jump to set R3, context in R1; falls through if the set is not in its place.
@@ -148,7 +144,13 @@ fn count(b: &mut Builder, word: usize) {
 
 /// Appends the slow path: climb to the nearest configured cgroup, store what was found, go on.
 /// Comes with R0 = generation, R1 = id, R2 = tag and generation, R4 = slot, R5 = cgroup.
-fn resolve(b: &mut Builder, layout: &Layout, jump: crate::asm::Label, none: crate::asm::Label) {
+fn resolve(
+    b: &mut Builder,
+    layout: &Layout,
+    has_func_ip: bool,
+    jump: crate::asm::Label,
+    none: crate::asm::Label,
+) {
     let (climb, up, found) = (b.label(), b.label(), b.label());
     let (odd, looked_up) = (b.label(), b.label());
     b.push(Insn::mov(Reg::R7, Reg::R4))
@@ -158,6 +160,10 @@ fn resolve(b: &mut Builder, layout: &Layout, jump: crate::asm::Label, none: crat
         .push(Insn::store(Size::Dw, Reg::R10, stack::GENERATION, Reg::R0))
         .push(Insn::mov_imm(Reg::R1, 0))
         .push(Insn::store(Size::Dw, Reg::R10, stack::DEPTH, Reg::R1));
+    if has_func_ip {
+        b.push(Insn::mov(Reg::R1, Reg::R6))
+            .push(Insn::call(helper::GET_FUNC_IP));
+    }
 
     b.place(climb)
         .push(Insn::mov(Reg::R2, Reg::R10))

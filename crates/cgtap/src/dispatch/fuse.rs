@@ -8,7 +8,7 @@
 //! and uses no stack at all.
 
 use super::main_code::{Home, combine, count, finish, restore_context, save};
-use super::plan::{Maps, Plan, Style};
+use super::plan::{GlobalForm, Maps, Plan, Style};
 use super::specialise::{Member, PoolIndex};
 use crate::asm::{Builder, EditError, Insn, Label, Line, Reg, helper};
 use crate::hook::kind::Returns;
@@ -48,8 +48,8 @@ pub struct Fused {
     pub funcs: Vec<(usize, FuncRecord)>,
     /// Line records, in the order of the stream, with the place of their BTF.
     pub lines: Vec<(Line, usize)>,
-    /// Entries of members that are called are to be global functions.
-    pub global: bool,
+    /// Entries of members that are called are to be global functions, in this form.
+    pub global: Option<GlobalForm>,
 }
 
 fn can_inline(member: &Member) -> bool {
@@ -66,6 +66,13 @@ fn round_up(bytes: u32) -> u32 {
     // The verifier counts each frame in steps of 32 bytes with an interpreter, 16 without
     // (kernel/bpf/verifier.c, round_up_stack_depth).
     bytes.max(1).next_multiple_of(32)
+}
+
+fn global(style: Style) -> Option<GlobalForm> {
+    match style {
+        Style::Global(form) => Some(form),
+        Style::Inline | Style::Call => None,
+    }
 }
 
 /// Which members are inlined: all that can be, if the called ones still have the stack they need.
@@ -123,7 +130,7 @@ pub fn fuse(members: &[Member], plan: &Plan) -> Result<Fused, EditError> {
     // Alone, with nothing before it and nothing behind it, a member's return is the set's.
     if let [only] = members
         && plan.next.is_none()
-        && (plan.returns == Returns::Ignored || plan.verdict != 0)
+        && (plan.returns != Returns::And || plan.verdict != 0)
     {
         return single(only, plan, maps);
     }
@@ -134,7 +141,7 @@ pub fn fuse(members: &[Member], plan: &Plan) -> Result<Fused, EditError> {
 
     save(&mut main, home, Reg::R1, plan);
     if let Some(counter) = plan.counter {
-        count(&mut main, maps.index(counter));
+        count(&mut main, maps.index(counter), plan.nests);
     }
     for (at, member) in members.iter().enumerate() {
         let first = main.len();
@@ -199,7 +206,7 @@ pub fn fuse(members: &[Member], plan: &Plan) -> Result<Fused, EditError> {
         maps: maps.0,
         funcs,
         lines,
-        global: plan.style == Style::Global,
+        global: global(plan.style),
     })
 }
 
@@ -208,7 +215,7 @@ fn single(member: &Member, plan: &Plan, mut maps: Maps) -> Result<Fused, EditErr
     let mut main = Builder::new();
     if let Some(counter) = plan.counter {
         main.push(Insn::mov(Reg::R6, Reg::R1));
-        count(&mut main, maps.index(counter));
+        count(&mut main, maps.index(counter), plan.nests);
         main.push(Insn::mov(Reg::R1, Reg::R6));
     }
     let shift = main.len();
@@ -248,7 +255,7 @@ fn single(member: &Member, plan: &Plan, mut maps: Maps) -> Result<Fused, EditErr
         maps: maps.0,
         funcs,
         lines,
-        global: plan.style == Style::Global,
+        global: global(plan.style),
     })
 }
 

@@ -15,10 +15,11 @@ pub(super) enum Home {
 }
 
 pub(super) fn save(main: &mut Builder, home: Home, context: Reg, plan: &Plan) {
+    let has_verdict = plan.returns != Returns::Ignored;
     match home {
         Home::Registers => {
             main.push(Insn::mov(Reg::R6, context));
-            if plan.returns == Returns::And {
+            if has_verdict {
                 main.push(Insn::mov_imm(Reg::R7, plan.verdict));
             }
         }
@@ -27,7 +28,7 @@ pub(super) fn save(main: &mut Builder, home: Home, context: Reg, plan: &Plan) {
             verdict,
         } => {
             main.push(Insn::store(Size::Dw, Reg::R10, slot, context));
-            if plan.returns == Returns::And {
+            if has_verdict {
                 main.push(Insn::mov_imm(Reg::R1, plan.verdict));
                 main.push(Insn::store(Size::Dw, Reg::R10, verdict, Reg::R1));
             }
@@ -42,48 +43,77 @@ pub(super) fn restore_context(main: &mut Builder, home: Home) {
     };
 }
 
-/// Appends `verdict &= R0`, as the kernel combines the returns of an array
-/// (include/linux/bpf.h, `bpf_prog_run_array`).
+/// Appends what makes the running verdict of itself and R0, as the kernel combines the returns of
+/// an array (S30; include/linux/bpf.h, `bpf_prog_run_array`). Clobbers R0 and R1.
 pub(super) fn combine(main: &mut Builder, home: Home, returns: Returns) {
     if returns == Returns::Ignored {
         return;
     }
-    match home {
-        Home::Registers => {
-            main.push(Insn::alu(Alu::And, Reg::R7, Reg::R0));
-        }
+    let running = match home {
+        Home::Registers => Reg::R7,
         Home::Stack { verdict, .. } => {
-            main.push(Insn::load(Size::Dw, Reg::R1, Reg::R10, verdict))
-                .push(Insn::alu(Alu::And, Reg::R1, Reg::R0))
-                .push(Insn::store(Size::Dw, Reg::R10, verdict, Reg::R1));
+            main.push(Insn::load(Size::Dw, Reg::R1, Reg::R10, verdict));
+            Reg::R1
         }
+    };
+    if returns == Returns::And {
+        main.push(Insn::alu(Alu::And, running, Reg::R0));
+    } else {
+        let keep = main.label();
+        main.jump_if_imm(Cond::Ne, running, 0, keep)
+            // The kernel takes an int.
+            .push(Insn::alu_imm(Alu::Lsh, Reg::R0, 32))
+            .push(Insn::alu_imm(Alu::Arsh, Reg::R0, 32));
+        if returns == Returns::FirstErrno {
+            main.jump_if_imm(Cond::SignedGe, Reg::R0, 0, keep);
+        }
+        main.push(Insn::mov(running, Reg::R0)).place(keep);
+    }
+    if let Home::Stack { verdict, .. } = home {
+        main.push(Insn::store(Size::Dw, Reg::R10, verdict, running));
     }
 }
+
+/// `MAX_ERRNO` (include/linux/err.h).
+const ERRNO_MAX: i32 = 4095;
 
 pub(super) fn load_verdict(main: &mut Builder, home: Home, returns: Returns) {
     match (returns, home) {
         (Returns::Ignored, _) => main.push(Insn::mov_imm(Reg::R0, 0)),
-        (Returns::And, Home::Registers) => main.push(Insn::mov(Reg::R0, Reg::R7)),
-        (Returns::And, Home::Stack { verdict, .. }) => {
+        (_, Home::Registers) => main.push(Insn::mov(Reg::R0, Reg::R7)),
+        (_, Home::Stack { verdict, .. }) => {
             main.push(Insn::load(Size::Dw, Reg::R0, Reg::R10, verdict))
         }
     };
+    if returns == Returns::FirstErrno {
+        // It is negative or 0. The verifier wants to see how low the hook's returns go
+        // (kernel/bpf/bpf_lsm.c, `bpf_lsm_get_retval_range`, since 6.12).
+        let fits = main.label();
+        main.jump_if_imm(Cond::SignedGe, Reg::R0, -ERRNO_MAX, fits)
+            .push(Insn::mov_imm(Reg::R0, -ERRNO_MAX));
+        main.place(fits);
+    }
 }
 
-/// Appends one more run in the per-CPU counter. The kernel never runs a hook's dispatcher inside
-/// itself on one CPU (`prog->active`, `bpf_prog_active`), and what it dispatches runs nowhere
-/// else: a plain load, add and store is exact.
-pub(super) fn count(main: &mut Builder, counter: u32) {
+/// Appends one more run in the per-CPU counter. Where the kernel never runs a hook's dispatcher
+/// inside itself on one CPU (`prog->active`, `bpf_prog_active`) a plain load, add and store is
+/// exact, since what it dispatches runs nowhere else; where it `nests`, it takes an atomic add.
+pub(super) fn count(main: &mut Builder, counter: u32, nests: bool) {
     let null = main.label();
     main.push(Insn::store_imm(Size::W, Reg::R10, -4, 0))
         .push(Insn::mov(Reg::R2, Reg::R10))
         .push(Insn::alu_imm(Alu::Add, Reg::R2, -4))
         .extend(Insn::load_map(Reg::R1, counter))
         .push(Insn::call(helper::MAP_LOOKUP_ELEM))
-        .jump_if_imm(Cond::Eq, Reg::R0, 0, null)
-        .push(Insn::load(Size::Dw, Reg::R1, Reg::R0, 0))
-        .push(Insn::alu_imm(Alu::Add, Reg::R1, 1))
-        .push(Insn::store(Size::Dw, Reg::R0, 0, Reg::R1));
+        .jump_if_imm(Cond::Eq, Reg::R0, 0, null);
+    if nests {
+        main.push(Insn::mov_imm(Reg::R1, 1))
+            .push(Insn::atomic_add(Reg::R0, 0, Reg::R1));
+    } else {
+        main.push(Insn::load(Size::Dw, Reg::R1, Reg::R0, 0))
+            .push(Insn::alu_imm(Alu::Add, Reg::R1, 1))
+            .push(Insn::store(Size::Dw, Reg::R0, 0, Reg::R1));
+    }
     main.place(null);
 }
 

@@ -2,11 +2,10 @@
 //!
 //! [`specialise`] builds the constants of an attachment into a copy of its program, [`fuse`] makes
 //! one program of several, [`segment`] cuts what is too large for one, [`set`] loads the result,
-//! [`dispatcher`] generates the program that finds the event's set, [`anchor`] attaches it,
+//! [`dispatcher`] generates the program that finds the event's set,
 //! [`bounds`] asks the kernel what a program may read, [`switch`] is a hook's state in the
 //! kernel, where sets are published.
 
-pub mod anchor;
 pub mod bounds;
 pub mod dispatcher;
 pub mod fuse;

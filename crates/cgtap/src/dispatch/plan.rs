@@ -13,7 +13,17 @@ pub enum Style {
     Call,
     /// Call all as global functions, each of which the verifier checks alone: what it has to do
     /// for each adds up instead of multiplying, and big loops do not share one stack of branches.
-    Global,
+    Global(GlobalForm),
+}
+
+/// How a global function says that it takes the context.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GlobalForm {
+    /// By the tag `arg:ctx` on its parameter (kernel/bpf/btf.c, `btf_prepare_func_args`, since
+    /// 6.8).
+    Tagged,
+    /// By the type of its parameter, a pointer to this struct.
+    Typed(&'static str),
 }
 
 /// Where a segment that is not the last one goes on.
@@ -38,6 +48,8 @@ pub struct Plan {
     pub verdict: i32,
     /// One-entry PERCPU_ARRAY that counts runs; in the first segment.
     pub counter: Option<PoolIndex>,
+    /// A CPU may run the set while it runs it already (`KindInfo::nests`).
+    pub nests: bool,
     /// Where it goes on; not in the last segment.
     pub next: Option<Next>,
     /// How members become part of main.

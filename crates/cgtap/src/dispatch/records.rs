@@ -8,6 +8,7 @@ use cgtap_sys::bpf::load_btf;
 use cgtap_sys::libbpf::{Btf, BtfError, Linkage};
 
 use super::fuse::{FuncRecord, Fused};
+use super::plan::GlobalForm;
 use super::pool::BtfPool;
 
 /// Records that cannot be made.
@@ -113,26 +114,21 @@ fn merged(fused: &Fused, btfs: &BtfPool) -> Result<Records, RecordError> {
     let proto = merged.add_func_proto(int, &[("ctx", context)])?;
     let main = merged.add_func("cgtap_set", Linkage::Global, proto)?;
     let mut plain = None;
-    // `int member(u64 *ctx __arg_ctx)`: the form of a global function that takes the context of
-    // any of our program types (kernel/bpf/btf.c, `btf_prepare_func_args`, since 6.8; older
-    // kernels refuse it, and the segment is cut instead).
     let mut global = None;
 
     let mut funcs = Vec::with_capacity(fused.funcs.len());
     for (at, record) in &fused.funcs {
         let type_id = match record {
             FuncRecord::Main => main,
-            FuncRecord::Member { entry: true, .. } if fused.global => {
+            FuncRecord::Member { entry: true, .. } if let Some(form) = fused.global => {
                 let proto = match global {
                     Some(proto) => proto,
-                    None => {
-                        let word = merged.add_int("u64", 8, false)?;
-                        let words = merged.add_ptr(word)?;
-                        *global.insert(merged.add_func_proto(int, &[("ctx", words)])?)
-                    }
+                    None => *global.insert(global_proto(&mut merged, int, form)?),
                 };
                 let func = merged.add_func(&format!("member_{at}"), Linkage::Global, proto)?;
-                merged.add_decl_tag("arg:ctx", func, Some(0))?;
+                if form == GlobalForm::Tagged {
+                    merged.add_decl_tag("arg:ctx", func, Some(0))?;
+                }
                 func
             }
             FuncRecord::Member {
@@ -160,6 +156,17 @@ fn merged(fused: &Fused, btfs: &BtfPool) -> Result<Records, RecordError> {
     let lines = lines(fused, &mut merged, &sources)?;
     let btf = Source::Merged(load_btf(&merged.raw())?);
     Ok(Records { btf, funcs, lines })
+}
+
+/// `int member(u64 *ctx)`, or with a pointer to the struct that the kernel knows as the context.
+fn global_proto(merged: &mut Btf, int: u32, form: GlobalForm) -> Result<u32, BtfError> {
+    let context = match form {
+        GlobalForm::Tagged => merged.add_int("u64", 8, false)?,
+        // What is in it does not matter: it is known by its name.
+        GlobalForm::Typed(name) => merged.add_struct(name, 8)?,
+    };
+    let pointer = merged.add_ptr(context)?;
+    merged.add_func_proto(int, &[("ctx", pointer)])
 }
 
 /// Line records with the strings of the merged BTF. Where there are any, the kernel wants one at

@@ -2,20 +2,20 @@
 
 use std::collections::BTreeSet;
 use std::ops::Range;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 
 use cgtap_sys::SysError;
 use cgtap_sys::bpf::{LoadError, Prog, ProgSpec};
 
 use super::fuse::{self, Fused};
-use super::plan::{Next, Plan, Style};
+use super::plan::{GlobalForm, Next, Plan, Style};
 use super::pool::{BtfPool, MapPool};
 use super::records::{RecordError, Source, records};
 use super::segment::{self, LIMITS, TooManySegments, Weight};
 use super::specialise::{Member, PoolIndex};
 use super::word::SET_MAX;
 use crate::asm::{EditError, encode};
-use crate::hook::kind::{KindInfo, Returns};
+use crate::hook::kind::{ContextType, KindInfo, Returns};
 
 /// Which entries of a PROG_ARRAY are free.
 #[derive(Clone, Debug)]
@@ -70,8 +70,12 @@ pub struct LoadedSet {
 pub struct Loader<'a> {
     /// The hook's kind.
     pub kind: &'a KindInfo,
+    /// How returns combine at this target.
+    pub returns: Returns,
     /// BTF id of its target, 0 if the kind has none.
     pub attach_btf_id: u32,
+    /// The module's BTF where the target is in a module.
+    pub attach_btf: Option<BorrowedFd<'a>>,
     /// Maps.
     pub maps: &'a MapPool,
     /// BTFs.
@@ -96,6 +100,17 @@ pub enum SetError {
     /// Too long a chain.
     #[error(transparent)]
     Segments(#[from] TooManySegments),
+    /// The verdict of this hook cannot pass from one program to the next.
+    #[error(
+        "the returns of this hook are combined in one BPF program, and {members} attachments do \
+         not fit one: {source}"
+    )]
+    OneProgram {
+        /// Number of members.
+        members: usize,
+        /// Why not.
+        source: Box<SetError>,
+    },
     /// No room in the PROG_ARRAY.
     #[error(transparent)]
     Index(#[from] NoIndex),
@@ -137,7 +152,12 @@ impl Loader<'_> {
         indices: &mut Indices,
     ) -> Result<LoadedSet, SetError> {
         let weights: Vec<Weight> = members.iter().map(weigh).collect();
-        let mut segments = segment::fit(&weights, &LIMITS)?;
+        let whole_only = self.returns.wants_one_program();
+        let mut segments = match segment::fit(&weights, &LIMITS) {
+            Ok(segments) if !whole_only => segments,
+            Err(e) if !whole_only => return Err(e.into()),
+            _ => std::iter::once(0..members.len()).collect(),
+        };
         loop {
             // A refusal leaves the indices as they were.
             let mut trial = indices.clone();
@@ -151,6 +171,12 @@ impl Loader<'_> {
                     let splittable = matches!(error, SetError::Load { .. } | SetError::Edit(_));
                     if !splittable || whole.len() < 2 {
                         return Err(error);
+                    }
+                    if whole_only {
+                        return Err(SetError::OneProgram {
+                            members: members.len(),
+                            source: Box::new(error),
+                        });
                     }
                     tracing::debug!("segment {whole:?} is cut in two: {error}");
                     let middle = whole.start + whole.len() / 2;
@@ -179,9 +205,10 @@ impl Loader<'_> {
             let first = at == 0;
             let mut load = |verdict: i32, indices: &mut Indices| {
                 let plan = Plan {
-                    returns: self.kind.returns,
+                    returns: self.returns,
                     verdict,
                     counter: first.then_some(counter),
+                    nests: self.kind.nests,
                     next,
                     style: Style::Inline,
                 };
@@ -196,9 +223,9 @@ impl Loader<'_> {
                 progs.push((index, prog));
                 Ok(index)
             };
-            let index = load(1, indices)?;
+            let index = load(self.returns.neutral(), indices)?;
             // The running verdict cannot travel with a tail call: it is in the choice of program.
-            let index_zero = if first || self.kind.returns == Returns::Ignored {
+            let index_zero = if first || self.returns != Returns::And {
                 index
             } else {
                 load(0, indices)?
@@ -217,9 +244,20 @@ impl Loader<'_> {
     fn load_one(&self, members: &[Member], plan: Plan) -> Result<Prog, SetError> {
         // Inlined is fastest; where the verifier does not bear that many branches in one
         // function, calls; where it does not bear them in one program, functions checked alone.
-        let styles: &[Style] = match members {
-            [_] => &[Style::Inline],
-            _ => &[Style::Inline, Style::Call, Style::Global],
+        let typed = match self.kind.context {
+            ContextType::Struct(name) => Some(Style::Global(GlobalForm::Typed(name))),
+            ContextType::None => None,
+        };
+        let styles: Vec<Style> = match members {
+            [_] => vec![Style::Inline],
+            _ => [
+                Style::Inline,
+                Style::Call,
+                Style::Global(GlobalForm::Tagged),
+            ]
+            .into_iter()
+            .chain(typed)
+            .collect(),
         };
         let (last, before) = styles.split_last().unwrap_or((&Style::Inline, &[]));
         for style in before {
@@ -254,21 +292,21 @@ impl Loader<'_> {
             Source::Merged(fd) => Some(fd.as_fd()),
         };
         let maps = self.maps.fds(&fused.maps)?;
+        // Each member was checked alone under its own licence; main calls nothing that needs one,
+        // but a member may: so the set declares GPL.
         load(&ProgSpec {
-            name: "cgtap_set",
-            prog_type: self.kind.prog_type,
             attach_type: self.kind.attach_type,
-            flags: 0,
-            // Each member was checked alone under its own licence; main calls nothing that needs
-            // one, but a member may.
-            license: "GPL",
-            kern_version: 0,
-            insns: &encode(&fused.insns),
-            maps: &maps,
             btf,
             func_info: &records.funcs,
             line_info: &records.lines,
             attach_btf_id: self.attach_btf_id,
+            attach_btf: self.attach_btf,
+            ..ProgSpec::generated(
+                "cgtap_set",
+                self.kind.prog_type,
+                &encode(&fused.insns),
+                &maps,
+            )
         })
         .map_err(|source| SetError::Load {
             members: members.len(),

@@ -10,10 +10,11 @@ use super::error::{Error, ErrorKind, Result};
 use super::session::{Session, desired};
 use super::workshop::Workshop;
 use crate::asm::encode;
+use crate::dispatch::dispatcher;
 use crate::dispatch::set::{Indices, LoadedSet, Loader, SetError};
 use crate::dispatch::switch::Switch;
-use crate::dispatch::{anchor, dispatcher};
 use crate::id::CgroupId;
+use crate::kernel::anchor;
 use crate::store::config::{Config, HookId, HookRecord, MemberRecord, SetRecord};
 use crate::store::pins;
 
@@ -149,6 +150,7 @@ impl Session {
             &pins::hook(id, "control"),
             switch.control.try_clone().map_err(sys)?,
         );
+        let attach_btf = record.target().load_btf().map_err(sys)?;
         // The dispatcher is the first user of the array: the kernel holds all that is put into it
         // to the dispatcher's type.
         let dispatcher = if is_new {
@@ -171,7 +173,9 @@ impl Session {
             let counter_at = workshop.maps.add(counter.try_clone().map_err(sys)?);
             let loader = Loader {
                 kind: record.spec.kind().info(),
-                attach_btf_id: load_btf_id(&record),
+                returns: record.target().returns(),
+                attach_btf_id: record.target().load_btf_id(),
+                attach_btf: attach_btf.as_ref().map(AsFd::as_fd),
                 maps: &workshop.maps,
                 btfs: &workshop.btfs,
                 progs,
@@ -203,9 +207,11 @@ impl Session {
             record.sets.insert(one.cgroup, one.record);
         }
         if let Some(dispatcher) = dispatcher {
-            let link = anchor::attach(&dispatcher, &record.target())
-                .map_err(|e| Error::sys(format!("attach to {}", record.spec), &e))?;
-            pin(&link, &self.path(&pins::hook(id, pins::HOOK_LINK))).map_err(sys)?;
+            let links = anchor::attach(&dispatcher, &record.target())
+                .map_err(|e| Error::target(&format!("cannot attach to {}", record.spec), &e))?;
+            for (link, name) in links.iter().zip(pins::hook_links(id, links.len())) {
+                pin(link, &self.path(&name)).map_err(sys)?;
+            }
         }
         Ok(record)
     }
@@ -218,13 +224,19 @@ impl Session {
         } else {
             None
         };
-        let insns =
-            dispatcher::generate(&next.layout, info.returns, current.is_some()).map_err(|e| {
-                Error::new(
-                    ErrorKind::Kernel,
-                    format!("cannot generate a dispatcher: {e}"),
-                )
-            })?;
+        let target = hook.target();
+        let insns = dispatcher::generate(
+            &next.layout,
+            target.returns(),
+            info.has_func_ip,
+            current.is_some(),
+        )
+        .map_err(|e| {
+            Error::new(
+                ErrorKind::Kernel,
+                format!("cannot generate a dispatcher: {e}"),
+            )
+        })?;
         let mut maps = vec![
             switch.progs.as_fd(),
             switch.cache.as_fd(),
@@ -233,19 +245,12 @@ impl Session {
             switch.tables[1].as_fd(),
         ];
         maps.extend(current.iter().map(AsFd::as_fd));
+        let attach_btf = target.load_btf().map_err(sys)?;
         Prog::load(&ProgSpec {
-            name: "cgtap_dispatch",
-            prog_type: info.prog_type,
             attach_type: info.attach_type,
-            flags: 0,
-            license: "GPL",
-            kern_version: 0,
-            insns: &encode(&insns),
-            maps: &maps,
-            btf: None,
-            func_info: &[],
-            line_info: &[],
-            attach_btf_id: load_btf_id(hook),
+            attach_btf_id: target.load_btf_id(),
+            attach_btf: attach_btf.as_ref().map(AsFd::as_fd),
+            ..ProgSpec::generated("cgtap_dispatch", info.prog_type, &encode(&insns), &maps)
         })
         .map_err(|e| {
             sys(SysError {
@@ -254,14 +259,6 @@ impl Session {
             })
             .with_log(e.log)
         })
-    }
-}
-
-/// BTF id that programs of the hook are loaded with: only typed ones have a target then.
-fn load_btf_id(hook: &HookRecord) -> u32 {
-    match hook.spec.kind().info().attach_type {
-        cgtap_sys::bpf::AttachType::None => 0,
-        _ => hook.target.attach_btf_id,
     }
 }
 
@@ -314,7 +311,9 @@ fn set_refused(path: &str, hook: &HookRecord, members: usize, error: &SetError) 
             .with_errno(source.errno)
             .with_log(source.log.clone())
         }
-        SetError::Segments(_) => Error::new(ErrorKind::Full, asked).with_errno(Errno::E2BIG),
+        SetError::Segments(_) | SetError::OneProgram { .. } => {
+            Error::new(ErrorKind::Full, asked).with_errno(Errno::E2BIG)
+        }
         SetError::Index(_) => Error::new(ErrorKind::Full, asked).with_errno(Errno::ENOSPC),
         SetError::Sys(e) => Error::new(ErrorKind::Kernel, asked).with_errno(e.errno),
         SetError::Edit(_) | SetError::Records(_) => Error::new(ErrorKind::Kernel, asked),

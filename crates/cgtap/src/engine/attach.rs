@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use cgtap_sys::Errno;
-use cgtap_sys::libbpf::Btf;
+use cgtap_sys::bpf::ProgType;
 
 use super::Engine;
 use super::error::{Error, ErrorKind, Result};
@@ -14,10 +14,11 @@ use super::session::Session;
 use super::workshop::Workshop;
 use crate::attach::{self, Anchor, RuleError};
 use crate::cgroup::Cgroup;
-use crate::hook::{HookKind, HookSpec};
+use crate::hook::HookSpec;
+use crate::hook::kind::KindInfo;
 use crate::id::{AttachmentId, CgroupId, InstanceId, ProgramId};
-use crate::kernel::tracepoint;
-use crate::store::config::{CgroupRecord, Config, HookId, HookRecord, MemberRecord, TargetRecord};
+use crate::kernel::{target, tracepoint};
+use crate::store::config::{CgroupRecord, Config, HookId, HookRecord, MemberRecord};
 
 /// A program and the hook it is to run at.
 pub(super) struct Job {
@@ -102,7 +103,7 @@ fn attach_in(
     };
     let mut seen = BTreeSet::new();
     for job in &jobs {
-        let hook = hook_for(&mut next, &job.spec)?;
+        let (hook, spec) = hook_for(&mut next, &job.spec)?;
         // What the caller saw is the list before the call, not between two of its programs.
         let is_first = seen.insert(hook);
         let id = AttachmentId(next.next.attachment);
@@ -119,7 +120,7 @@ fn attach_in(
         let refused = |e: &RuleError| {
             rule(
                 &next,
-                &format!("attach {name} to {} in {}", job.spec, cgroup.path),
+                &format!("attach {name} to {spec} in {}", cgroup.path),
                 e,
             )
         };
@@ -141,7 +142,7 @@ fn attach_in(
         report.attachments.push(AttachedReport {
             id: attached.id,
             program: name,
-            hook: job.spec.clone(),
+            hook: spec.clone(),
             cgroup: cgroup.path.clone(),
             mode: request.mode,
         });
@@ -258,35 +259,27 @@ pub(super) fn jobs(
         .collect()
 }
 
-/// The record of a hook, made if nothing is attached there yet.
-fn hook_for(next: &mut Config, spec: &HookSpec) -> Result<HookId> {
+/// The record of a hook, made if nothing is attached there yet; its spec is the one name of its
+/// place.
+fn hook_for(next: &mut Config, spec: &HookSpec) -> Result<(HookId, HookSpec)> {
     if let Some((id, _)) = next.hook(spec) {
-        return Ok(id);
+        return Ok((id, spec.clone()));
     }
-    let target = match spec.kind() {
-        HookKind::Tracepoint => TargetRecord {
-            tracefs_id: tracepoint::classic_id(spec.target())?,
-            ..TargetRecord::default()
-        },
-        _ => {
-            let btf = Btf::vmlinux().map_err(|e| {
-                Error::new(
-                    ErrorKind::Unsupported,
-                    format!("cannot read this kernel's BTF: {e}"),
-                )
-            })?;
-            let raw = tracepoint::raw(&btf, spec.name())?;
-            TargetRecord {
-                attach_btf_id: raw.typedef_id,
-                arg_count: raw.arg_count as u32,
-                tracefs_id: 0,
-            }
-        }
-    };
+    let (spec, target) = target::resolve(spec)?;
+    if let Some((id, _)) = next.hook(&spec) {
+        return Ok((id, spec));
+    }
     let id = HookId(next.next.hook);
     next.next.hook += 1;
     next.hooks.insert(id, HookRecord::new(spec.clone(), target));
-    Ok(id)
+    Ok((id, spec))
+}
+
+/// Whether a program that was written for hooks of one kind may be tried at one of another: both
+/// have to give it the same context.
+fn may_run(own: &KindInfo, at: &KindInfo) -> bool {
+    own.prog_type == at.prog_type
+        && (own.prog_type != ProgType::Tracing || own.attach_type == at.attach_type)
 }
 
 /// Asks the kernel about a program at a hook, once an instance.
@@ -312,7 +305,7 @@ pub(super) fn check(
     };
     let kind = spec.kind().info();
     if let Ok(own) = HookSpec::kind_of_section(&known.section)
-        && own.info().prog_type != kind.prog_type
+        && !may_run(own.info(), kind)
     {
         return Err(Error::new(
             ErrorKind::Hook,

@@ -3,7 +3,7 @@
 use cgtap_sys::{Errno, SysError};
 
 use crate::cgroup::CgroupError;
-use crate::kernel::tracepoint::TracepointError;
+use crate::kernel::target::TargetError;
 use crate::object::ObjectError;
 use crate::store::dir::DirError;
 
@@ -137,6 +137,30 @@ impl Error {
     }
 }
 
+impl Error {
+    /// A hook cannot be had: `asked` says what for, if that is not plain.
+    pub(crate) fn target(asked: &str, error: &TargetError) -> Self {
+        let kind = match error {
+            TargetError::Sys(e) => {
+                let what = if asked.is_empty() {
+                    "open the hook"
+                } else {
+                    asked
+                };
+                return Self::sys(what.trim_start_matches("cannot "), e);
+            }
+            TargetError::Unsupported { .. } => ErrorKind::Unsupported,
+            _ => ErrorKind::Hook,
+        };
+        let message = if asked.is_empty() {
+            error.to_string()
+        } else {
+            format!("{asked}: {error}")
+        };
+        Self::new(kind, message).with_errno(error.errno())
+    }
+}
+
 impl From<DirError> for Error {
     fn from(error: DirError) -> Self {
         match &error {
@@ -182,9 +206,9 @@ impl From<ObjectError> for Error {
     }
 }
 
-impl From<TracepointError> for Error {
-    fn from(error: TracepointError) -> Self {
-        Self::new(ErrorKind::Hook, error.to_string()).with_errno(Errno::ENOENT)
+impl From<TargetError> for Error {
+    fn from(error: TargetError) -> Self {
+        Self::target("", &error)
     }
 }
 

@@ -16,6 +16,7 @@ use crate::asm::{EditError, Insn, encode};
 use crate::dispatch::reaper::{self, GATES_MAX};
 use crate::dispatch::switch::CONFIGURED_MAX;
 use crate::kernel::layout::Layout;
+use crate::kernel::target::TargetError;
 use crate::kernel::{current, tracepoint};
 use crate::store::config::{Config, NextIds};
 use crate::store::dir::StateDir;
@@ -153,7 +154,7 @@ pub(super) fn attach_watcher(
     insns: std::result::Result<Vec<Insn>, EditError>,
     maps: &[&Map],
 ) -> Result<Link> {
-    let target = tracepoint::raw(btf, name)?;
+    let target = tracepoint::raw(btf, name).map_err(TargetError::from)?;
     let insns = insns.map_err(|e| {
         Error::new(
             ErrorKind::Kernel,
@@ -162,18 +163,9 @@ pub(super) fn attach_watcher(
     })?;
     let maps: Vec<_> = maps.iter().map(|m| m.as_fd()).collect();
     let prog = Prog::load(&ProgSpec {
-        name: "cgtap_watch",
-        prog_type: ProgType::Tracing,
         attach_type: AttachType::TraceRawTp,
-        flags: 0,
-        license: "GPL",
-        kern_version: 0,
-        insns: &encode(&insns),
-        maps: &maps,
-        btf: None,
-        func_info: &[],
-        line_info: &[],
         attach_btf_id: target.typedef_id,
+        ..ProgSpec::generated("cgtap_watch", ProgType::Tracing, &encode(&insns), &maps)
     })
     .map_err(|e| {
         let sys = SysError {

@@ -3,8 +3,7 @@
 use std::collections::BTreeSet;
 use std::os::fd::OwnedFd;
 
-use cgtap_sys::bpf::{Map, Prog, ProgSpec, pin};
-use cgtap_sys::libbpf::Btf;
+use cgtap_sys::bpf::{Map, Prog, ProgSpec, ProgType, pin};
 use cgtap_sys::{Errno, SysError};
 
 use super::error::{Error, ErrorKind, Result};
@@ -13,7 +12,7 @@ use super::session::Session;
 use crate::asm::encode;
 use crate::hook::HookSpec;
 use crate::id::InstanceId;
-use crate::kernel::tracepoint;
+use crate::kernel::target::{self, Target};
 use crate::object::image::ObjectImage;
 use crate::object::{self, LoadOptions};
 use crate::store::config::{Config, InstanceRecord, MapRecord, ProgramRecord, StorageRecord};
@@ -199,7 +198,6 @@ fn fill_prog_arrays(image: &ObjectImage, fds: &[Option<OwnedFd>]) -> Result<()> 
     } else {
         Some(cgtap_sys::bpf::load_btf(&image.btf).map_err(|e| failed("its programs", &e))?)
     };
-    let vmlinux = Btf::vmlinux().ok();
     for slot in &image.prog_array_slots {
         let (Some(program), Some(Some(map))) = (
             image.programs.get(slot.program as usize),
@@ -209,15 +207,21 @@ fn fill_prog_arrays(image: &ObjectImage, fds: &[Option<OwnedFd>]) -> Result<()> 
         };
         let kind = HookSpec::kind_of_section(&program.section);
         let info = kind.map_err(|e| failed(&program.name, &e))?.info();
-        let spec = HookSpec::from_section(&program.section).ok().flatten();
         // Only typed programs are loaded for one hook; the others need not name any.
-        let attach_btf_id = match (info.attach_type, &vmlinux, &spec) {
-            (cgtap_sys::bpf::AttachType::None, ..) | (_, None, _) => 0,
-            (_, Some(btf), Some(spec)) => tracepoint::raw(btf, spec.name())?.typedef_id,
-            (_, Some(_), None) => {
+        let is_typed = matches!(info.prog_type, ProgType::Tracing | ProgType::Lsm);
+        let resolved = match HookSpec::from_section(&program.section) {
+            Ok(Some(spec)) if is_typed => Some(target::resolve(&spec)?),
+            Ok(None) if is_typed => {
                 return Err(failed(&program.name, &"its section names no hook"));
             }
+            _ => None,
         };
+        let at = resolved.as_ref().map(|(spec, info)| Target { spec, info });
+        let attach_btf = at
+            .map(|at| at.load_btf())
+            .transpose()
+            .map_err(|e| failed(&program.name, &e))?
+            .flatten();
         let code = crate::dispatch::specialise::code_of(program);
         let borrowed: Vec<_> = fds
             .iter()
@@ -244,7 +248,8 @@ fn fill_prog_arrays(image: &ObjectImage, fds: &[Option<OwnedFd>]) -> Result<()> 
                 .iter()
                 .map(|l| [l.insn_off, l.file_name_off, l.line_off, l.line_col])
                 .collect::<Vec<_>>(),
-            attach_btf_id,
+            attach_btf_id: at.map_or(0, |at| at.load_btf_id()),
+            attach_btf: attach_btf.as_ref().map(std::os::fd::AsFd::as_fd),
         })
         .map_err(|e| failed(&program.name, &e).with_log(e.log))?;
         let copy = map.try_clone().map_err(|e| failed(&program.name, &e))?;

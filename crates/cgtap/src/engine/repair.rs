@@ -183,8 +183,10 @@ impl Damage {
     fn look_at_hook(&mut self, session: &Session, id: HookId, record: &HookRecord) -> Result<()> {
         let sys = |e: SysError| Error::sys(format!("look at hook {}", record.spec), &e);
         let switch = session.switch(id)?;
-        let link = get_link(&session.path(&pins::hook(id, pins::HOOK_LINK))).map_err(sys)?;
-        Prog::from_id(link.info().map_err(sys)?.prog_id).map_err(sys)?;
+        for name in pins::hook_links(id, record.link_count()) {
+            let link = get_link(&session.path(&name)).map_err(sys)?;
+            Prog::from_id(link.info().map_err(sys)?.prog_id).map_err(sys)?;
+        }
         let occupied = switch.occupied().map_err(sys)?;
         let recorded: BTreeSet<u16> = record
             .all_sets()
@@ -225,8 +227,7 @@ fn is_sound(name: &str, path: &Path) -> std::result::Result<(), String> {
             false => Err("is missing".to_owned()),
         };
     }
-    let is_link = matches!(name, pins::REAPER | pins::UNDERTAKER)
-        || (parts == 3 && name.starts_with(pins::HOOKS) && last == pins::HOOK_LINK);
+    let is_link = matches!(name, pins::REAPER | pins::UNDERTAKER) || pins::is_hook_link(name);
     let opened = if is_link {
         get_link(path).map(drop)
     } else {
@@ -249,7 +250,10 @@ impl Session {
         let mut done = Vec::new();
         self.change(|session| {
             for id in &damage.hooks {
-                session.dir.unpin(&pins::hook(*id, pins::HOOK_LINK))?;
+                let count = (session.config.hooks.get(id)).map_or(1, HookRecord::link_count);
+                for name in pins::hook_links(*id, count) {
+                    session.dir.unpin(&name)?;
+                }
             }
             task::grace_period().map_err(|e| Error::sys("wait for running programs", &e))?;
             let mut next = session.config.clone();

@@ -433,12 +433,12 @@ impl Session {
 /// Removes a state that has no record; returns what was in it. Links go first: from then on
 /// nothing runs, and nothing that runs lacks what it needs.
 pub(super) fn remove_half(dir: StateDir) -> Result<Vec<String>> {
-    let is_link = |name: &str| {
-        let last = name.rsplit('/').next().unwrap_or(name);
-        last == pins::HOOK_LINK && name.starts_with(pins::HOOKS)
-    };
     let mut gone = Vec::new();
-    for (name, _) in dir.walk()?.into_iter().filter(|(n, _)| is_link(n)) {
+    for (name, _) in dir
+        .walk()?
+        .into_iter()
+        .filter(|(n, _)| pins::is_hook_link(n))
+    {
         dir.unpin(&name)?;
         gone.push(name);
     }

@@ -55,10 +55,7 @@ struct Counter {
 
 /// The program that counts by being run: the runs of an attachment are counted anyway.
 fn counting(returns: Returns) -> Vec<Insn> {
-    vec![
-        Insn::mov_imm(Reg::R0, i32::from(returns == Returns::And)),
-        Insn::exit(),
-    ]
+    vec![Insn::mov_imm(Reg::R0, returns.neutral()), Insn::exit()]
 }
 
 /// The program that counts by the event's cgroup, in map 0; what finds no room is counted in the
@@ -100,7 +97,7 @@ fn counting_by_cgroup(returns: Returns) -> Result<Vec<Insn>> {
         .push(Insn::mov_imm(Reg::R2, 1))
         .push(Insn::atomic_add(Reg::R1, 0, Reg::R2));
     b.place(out)
-        .push(Insn::mov_imm(Reg::R0, i32::from(returns == Returns::And)))
+        .push(Insn::mov_imm(Reg::R0, returns.neutral()))
         .push(Insn::exit());
     b.finish()
         .map_err(|e| Error::new(super::ErrorKind::Kernel, format!("cannot generate: {e}")))

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::rc::Rc;
 
-use cgtap_sys::bpf::{Map, MapSpec, MapType, get_map, pin};
+use cgtap_sys::bpf::{LoadError, Map, MapSpec, MapType, ProgType, get_map, pin};
 use cgtap_sys::{Errno, SysError};
 
 use super::error::{Error, ErrorKind, Result, verifier_words};
@@ -14,9 +14,8 @@ use crate::dispatch::bounds::{self, Candidate, TrialError, Verdict};
 use crate::dispatch::pool::{BtfPool, MapPool};
 use crate::dispatch::specialise::{Gate, MapUse, Member, PoolIndex, Storage, specialise};
 use crate::hook::HookSpec;
-use crate::hook::kind::Returns;
 use crate::id::InstanceId;
-use crate::object::image::ObjectImage;
+use crate::object::image::{ObjectImage, ProgramImage};
 use crate::store::blob;
 use crate::store::config::{Config, HookId, HookRecord, MemberRecord, StorageRecord};
 use crate::store::pins;
@@ -173,7 +172,7 @@ impl<'a> Workshop<'a> {
             (Some(word), Some(at)) => Some(Gate {
                 map: self.open(pins::GATES)?,
                 word,
-                shut: i32::from(at.spec.kind().info().returns == Returns::And),
+                shut: at.target.returns(at.spec.kind()).neutral(),
             }),
             _ => None,
         };
@@ -222,7 +221,7 @@ impl<'a> Workshop<'a> {
             flags: 0,
         };
         bounds::check(&hook_record.target(), &candidate, &self.maps, &self.btfs)
-            .map_err(|e| refused(&program.name, &hook_record.spec, &e))
+            .map_err(|e| refused(program, &hook_record.spec, &e))
     }
 
     /// The member of a set that `record` names.
@@ -260,33 +259,51 @@ impl<'a> Workshop<'a> {
 }
 
 /// A refusal in words.
-fn refused(name: &str, spec: &HookSpec, error: &TrialError) -> Error {
-    let asked = format!("cannot attach {name} to {spec}");
+fn refused(program: &ProgramImage, spec: &HookSpec, error: &TrialError) -> Error {
+    let asked = format!("cannot attach {} to {spec}", program.name);
     match error {
-        TrialError::Load(e) => {
-            let words = verifier_words(&e.log);
-            let (kind, what) = match (e.errno, words) {
-                (Errno::EPERM, "") => (
-                    ErrorKind::Permission,
-                    "loading programs needs CAP_BPF and CAP_PERFMON (root), and a kernel that is \
-                     not locked down"
-                        .to_owned(),
-                ),
-                (_, "") => (
-                    ErrorKind::Verifier,
-                    "the kernel does not take it and says no more; is the program of the type that \
-                     this hook runs?"
-                        .to_owned(),
-                ),
-                (_, words) => (ErrorKind::Verifier, format!("the verifier says: {words}")),
-            };
-            Error::new(kind, format!("{asked}: {what} ({})", e.errno))
-                .with_errno(e.errno)
-                .with_log(e.log.clone())
-        }
+        TrialError::Load(e) => load_refused(&asked, program, spec, e),
         TrialError::Bounds { errno, .. } => {
             Error::new(ErrorKind::Verifier, format!("{asked}: {error}")).with_errno(*errno)
         }
-        TrialError::Sys(e) => Error::sys(format!("try {name} at {spec}"), e),
+        TrialError::Target(e) => Error::target(&asked, e),
+        TrialError::Sys(e) => Error::sys(format!("try {} at {spec}", program.name), e),
     }
+}
+
+fn load_refused(asked: &str, program: &ProgramImage, spec: &HookSpec, e: &LoadError) -> Error {
+    let kind = spec.kind().info();
+    let is_trampoline = kind.has_func_ip || kind.prog_type == ProgType::Lsm;
+    let words = verifier_words(&e.log);
+    let (error_kind, mut what) = match (e.errno, words) {
+        (Errno::EPERM | Errno::EOPNOTSUPP, "") if is_trampoline => (
+            ErrorKind::Unsupported,
+            format!(
+                "the kernel loads no program for {} hooks and does not say why; they take BPF \
+                 trampolines (CONFIG_DYNAMIC_FTRACE_WITH_DIRECT_CALLS), and root. `cgtap doctor` \
+                 tells which hooks work here; tracepoint hooks do without",
+                kind.prefix
+            ),
+        ),
+        (Errno::EPERM, "") => (
+            ErrorKind::Permission,
+            "loading programs needs CAP_BPF and CAP_PERFMON (root), and a kernel that is not \
+             locked down"
+                .to_owned(),
+        ),
+        (_, "") => (
+            ErrorKind::Verifier,
+            "the kernel does not take it and says no more; is the program of the type that this \
+             hook runs?"
+                .to_owned(),
+        ),
+        (_, words) => (ErrorKind::Verifier, format!("the verifier says: {words}")),
+    };
+    if program.sleepable {
+        what += "; it is written to sleep (its section ends in `.s`), and a program that sleeps \
+                 cannot be reached by the dispatcher's tail call";
+    }
+    Error::new(error_kind, format!("{asked}: {what} ({})", e.errno))
+        .with_errno(e.errno)
+        .with_log(e.log.clone())
 }

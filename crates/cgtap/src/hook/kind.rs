@@ -1,5 +1,5 @@
 //! The one table of hook kinds. A new kind is a new row here and, where it attaches in a new way,
-//! an arm in `dispatch::anchor`.
+//! an arm in `dispatch::anchor` and one in `kernel::target`.
 
 use cgtap_sys::bpf::{AttachType, ProgType};
 use serde::{Deserialize, Serialize};
@@ -15,6 +15,30 @@ pub enum HookKind {
     RawTracepointWritable,
     /// A raw tracepoint whose arguments are typed by BTF: `tp_btf:NAME`.
     TpBtf,
+    /// The entry of a kernel function, or an instruction in it: `kprobe:FUNC[+OFF]`, context is
+    /// the registers.
+    Kprobe,
+    /// The return of a kernel function: `kretprobe:FUNC`.
+    Kretprobe,
+    /// The entries of all kernel functions of a pattern, behind one dispatcher:
+    /// `kprobe.multi:PATTERN`.
+    KprobeMulti,
+    /// Their returns: `kretprobe.multi:PATTERN`.
+    KretprobeMulti,
+    /// A place in a program or library, in every process: `uprobe:BINARY:SYMBOL[+OFF]`.
+    Uprobe,
+    /// The return of a function there: `uretprobe:BINARY:SYMBOL`.
+    Uretprobe,
+    /// The entry of a kernel function, arguments typed by BTF: `fentry:FUNC`.
+    Fentry,
+    /// Its return, with arguments and result: `fexit:FUNC`.
+    Fexit,
+    /// A kernel function whose result may be set instead of calling it: `fmod_ret:FUNC`.
+    FmodRet,
+    /// A security hook: `lsm:HOOK`.
+    Lsm,
+    /// An overflow of a counter on any CPU: `perf_event:NAME[/PERIOD]`.
+    PerfEvent,
 }
 
 /// How the returns of the members of a set become the return of the set (S30).
@@ -24,6 +48,69 @@ pub enum Returns {
     Ignored,
     /// 0 from any member filters the record; nothing effective returns 1.
     And,
+    /// The first negative errno wins; a number that is none (above 0) decides nothing, and one
+    /// below -4095 is -4095. All members run.
+    FirstErrno,
+    /// The first number that is not 0 wins. All members run.
+    FirstNonZero,
+}
+
+impl Returns {
+    /// What a program returns that is to change nothing.
+    #[must_use]
+    pub fn neutral(self) -> i32 {
+        i32::from(self == Self::And)
+    }
+
+    /// The verdict is one of many numbers, so it cannot travel from one BPF program to the next in
+    /// the choice of the next: all members have to stand in one.
+    #[must_use]
+    pub fn wants_one_program(self) -> bool {
+        matches!(self, Self::FirstErrno | Self::FirstNonZero)
+    }
+}
+
+/// The form of what stands behind the colon.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TargetForm {
+    /// `CATEGORY/NAME`.
+    CategoryName,
+    /// One name.
+    Name,
+    /// `FUNC`, or `FUNC+OFF` with an offset in bytes.
+    FunctionOffset,
+    /// A name with `*` and `?`.
+    Pattern,
+    /// `BINARY:SYMBOL[+OFF]` or `BINARY:OFFSET`.
+    BinarySymbol,
+    /// `NAME` or `NAME/PERIOD`.
+    EventPeriod,
+}
+
+impl TargetForm {
+    /// The form in words, as it stands in messages.
+    #[must_use]
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::CategoryName => "CATEGORY/NAME",
+            Self::Name => "NAME",
+            Self::FunctionOffset => "FUNC[+OFF]",
+            Self::Pattern => "PATTERN",
+            Self::BinarySymbol => "BINARY:SYMBOL[+OFF]",
+            Self::EventPeriod => "NAME[/PERIOD]",
+        }
+    }
+}
+
+/// The type by which the kernel knows the context of a program type where a global function takes
+/// it without a tag (kernel/bpf/btf.c, `btf_is_prog_ctx_type`); on kernels before 6.8 it is the
+/// only way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ContextType {
+    /// `struct NAME *`.
+    Struct(&'static str),
+    /// The kernel knows no such type.
+    None,
 }
 
 /// What is fixed for every hook of a kind.
@@ -39,10 +126,19 @@ pub struct KindInfo {
     pub prog_type: ProgType,
     /// Expected attach type of the program.
     pub attach_type: AttachType,
-    /// The target is `CATEGORY/NAME` rather than one name.
-    pub has_category: bool,
-    /// How returns combine.
+    /// Form of the target.
+    pub target: TargetForm,
+    /// How returns combine, unless the target returns nothing.
     pub returns: Returns,
+    /// A CPU may enter the hook while a program of it runs there: neither `prog->active` nor
+    /// `bpf_prog_active` keeps it out, and tasks are preempted in it. Per-CPU counters have to be
+    /// atomic then.
+    pub nests: bool,
+    /// Programs may ask for the address of the traced function, which the kernel puts on the stack
+    /// only if the attached program asks too (`bpf_get_func_ip`, since 5.15).
+    pub has_func_ip: bool,
+    /// How a global function takes the context without a tag.
+    pub context: ContextType,
 }
 
 /// Every kind that cgtap knows.
@@ -52,27 +148,25 @@ pub const KINDS: &[KindInfo] = &[
         prefix: "tracepoint",
         sections: &["tracepoint", "tp"],
         prog_type: ProgType::Tracepoint,
-        attach_type: AttachType::None,
-        has_category: true,
+        target: TargetForm::CategoryName,
         returns: Returns::And,
+        ..BASE
     },
     KindInfo {
         kind: HookKind::RawTracepoint,
         prefix: "raw_tracepoint",
         sections: &["raw_tracepoint", "raw_tp"],
         prog_type: ProgType::RawTracepoint,
-        attach_type: AttachType::None,
-        has_category: false,
-        returns: Returns::Ignored,
+        context: ContextType::Struct("bpf_raw_tracepoint_args"),
+        ..BASE
     },
     KindInfo {
         kind: HookKind::RawTracepointWritable,
         prefix: "raw_tracepoint.w",
         sections: &["raw_tracepoint.w", "raw_tp.w"],
         prog_type: ProgType::RawTracepointWritable,
-        attach_type: AttachType::None,
-        has_category: false,
-        returns: Returns::Ignored,
+        context: ContextType::Struct("bpf_raw_tracepoint_args"),
+        ..BASE
     },
     KindInfo {
         kind: HookKind::TpBtf,
@@ -80,10 +174,124 @@ pub const KINDS: &[KindInfo] = &[
         sections: &["tp_btf"],
         prog_type: ProgType::Tracing,
         attach_type: AttachType::TraceRawTp,
-        has_category: false,
-        returns: Returns::Ignored,
+        ..BASE
+    },
+    KindInfo {
+        kind: HookKind::Kprobe,
+        prefix: "kprobe",
+        sections: &["kprobe", "ksyscall"],
+        target: TargetForm::FunctionOffset,
+        ..PROBE
+    },
+    KindInfo {
+        kind: HookKind::Kretprobe,
+        prefix: "kretprobe",
+        sections: &["kretprobe", "kretsyscall"],
+        ..PROBE
+    },
+    KindInfo {
+        kind: HookKind::KprobeMulti,
+        prefix: "kprobe.multi",
+        sections: &["kprobe.multi"],
+        attach_type: AttachType::TraceKprobeMulti,
+        target: TargetForm::Pattern,
+        ..PROBE
+    },
+    KindInfo {
+        kind: HookKind::KretprobeMulti,
+        prefix: "kretprobe.multi",
+        sections: &["kretprobe.multi"],
+        attach_type: AttachType::TraceKprobeMulti,
+        target: TargetForm::Pattern,
+        ..PROBE
+    },
+    KindInfo {
+        kind: HookKind::Uprobe,
+        prefix: "uprobe",
+        sections: &["uprobe", "uprobe.s"],
+        target: TargetForm::BinarySymbol,
+        nests: true,
+        ..PROBE
+    },
+    KindInfo {
+        kind: HookKind::Uretprobe,
+        prefix: "uretprobe",
+        sections: &["uretprobe", "uretprobe.s"],
+        target: TargetForm::BinarySymbol,
+        nests: true,
+        ..PROBE
+    },
+    KindInfo {
+        kind: HookKind::Fentry,
+        prefix: "fentry",
+        sections: &["fentry", "fentry.s"],
+        attach_type: AttachType::TraceFentry,
+        ..TRAMPOLINE
+    },
+    KindInfo {
+        kind: HookKind::Fexit,
+        prefix: "fexit",
+        sections: &["fexit", "fexit.s"],
+        attach_type: AttachType::TraceFexit,
+        ..TRAMPOLINE
+    },
+    KindInfo {
+        kind: HookKind::FmodRet,
+        prefix: "fmod_ret",
+        sections: &["fmod_ret", "fmod_ret.s"],
+        attach_type: AttachType::ModifyReturn,
+        returns: Returns::FirstNonZero,
+        ..TRAMPOLINE
+    },
+    KindInfo {
+        kind: HookKind::Lsm,
+        prefix: "lsm",
+        sections: &["lsm", "lsm.s"],
+        prog_type: ProgType::Lsm,
+        attach_type: AttachType::LsmMac,
+        returns: Returns::FirstErrno,
+        nests: true,
+        ..BASE
+    },
+    KindInfo {
+        kind: HookKind::PerfEvent,
+        prefix: "perf_event",
+        sections: &["perf_event"],
+        prog_type: ProgType::PerfEvent,
+        target: TargetForm::EventPeriod,
+        returns: Returns::And,
+        context: ContextType::Struct("bpf_perf_event_data"),
+        ..BASE
     },
 ];
+
+const BASE: KindInfo = KindInfo {
+    kind: HookKind::Tracepoint,
+    prefix: "",
+    sections: &[],
+    prog_type: ProgType::Tracepoint,
+    attach_type: AttachType::None,
+    target: TargetForm::Name,
+    returns: Returns::Ignored,
+    nests: false,
+    has_func_ip: false,
+    context: ContextType::None,
+};
+
+/// Registers as context.
+const PROBE: KindInfo = KindInfo {
+    prog_type: ProgType::Kprobe,
+    returns: Returns::And,
+    context: ContextType::Struct("pt_regs"),
+    ..BASE
+};
+
+/// Called from a trampoline in the traced function.
+const TRAMPOLINE: KindInfo = KindInfo {
+    prog_type: ProgType::Tracing,
+    has_func_ip: true,
+    ..BASE
+};
 
 impl HookKind {
     /// The row of the table for this kind.
@@ -91,5 +299,14 @@ impl HookKind {
     pub fn info(self) -> &'static KindInfo {
         // The table holds a row for every variant; a test below counts them.
         KINDS.iter().find(|k| k.kind == self).unwrap_or(&KINDS[0])
+    }
+
+    /// It stands at a return, not at an entry.
+    #[must_use]
+    pub fn is_return(self) -> bool {
+        matches!(
+            self,
+            Self::Kretprobe | Self::KretprobeMulti | Self::Uretprobe
+        )
     }
 }

@@ -7,4 +7,4 @@ pub mod kind;
 pub mod spec;
 
 pub use kind::HookKind;
-pub use spec::{HookSpec, SpecError};
+pub use spec::{BinaryPlace, HookSpec, Period, SpecError};

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use super::kind::{HookKind, KINDS, KindInfo};
+use super::kind::{HookKind, KINDS, TargetForm};
 
 /// A hook as a user names it: kind and target. Displays as it is written on the command line,
 /// e.g. `tracepoint:syscalls/sys_enter_openat`.
@@ -40,17 +40,89 @@ pub enum SpecError {
 fn kinds() -> String {
     KINDS
         .iter()
-        .map(|k| format!("{}:{}", k.prefix, form(k)))
+        .map(|k| format!("{}:{}", k.prefix, k.target.words()))
         .collect::<Vec<_>>()
         .join(", ")
 }
 
-fn form(info: &KindInfo) -> &'static str {
-    if info.has_category {
-        "CATEGORY/NAME"
-    } else {
-        "NAME"
+/// A name of the kernel's: of a function, a tracepoint, an event.
+fn word(s: &str) -> bool {
+    (1..=NAME_MAX).contains(&s.len())
+        && s.bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"_-.$".contains(&b))
+        && !s.starts_with('.')
+}
+
+/// Longest name of a function that kallsyms knows (`KSYM_NAME_LEN`).
+const NAME_MAX: usize = 512;
+/// Longest path (`PATH_MAX`) with a symbol of a C++ or Rust program.
+const BINARY_MAX: usize = 8192;
+
+fn number(s: &str) -> Option<u64> {
+    match s.strip_prefix("0x") {
+        Some(hex) => u64::from_str_radix(hex, 16).ok(),
+        None => s.parse().ok(),
     }
+}
+
+/// `NAME` or `NAME+OFF`.
+fn with_offset(s: &str) -> Option<(&str, u64)> {
+    match s.rsplit_once('+') {
+        Some((name, offset)) => Some((name, number(offset)?)),
+        None => Some((s, 0)),
+    }
+}
+
+fn has_form(form: TargetForm, target: &str) -> bool {
+    match form {
+        TargetForm::CategoryName => target
+            .split_once('/')
+            .is_some_and(|(category, name)| word(category) && word(name)),
+        TargetForm::Name => word(target),
+        TargetForm::FunctionOffset => with_offset(target).is_some_and(|(name, _)| word(name)),
+        TargetForm::Pattern => word(&target.replace(['*', '?'], "x")),
+        TargetForm::BinarySymbol => {
+            target.len() <= BINARY_MAX
+                && !target.contains(|c: char| c.is_control())
+                && target
+                    .rsplit_once(':')
+                    .is_some_and(|(binary, symbol)| !binary.is_empty() && !symbol.is_empty())
+        }
+        TargetForm::EventPeriod => match target.split_once('/') {
+            Some((name, period)) => word(name) && sampling(period).is_some(),
+            None => word(target),
+        },
+    }
+}
+
+/// How often an event of a `perf_event` hook calls its programs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Period {
+    /// After so many.
+    Count(u64),
+    /// So many times a second.
+    FrequencyHz(u64),
+}
+
+/// `1000`, or `99hz`.
+fn sampling(period: &str) -> Option<Period> {
+    let positive = |s: &str| s.parse().ok().filter(|n| *n > 0);
+    match period
+        .strip_suffix("hz")
+        .or_else(|| period.strip_suffix("Hz"))
+    {
+        Some(hz) => positive(hz).map(Period::FrequencyHz),
+        None => positive(period).map(Period::Count),
+    }
+}
+
+/// A place in a program or library, as a `uprobe` hook names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BinaryPlace<'a> {
+    /// A symbol, and bytes behind its beginning.
+    Symbol(&'a str, u64),
+    /// Bytes from the beginning of the file.
+    Offset(u64),
 }
 
 impl HookSpec {
@@ -61,18 +133,7 @@ impl HookSpec {
     /// that no kernel name has.
     pub fn new(kind: HookKind, target: &str) -> Result<Self, SpecError> {
         let info = kind.info();
-        let word = |s: &str| {
-            !s.is_empty()
-                && s.len() <= 128
-                && s.bytes()
-                    .all(|b| b.is_ascii_alphanumeric() || b"_-.".contains(&b))
-                && !s.starts_with('.')
-        };
-        let good = match target.split_once('/') {
-            Some((category, name)) => info.has_category && word(category) && word(name),
-            None => !info.has_category && word(target),
-        };
-        if good {
+        if has_form(info.target, target) {
             Ok(Self {
                 kind,
                 target: target.to_owned(),
@@ -81,7 +142,7 @@ impl HookSpec {
             Err(SpecError::Target {
                 text: target.to_owned(),
                 kind: info.prefix,
-                want: form(info),
+                want: info.target.words(),
             })
         }
     }
@@ -98,12 +159,53 @@ impl HookSpec {
         &self.target
     }
 
-    /// The tracepoint's own name, without its category.
+    /// The tracepoint's own name, without its category; the target itself where it has none.
     #[must_use]
     pub fn name(&self) -> &str {
-        self.target
-            .split_once('/')
-            .map_or(self.target.as_str(), |(_, name)| name)
+        match self.kind.info().target {
+            TargetForm::CategoryName => self.target.split_once('/').map_or("", |(_, name)| name),
+            _ => &self.target,
+        }
+    }
+
+    /// The function and the offset in it, in bytes, of a hook at a function.
+    #[must_use]
+    pub fn function(&self) -> (&str, u64) {
+        match self.kind.info().target {
+            TargetForm::FunctionOffset => with_offset(&self.target).unwrap_or((&self.target, 0)),
+            _ => (&self.target, 0),
+        }
+    }
+
+    /// File and place of a hook in a binary; `None` for any other hook.
+    #[must_use]
+    pub fn binary(&self) -> Option<(&str, BinaryPlace<'_>)> {
+        if self.kind.info().target != TargetForm::BinarySymbol {
+            return None;
+        }
+        let (path, place) = self.target.rsplit_once(':')?;
+        let place = match number(place) {
+            Some(offset) => BinaryPlace::Offset(offset),
+            // A `+` without a number behind it belongs to the symbol.
+            None => {
+                let (symbol, offset) = with_offset(place).unwrap_or((place, 0));
+                BinaryPlace::Symbol(symbol, offset)
+            }
+        };
+        Some((path, place))
+    }
+
+    /// Event and period of a hook at an overflow; `None` for any other hook. No period: what is
+    /// usual for the event.
+    #[must_use]
+    pub fn event(&self) -> Option<(&str, Option<Period>)> {
+        if self.kind.info().target != TargetForm::EventPeriod {
+            return None;
+        }
+        Some(match self.target.split_once('/') {
+            Some((name, period)) => (name, sampling(period)),
+            None => (&self.target, None),
+        })
     }
 
     /// Reads a libbpf section name (`SEC("tp/sched/sched_switch")`, `SEC("raw_tp.w/x")`, ...).
@@ -113,8 +215,10 @@ impl HookSpec {
     /// # Errors
     /// [`SpecError`] for a section of a kind that cgtap does not scope, or a malformed target.
     pub fn from_section(section: &str) -> Result<Option<Self>, SpecError> {
-        let (kind, target) = split(section)?;
-        target.map(|t| Self::new(kind, t)).transpose()
+        let (kind, prefix, target) = split(section)?;
+        target
+            .map(|target| Self::new(kind, &function_of(prefix, target)))
+            .transpose()
     }
 
     /// The kind of hook that a libbpf section name is for, whether or not it names a target.
@@ -122,12 +226,12 @@ impl HookSpec {
     /// # Errors
     /// [`SpecError::UnknownKind`] for a section of a kind that cgtap does not scope.
     pub fn kind_of_section(section: &str) -> Result<HookKind, SpecError> {
-        split(section).map(|(kind, _)| kind)
+        split(section).map(|(kind, ..)| kind)
     }
 }
 
-/// Kind and target of a libbpf section name.
-fn split(section: &str) -> Result<(HookKind, Option<&str>), SpecError> {
+/// Kind, prefix and target of a libbpf section name.
+fn split(section: &str) -> Result<(HookKind, &str, Option<&str>), SpecError> {
     // libbpf takes a leading `?` as "do not load by default".
     let section = section.strip_prefix('?').unwrap_or(section);
     let (prefix, target) = match section.split_once('/') {
@@ -140,7 +244,23 @@ fn split(section: &str) -> Result<(HookKind, Option<&str>), SpecError> {
         .ok_or_else(|| SpecError::UnknownKind {
             text: section.to_owned(),
         })?;
-    Ok((info.kind, target))
+    Ok((info.kind, prefix, target))
+}
+
+/// The function behind a target: `ksyscall/NAME` is the kernel's wrapper of a system call
+/// (arch/x86/include/asm/syscall_wrapper.h, since 4.17).
+fn function_of(prefix: &str, target: &str) -> String {
+    let wrapper = if cfg!(target_arch = "x86_64") {
+        "__x64_sys_"
+    } else if cfg!(target_arch = "aarch64") {
+        "__arm64_sys_"
+    } else {
+        "sys_"
+    };
+    match prefix {
+        "ksyscall" | "kretsyscall" => format!("{wrapper}{target}"),
+        _ => target.to_owned(),
+    }
 }
 
 impl fmt::Display for HookSpec {
@@ -164,7 +284,7 @@ impl FromStr for HookSpec {
             .iter()
             .find(|k| k.prefix == prefix || k.sections.contains(&prefix))
             .ok_or_else(unknown)?;
-        Self::new(info.kind, target)
+        Self::new(info.kind, &function_of(prefix, target))
     }
 }
 
@@ -212,6 +332,23 @@ mod tests {
                 "raw_tracepoint.w:nbd_send_request",
             ),
             ("tp_btf/sched_switch", "tp_btf:sched_switch"),
+            ("kprobe/vfs_read", "kprobe:vfs_read"),
+            ("kprobe/vfs_read+0x10", "kprobe:vfs_read+0x10"),
+            ("kretprobe/vfs_read", "kretprobe:vfs_read"),
+            ("kprobe.multi/vfs_*", "kprobe.multi:vfs_*"),
+            ("kretprobe.multi/vfs_?ead", "kretprobe.multi:vfs_?ead"),
+            ("uprobe//bin/bash:readline", "uprobe:/bin/bash:readline"),
+            ("uprobe.s/libc.so.6:malloc+4", "uprobe:libc.so.6:malloc+4"),
+            (
+                "uretprobe//bin/bash:readline",
+                "uretprobe:/bin/bash:readline",
+            ),
+            ("fentry/do_unlinkat", "fentry:do_unlinkat"),
+            ("fentry.s/do_unlinkat", "fentry:do_unlinkat"),
+            ("fexit/do_unlinkat", "fexit:do_unlinkat"),
+            ("fmod_ret/security_file_open", "fmod_ret:security_file_open"),
+            ("lsm/file_open", "lsm:file_open"),
+            ("lsm.s/file_open", "lsm:file_open"),
         ] {
             let spec = HookSpec::from_section(section).unwrap().unwrap();
             assert_eq!(spec.to_string(), want);
@@ -237,10 +374,58 @@ mod tests {
             "tp:/a",
             "tp:a/..",
             "raw_tp:a b",
+            "kprobe:f+g",
+            "kprobe:",
+            "kprobe.multi:/x",
+            "uprobe:/bin/bash",
+            "uprobe:/bin/bash:",
+            "perf_event:cpu-clock/0",
+            "perf_event:cpu-clock/often",
+            "lsm:a/b",
         ] {
             assert!(text.parse::<HookSpec>().is_err(), "{text}");
         }
         assert!(HookSpec::from_section("xdp").is_err());
+    }
+
+    #[test]
+    fn targets_are_taken_apart() {
+        let spec = |text: &str| text.parse::<HookSpec>().unwrap();
+        assert_eq!(spec("kprobe:f.isra.0+0x1f").function(), ("f.isra.0", 31));
+        assert_eq!(spec("fentry:f").function(), ("f", 0));
+        for (text, want) in [
+            ("uprobe:/a:b+8", ("/a", BinaryPlace::Symbol("b", 8))),
+            ("uprobe:/a:0x10", ("/a", BinaryPlace::Offset(16))),
+            (
+                "uprobe:/a:operator+",
+                ("/a", BinaryPlace::Symbol("operator+", 0)),
+            ),
+            (
+                "uretprobe:/a b/c:n.(*T).f",
+                ("/a b/c", BinaryPlace::Symbol("n.(*T).f", 0)),
+            ),
+        ] {
+            assert_eq!(spec(text).binary(), Some(want), "{text}");
+        }
+        for (text, want) in [
+            ("perf_event:cpu-clock", ("cpu-clock", None)),
+            (
+                "perf_event:page-faults/1",
+                ("page-faults", Some(Period::Count(1))),
+            ),
+            (
+                "perf_event:cycles/99hz",
+                ("cycles", Some(Period::FrequencyHz(99))),
+            ),
+        ] {
+            assert_eq!(spec(text).event(), Some(want), "{text}");
+        }
+        assert_eq!(spec("raw_tp:x").binary(), None);
+        assert_eq!(spec("raw_tp:x").event(), None);
+        if cfg!(target_arch = "x86_64") {
+            let spec = HookSpec::from_section("ksyscall/openat").unwrap().unwrap();
+            assert_eq!(spec.to_string(), "kprobe:__x64_sys_openat");
+        }
     }
 
     #[test]

@@ -13,7 +13,7 @@
 
 use std::os::fd::AsFd;
 
-use cgtap_sys::bpf::{AttachType, Map, MapSpec, MapType, Prog, ProgSpec, ProgType, possible_cpus};
+use cgtap_sys::bpf::{Map, MapSpec, MapType, Prog, ProgSpec, ProgType, possible_cpus};
 
 use super::layout::{CurrentLayout, Layout};
 use crate::asm::{Alu, Builder, Cond, EditError, Insn, Reg, Size, encode, helper};
@@ -118,20 +118,12 @@ pub fn find(layout: &Layout) -> Option<Map> {
     })
     .ok()?;
     let insns = finder(current).ok()?;
-    let prog = Prog::load(&ProgSpec {
-        name: "cgtap_current",
-        prog_type: ProgType::RawTracepoint,
-        attach_type: AttachType::None,
-        flags: 0,
-        license: "GPL",
-        kern_version: 0,
-        insns: &encode(&insns),
-        maps: &[map.as_fd()],
-        btf: None,
-        func_info: &[],
-        line_info: &[],
-        attach_btf_id: 0,
-    })
+    let prog = Prog::load(&ProgSpec::generated(
+        "cgtap_current",
+        ProgType::RawTracepoint,
+        &encode(&insns),
+        &[map.as_fd()],
+    ))
     .map_err(|e| tracing::debug!("current by the helper: {e}: {}", e.log))
     .ok()?;
     if prog
@@ -169,20 +161,12 @@ mod tests {
                 .push(Insn::mov_imm(Reg::R0, 7))
                 .push(Insn::exit());
             let maps: Vec<_> = table.iter().map(|m| m.as_fd()).collect();
-            let prog = Prog::load(&ProgSpec {
-                name: "current",
-                prog_type: ProgType::RawTracepoint,
-                attach_type: AttachType::None,
-                flags: 0,
-                license: "GPL",
-                kern_version: 0,
-                insns: &encode(&b.finish().unwrap()),
-                maps: &maps,
-                btf: None,
-                func_info: &[],
-                line_info: &[],
-                attach_btf_id: 0,
-            })
+            let prog = Prog::load(&ProgSpec::generated(
+                "current",
+                ProgType::RawTracepoint,
+                &encode(&b.finish().unwrap()),
+                &maps,
+            ))
             .unwrap_or_else(|e| panic!("{e}: {}", e.log));
             prog.test_run_raw_tp(&[]).unwrap()
         };

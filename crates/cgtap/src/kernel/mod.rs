@@ -1,6 +1,12 @@
-//! What this kernel has: layouts from its BTF, tracepoints from tracefs, features by trying them.
+//! What this kernel has: layouts from its BTF, tracepoints from tracefs, functions, places in
+//! binaries and events, features by trying them.
 
+pub mod anchor;
+pub mod binary;
 pub mod current;
 pub mod feature;
+pub mod function;
 pub mod layout;
+pub mod perf_event;
+pub mod target;
 pub mod tracepoint;

@@ -159,7 +159,7 @@ mod tests {
     fn all_that_can_be_scoped_is_chosen_unless_optional() {
         let programs = programs(&[
             ("a", "tp_btf/sched_switch", true),
-            ("b", "kprobe/do_nothing", true),
+            ("b", "xdp", true),
             ("c", "raw_tp/sys_enter", false),
             ("d", "raw_tp", true),
             ("e", "tp/no_category", true),
@@ -200,7 +200,8 @@ mod tests {
         assert_eq!(
             error.to_string(),
             "none of its programs can be scoped: 1 xdp; the kinds that can are tracepoint, \
-             raw_tracepoint, raw_tracepoint.w, tp_btf"
+             raw_tracepoint, raw_tracepoint.w, tp_btf, kprobe, kretprobe, kprobe.multi, \
+             kretprobe.multi, uprobe, uretprobe, fentry, fexit, fmod_ret, lsm, perf_event"
         );
         let optional = [ProgramInfo {
             autoload: false,

@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::attach::{self, Lists};
-use crate::dispatch::bounds::{Target, Verdict};
+use crate::dispatch::bounds::Verdict;
 use crate::hook::HookSpec;
 use crate::id::{AttachmentId, CgroupId, InstanceId, ProgramId};
 use crate::kernel::layout::Layout;
+use crate::kernel::target::{Target, TargetInfo};
 
 /// Identity of a hook in a state; its directory's name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -112,7 +113,7 @@ pub struct HookRecord {
     /// Which.
     pub spec: HookSpec,
     /// What this kernel calls it.
-    pub target: TargetRecord,
+    pub target: TargetInfo,
     /// The lists of all its cgroups.
     pub lists: Lists,
     /// The set that serves each configured cgroup.
@@ -121,17 +122,6 @@ pub struct HookRecord {
     pub retired: Vec<SetRecord>,
     /// Runs of each attachment in sets that are gone.
     pub counted: BTreeMap<AttachmentId, u64>,
-}
-
-/// A hook on this kernel; 0 where the kind has no such thing.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct TargetRecord {
-    /// BTF id of the typedef of a raw tracepoint.
-    pub attach_btf_id: u32,
-    /// Number of its arguments.
-    pub arg_count: u32,
-    /// tracefs id of a classic tracepoint.
-    pub tracefs_id: u64,
 }
 
 /// A set that is loaded.
@@ -176,7 +166,7 @@ pub struct Owner {
 impl HookRecord {
     /// A hook that nothing is attached to yet.
     #[must_use]
-    pub fn new(spec: HookSpec, target: TargetRecord) -> Self {
+    pub fn new(spec: HookSpec, target: TargetInfo) -> Self {
         Self {
             spec,
             target,
@@ -197,12 +187,15 @@ impl HookRecord {
     #[must_use]
     pub fn target(&self) -> Target<'_> {
         Target {
-            kind: self.spec.kind().info(),
-            name: self.spec.name(),
-            attach_btf_id: self.target.attach_btf_id,
-            arg_count: self.target.arg_count as usize,
-            tracefs_id: self.target.tracefs_id,
+            spec: &self.spec,
+            info: &self.target,
         }
+    }
+
+    /// Links that its dispatcher is attached by.
+    #[must_use]
+    pub fn link_count(&self) -> usize {
+        self.target.cpus.len().max(1)
     }
 
     /// The sets that have a place in the kernel.

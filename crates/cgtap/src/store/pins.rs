@@ -40,25 +40,36 @@ pub fn hook_dir(hook: HookId) -> String {
     format!("{HOOKS}/{}", hook.0)
 }
 
-/// A pin of a hook: `link`, `progs`, `cache`, `control`, `table_even` or `table_odd`.
+/// A pin of a hook: `link`, `link_N`, `progs`, `cache`, `control`, `table_even` or `table_odd`.
 #[must_use]
 pub fn hook(hook: HookId, what: &str) -> String {
     format!("{HOOKS}/{}/{what}", hook.0)
 }
 
-/// The fixed pins of a hook.
-pub const HOOK_PINS: [&str; 6] = [
-    "progs",
-    "cache",
-    "control",
-    "table_even",
-    "table_odd",
-    "link",
-];
+/// The pins of the maps of a hook, which [`crate::dispatch::switch::Switch`] makes.
+pub const HOOK_MAPS: [&str; 5] = ["progs", "cache", "control", "table_even", "table_odd"];
 
-/// Pins of the maps of a hook, in the order of [`HOOK_PINS`], are made by
-/// [`crate::dispatch::switch::Switch`]; the link is the last, and with it the hook is live.
+/// The links of a hook, `link` and then `link_1`, `link_2`, ...; with them the hook is live.
+pub fn hook_links(id: HookId, count: usize) -> impl Iterator<Item = String> {
+    (0..count).map(move |at| match at {
+        0 => hook(id, HOOK_LINK),
+        _ => hook(id, &format!("{HOOK_LINK}_{at}")),
+    })
+}
+
+/// The first link of a hook.
 pub const HOOK_LINK: &str = "link";
+
+/// Whether a pin below the state is a link of a hook.
+#[must_use]
+pub fn is_hook_link(name: &str) -> bool {
+    let last = name.rsplit('/').next().unwrap_or(name);
+    name.starts_with(HOOKS)
+        && name.split('/').count() == 3
+        && last
+            .strip_prefix(HOOK_LINK)
+            .is_some_and(|number| number.is_empty() || number.starts_with('_'))
+}
 
 /// Run counter of a set.
 #[must_use]
@@ -132,7 +143,8 @@ pub fn expected(config: &Config) -> BTreeSet<String> {
     }
     for (id, record) in config.hooks.iter().filter(|(_, h)| h.is_active()) {
         all.insert(hook_dir(*id));
-        all.extend(HOOK_PINS.iter().map(|what| hook(*id, what)));
+        all.extend(HOOK_MAPS.iter().map(|what| hook(*id, what)));
+        all.extend(hook_links(*id, record.link_count()));
         for set in record.all_sets() {
             all.insert(set_counter(*id, set.serial));
         }

@@ -207,6 +207,7 @@ pub fn to_kernel(object: &LoadedObject, name: &str) -> Result<Prog, LoadError> {
         func_info: &func_info,
         line_info: &line_info,
         attach_btf_id,
+        attach_btf: None,
     })
 }
 

@@ -36,6 +36,7 @@ fn next_id() -> u32 {
         func_info: &[],
         line_info: &[],
         attach_btf_id: 0,
+        attach_btf: None,
     });
     prog.unwrap().info().unwrap().id
 }

@@ -1,7 +1,7 @@
 //! What dispatching is made of.
 
 use cgtap_sys::bpf::{
-    AttachType, Map, MapSpec, MapType, Prog, ProgSpec, ProgType, has_cgrp_storage, map_flags,
+    Map, MapSpec, MapType, Prog, ProgSpec, ProgType, has_cgrp_storage, map_flags,
 };
 use cgtap_sys::libbpf::Btf;
 use cgtap_sys::memory::Words;
@@ -90,20 +90,12 @@ fn prog_array(caller: &Caller) -> Feature {
 fn test_run(caller: &Caller) -> Feature {
     let name = "test runs";
     let remedy = "it takes Linux 5.10; classic tracepoints and tp_btf work without";
-    let prog = Prog::load(&ProgSpec {
-        name: "cgtap_probe",
-        prog_type: ProgType::RawTracepoint,
-        attach_type: AttachType::None,
-        flags: 0,
-        license: "GPL",
-        kern_version: 0,
-        insns: &encode(&[Insn::mov_imm(Reg::R0, 7), Insn::exit()]),
-        maps: &[],
-        btf: None,
-        func_info: &[],
-        line_info: &[],
-        attach_btf_id: 0,
-    });
+    let prog = Prog::load(&ProgSpec::generated(
+        "cgtap_probe",
+        ProgType::RawTracepoint,
+        &encode(&[Insn::mov_imm(Reg::R0, 7), Insn::exit()]),
+        &[],
+    ));
     match prog.map(|prog| prog.test_run_raw_tp(&[0])) {
         Ok(Ok(7)) => Feature::yes(name, "a raw tracepoint program was run once"),
         Ok(Ok(other)) => Feature::no(name, format!("a program returned {other}, not 7"), remedy),

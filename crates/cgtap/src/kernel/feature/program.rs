@@ -1,18 +1,18 @@
 //! Hooks: a program that does nothing is loaded and attached, and taken away again.
 
-use std::fs;
 use std::os::fd::AsFd;
 
-use cgtap_sys::bpf::{AttachType, Link, LoadError, Prog, ProgSpec, ProgType};
-use cgtap_sys::libbpf::{Btf, BtfKind};
-use cgtap_sys::{Errno, SysError, perf};
+use cgtap_sys::bpf::{Link, LoadError, Prog, ProgSpec, ProgType};
+use cgtap_sys::perf::{self, Sampling};
 
 use super::Feature;
 use super::host::Caller;
 use crate::asm::{Insn, Reg, encode};
-use crate::hook::HookKind;
 use crate::hook::kind::{KINDS, KindInfo};
-use crate::kernel::tracepoint;
+use crate::hook::{HookKind, HookSpec};
+use crate::kernel::perf_event::PerfEvent;
+use crate::kernel::target::{self, Target, TargetError};
+use crate::kernel::{anchor, tracepoint};
 
 /// Tracepoints that hardly ever fire, so that attaching there disturbs nobody: the first that this
 /// kernel has is taken.
@@ -22,76 +22,71 @@ const QUIET: [&str; 3] = [
     "sched/sched_process_exec",
 ];
 
-fn load(
-    prog_type: ProgType,
-    attach_type: AttachType,
-    attach_btf_id: u32,
-) -> Result<Prog, LoadError> {
-    // 1 is what changes nothing where the value means something, except for LSM.
-    let value = i32::from(prog_type != ProgType::Lsm);
-    Prog::load(&ProgSpec {
-        name: "cgtap_probe",
-        prog_type,
-        attach_type,
-        flags: 0,
-        license: "GPL",
-        kern_version: 0,
-        insns: &encode(&[Insn::mov_imm(Reg::R0, value), Insn::exit()]),
-        maps: &[],
-        btf: None,
-        func_info: &[],
-        line_info: &[],
-        attach_btf_id,
-    })
+/// Where a hook of each kind is tried: at places that hardly ever run, so that attaching there
+/// disturbs nobody; the first that this kernel has is taken.
+fn quiet(kind: HookKind) -> &'static [&'static str] {
+    match kind {
+        HookKind::Tracepoint => &QUIET,
+        HookKind::RawTracepoint | HookKind::RawTracepointWritable | HookKind::TpBtf => {
+            &["task_rename", "bpf_test_finish", "sched_process_exec"]
+        }
+        HookKind::Kprobe | HookKind::Kretprobe | HookKind::Fentry | HookKind::Fexit => {
+            &["bpf_fentry_test1", "kernel_halt"]
+        }
+        HookKind::KprobeMulti | HookKind::KretprobeMulti => &["bpf_fentry_test?", "kernel_halt*"],
+        HookKind::Uprobe | HookKind::Uretprobe => &["libc.so.6:abort"],
+        HookKind::FmodRet => &["security_quotactl", "bpf_modify_return_test"],
+        HookKind::Lsm => &["quotactl", "syslog"],
+        HookKind::PerfEvent => &["alignment-faults/1000000000"],
+    }
 }
 
-/// Why a hook did not work.
-enum Lack {
-    Load(Errno),
-    Attach(SysError),
-    NoTarget(String),
+fn load(prog_type: ProgType) -> Result<Prog, LoadError> {
+    let code = encode(&[Insn::mov_imm(Reg::R0, 1), Insn::exit()]);
+    Prog::load(&ProgSpec::generated("cgtap_probe", prog_type, &code, &[]))
 }
 
 pub(super) fn probe(caller: &Caller) -> Vec<Feature> {
-    let btf = Btf::vmlinux().ok();
-    let mut features: Vec<Feature> = KINDS
-        .iter()
-        .map(|kind| hook(caller, btf.as_ref(), kind))
-        .collect();
+    let mut features: Vec<Feature> = KINDS.iter().map(|kind| hook(caller, kind)).collect();
     // Any of them is enough; only if none works, nothing does.
     let none_works = features.iter().all(|f| f.state != super::FeatureState::Yes);
     if none_works {
         features.iter_mut().for_each(|f| f.required = true);
     }
-    features.extend([
-        link(caller),
-        jit(caller),
-        kprobe(caller),
-        typed(caller, btf.as_ref(), &FENTRY),
-        typed(caller, btf.as_ref(), &LSM),
-    ]);
+    features.extend([link(caller), jit(caller), hardware_counters(caller)]);
     features
 }
 
-fn hook(caller: &Caller, btf: Option<&Btf>, kind: &KindInfo) -> Feature {
+fn hook(caller: &Caller, kind: &KindInfo) -> Feature {
     let name = format!("hook {}", kind.prefix);
-    match try_hook(btf, kind) {
-        Ok(target) => Feature::yes(&name, format!("a program was attached to {target}")),
-        Err(lack) => {
-            let (what, errno) = match &lack {
-                Lack::Load(errno) => ("loading a program", *errno),
-                Lack::Attach(e) => (e.call, e.errno),
-                Lack::NoTarget(why) => {
-                    return Feature::unknown(&name, why.clone(), remedy(kind));
-                }
+    let (why, errno) = match try_hook(kind) {
+        Ok(target) => return Feature::yes(&name, format!("a program was attached to {target}")),
+        Err(Lack::Load(e)) => {
+            let said = match e.log.trim() {
+                "" => String::new(),
+                log => format!(
+                    "; the kernel said: {}",
+                    log.lines().next_back().unwrap_or(log)
+                ),
             };
-            let why = format!("{what} gave {}", caller.reason(errno));
-            if caller.is_about_us(errno) {
-                Feature::no(&name, why, "run as root")
-            } else {
-                Feature::no(&name, why, remedy(kind))
-            }
+            let why = format!("loading a program gave {}{said}", caller.reason(e.errno));
+            (why, Some(e.errno))
         }
+        Err(Lack::Target(TargetError::Sys(e))) => (
+            format!("{} gave {}", e.call, caller.reason(e.errno)),
+            Some(e.errno),
+        ),
+        // It says so itself.
+        Err(Lack::Target(e @ TargetError::Unsupported { .. })) => (e.to_string(), None),
+        Err(Lack::Target(e)) => {
+            let why = format!("there is nothing to try it at: {e}");
+            return Feature::unknown(&name, why, remedy(kind));
+        }
+    };
+    if errno.is_some_and(|e| caller.is_about_us(e)) {
+        Feature::no(&name, why, "run as root")
+    } else {
+        Feature::no(&name, why, remedy(kind))
     }
 }
 
@@ -105,45 +100,89 @@ fn remedy(kind: &KindInfo) -> &'static str {
             "it takes CONFIG_DEBUG_INFO_BTF and CONFIG_BPF_EVENTS; raw_tracepoint hooks see the \
              same events"
         }
+        HookKind::Kprobe | HookKind::Kretprobe => {
+            "it takes CONFIG_KPROBES and CONFIG_KPROBE_EVENTS; tracepoint hooks work without"
+        }
+        HookKind::KprobeMulti | HookKind::KretprobeMulti => {
+            "it takes Linux 5.18 and CONFIG_FPROBE; kprobe hooks, one for each function, do the \
+             same"
+        }
+        HookKind::Uprobe | HookKind::Uretprobe => {
+            "it takes CONFIG_UPROBES and CONFIG_UPROBE_EVENTS"
+        }
+        HookKind::Fentry | HookKind::Fexit | HookKind::FmodRet => {
+            "it takes CONFIG_FUNCTION_TRACER, CONFIG_DYNAMIC_FTRACE_WITH_DIRECT_CALLS and \
+             CONFIG_DEBUG_INFO_BTF; kprobe and tracepoint hooks do without"
+        }
+        HookKind::Lsm => {
+            "it takes CONFIG_BPF_LSM, `bpf` in the kernel's lsm= list, and what fentry takes; \
+             hooks that only look do without"
+        }
+        HookKind::PerfEvent => "it takes CONFIG_PERF_EVENTS",
         _ => "it takes CONFIG_BPF_EVENTS; the other hooks that say `yes` work all the same",
     }
 }
 
-fn try_hook(btf: Option<&Btf>, kind: &KindInfo) -> Result<&'static str, Lack> {
-    let name = |target: &'static str| target.split_once('/').map_or(target, |(_, name)| name);
-    let attach = |e: SysError| Lack::Attach(e);
-    if kind.has_category {
-        // Who may not load may not read tracefs either, and should be told of the first.
-        let prog = load(kind.prog_type, kind.attach_type, 0).map_err(|e| Lack::Load(e.errno))?;
-        let (target, id) = QUIET
-            .into_iter()
-            .find_map(|t| Some((t, tracepoint::classic_id(t).ok()?)))
-            .ok_or_else(|| no_target("tracefs shows none of the tracepoints that are tried"))?;
-        let event = perf::open_tracepoint(id).map_err(attach)?;
-        Link::perf_event(&prog, event.as_fd()).map_err(attach)?;
-        return Ok(target);
-    }
-    let found = btf.and_then(|btf| {
-        QUIET
-            .into_iter()
-            .find_map(|t| Some((t, tracepoint::raw(btf, name(t)).ok()?)))
-    });
-    let (target, id) = match (found, kind.attach_type) {
-        (Some((target, raw)), AttachType::TraceRawTp) => (name(target), raw.typedef_id),
-        (Some((target, _)), _) => (name(target), 0),
-        (None, AttachType::TraceRawTp) => {
-            return Err(no_target("there is no BTF to find a target in"));
-        }
-        (None, _) => (name(QUIET[0]), 0),
-    };
-    let prog = load(kind.prog_type, kind.attach_type, id).map_err(|e| Lack::Load(e.errno))?;
-    let by_name = (id == 0).then_some(target);
-    Link::raw_tracepoint(&prog, by_name).map_err(attach)?;
-    Ok(target)
+/// Why a hook did not work.
+enum Lack {
+    Load(LoadError),
+    Target(TargetError),
 }
 
-fn no_target(why: &str) -> Lack {
-    Lack::NoTarget(why.to_owned())
+impl From<TargetError> for Lack {
+    fn from(error: TargetError) -> Self {
+        Self::Target(error)
+    }
+}
+
+/// Attaches a program that changes nothing, and takes it away again; where.
+fn try_hook(kind: &KindInfo) -> Result<String, Lack> {
+    if kind.prog_type != ProgType::Tracing && kind.prog_type != ProgType::Lsm {
+        // Who may not load may not look for targets either, and should be told of the first.
+        let insns = encode(&[Insn::mov_imm(Reg::R0, kind.returns.neutral()), Insn::exit()]);
+        Prog::load(&ProgSpec {
+            attach_type: kind.attach_type,
+            ..ProgSpec::generated("cgtap_probe", kind.prog_type, &insns, &[])
+        })
+        .map_err(Lack::Load)?;
+    }
+    let mut lacking = None;
+    for target in quiet(kind.kind) {
+        let Ok(spec) = HookSpec::new(kind.kind, target) else {
+            continue;
+        };
+        match target::resolve(&spec) {
+            Ok((spec, info)) => {
+                return try_at(&Target {
+                    spec: &spec,
+                    info: &info,
+                });
+            }
+            Err(e) => lacking = lacking.or(Some(e)),
+        }
+    }
+    Err(Lack::Target(lacking.unwrap_or(TargetError::Unsupported {
+        what: "such hooks",
+        why: "there is nothing to try them at".to_owned(),
+    })))
+}
+
+fn try_at(target: &Target<'_>) -> Result<String, Lack> {
+    let kind = target.spec.kind().info();
+    let insns = encode(&[
+        Insn::mov_imm(Reg::R0, target.returns().neutral()),
+        Insn::exit(),
+    ]);
+    let attach_btf = target.load_btf().map_err(TargetError::from)?;
+    let prog = Prog::load(&ProgSpec {
+        attach_type: kind.attach_type,
+        attach_btf_id: target.load_btf_id(),
+        attach_btf: attach_btf.as_ref().map(AsFd::as_fd),
+        ..ProgSpec::generated("cgtap_probe", kind.prog_type, &insns, &[])
+    })
+    .map_err(Lack::Load)?;
+    anchor::attach(&prog, target)?;
+    Ok(target.spec.target().to_owned())
 }
 
 /// Links of perf events, which pin classic tracepoints.
@@ -165,7 +204,7 @@ fn link(caller: &Caller) -> Feature {
             return Feature::unknown(name, "no tracepoint to try it on", "mount tracefs");
         }
     };
-    let prog = match load(ProgType::Tracepoint, AttachType::None, 0) {
+    let prog = match load(ProgType::Tracepoint) {
         Ok(prog) => prog,
         Err(e) => {
             let why = format!("loading a program gave {}", caller.reason(e.errno));
@@ -182,7 +221,7 @@ fn jit(caller: &Caller) -> Feature {
     let name = "JIT";
     let remedy = "set /proc/sys/net/core/bpf_jit_enable to 1; interpreted programs run all the \
                   same, but slower, and sets of several programs may be refused";
-    let bytes = load(ProgType::RawTracepoint, AttachType::None, 0)
+    let bytes = load(ProgType::RawTracepoint)
         .map_err(|e| e.errno)
         .and_then(|prog| prog.info().map_err(|e| e.errno))
         .map(|info| info.jited_bytes);
@@ -200,89 +239,21 @@ fn jit(caller: &Caller) -> Feature {
     }
 }
 
-fn kprobe(caller: &Caller) -> Feature {
-    let name = "kprobe programs";
-    let remedy = "for information: cgtap has no kprobe hooks yet. They take CONFIG_KPROBES and \
-                  CONFIG_KPROBE_EVENTS; tracepoint hooks work without";
-    match load(ProgType::Kprobe, AttachType::None, 0) {
-        Err(e) => {
-            let why = format!("loading one gave {}", caller.reason(e.errno));
-            Feature::no(name, why, remedy)
-        }
-        Ok(_) => match fs::read_to_string("/sys/bus/event_source/devices/kprobe/type") {
-            Ok(kind) => Feature::yes(
-                name,
-                format!("one loads, and perf has kprobes (type {})", kind.trim()),
-            ),
-            Err(_) => Feature::no(
-                name,
-                "programs load (uprobes are of the same type), but perf has no kprobes",
-                remedy,
-            ),
-        },
-    }
-}
-
-/// A program type whose target is named by BTF.
-struct Typed {
-    name: &'static str,
-    prog_type: ProgType,
-    attach_type: AttachType,
-    /// Functions, the first that this kernel has.
-    targets: [&'static str; 2],
-    remedy: &'static str,
-}
-
-const FENTRY: Typed = Typed {
-    name: "fentry programs",
-    prog_type: ProgType::Tracing,
-    attach_type: AttachType::TraceFentry,
-    targets: ["bpf_fentry_test1", "do_exit"],
-    remedy: "for information: cgtap has no fentry hooks yet. They take CONFIG_FUNCTION_TRACER, \
-             CONFIG_DYNAMIC_FTRACE_WITH_DIRECT_CALLS and CONFIG_DEBUG_INFO_BTF; tracepoint hooks \
-             work without",
-};
-
-const LSM: Typed = Typed {
-    name: "LSM programs",
-    prog_type: ProgType::Lsm,
-    attach_type: AttachType::LsmMac,
-    targets: ["bpf_lsm_file_open", "bpf_lsm_file_ioctl"],
-    remedy: "for information: cgtap has no lsm hooks yet. They take CONFIG_BPF_LSM and `bpf` in \
-             the kernel's lsm= list; tracepoint hooks work without",
-};
-
-fn typed(caller: &Caller, btf: Option<&Btf>, kind: &Typed) -> Feature {
-    let Typed { name, remedy, .. } = *kind;
-    let Some(btf) = btf else {
-        return Feature::unknown(name, "there is no kernel BTF to find a target in", remedy);
+/// Whether the processor counts.
+fn hardware_counters(caller: &Caller) -> Feature {
+    let name = "hardware counters";
+    let remedy = "virtual machines have none unless their host gives them one; counters of the \
+                  kernel (task-clock, context-switches, page-faults) work without";
+    let Some(cycles) = PerfEvent::find("cycles") else {
+        return Feature::unknown(name, "there is no event to try", remedy);
     };
-    let target = kind
-        .targets
-        .into_iter()
-        .find_map(|t| Some((t, btf.find(t, BtfKind::Func)?)));
-    let Some((target, id)) = target else {
-        return Feature::no(
-            name,
-            format!("the kernel's BTF has none of {}", kind.targets.join(", ")),
-            remedy,
-        );
-    };
-    match load(kind.prog_type, kind.attach_type, id) {
-        Ok(_) => Feature::yes(name, format!("one for {target} loads")),
-        Err(e) => {
-            let said = match e.log.trim() {
-                "" => "and the kernel said no more".to_owned(),
-                log => format!(
-                    "the kernel said: {}",
-                    log.lines().next_back().unwrap_or(log)
-                ),
-            };
-            let why = format!(
-                "loading one for {target} gave {}, {said}",
-                caller.reason(e.errno)
-            );
-            Feature::no(name, why, remedy)
+    let period = Sampling::Period(u64::MAX >> 1);
+    match perf::open_sampling(cycles.kind, cycles.config, period, 0) {
+        Ok(_) => Feature::yes(name, "one that counts cycles was opened"),
+        Err(e) if caller.is_about_us(e.errno) => {
+            let why = format!("{} gave {}", e.call, caller.reason(e.errno));
+            Feature::no(name, why, "run as root")
         }
+        Err(e) => Feature::no(name, format!("{} gave {}", e.call, e.errno), remedy),
     }
 }

@@ -1,0 +1,51 @@
+//! Attaching a program at a hook: a dispatcher is, once a hook, for as long as its links are pinned.
+
+use std::os::fd::AsFd;
+
+use cgtap_sys::bpf::{Link, Prog};
+use cgtap_sys::perf;
+
+use super::target::{Target, TargetError, addresses, open_probe, sampled};
+use crate::hook::HookKind;
+
+/// Attaches the program at the target. Classic tracepoints and probes take a perf event on one
+/// CPU: the kernel keeps programs with the place, and they run on all. Only what is sampled is an
+/// event a CPU, and so a link a CPU; a CPU that comes online later has none.
+///
+/// # Errors
+/// The kernel's answer; `E2BIG` or `ENOSPC` where a classic tracepoint has 64 programs already, or
+/// a traced function 38.
+pub fn attach(prog: &Prog, target: &Target<'_>) -> Result<Vec<Link>, TargetError> {
+    let link = match target.spec.kind() {
+        HookKind::RawTracepoint | HookKind::RawTracepointWritable => {
+            Link::raw_tracepoint(prog, Some(target.spec.name()))?
+        }
+        HookKind::TpBtf
+        | HookKind::Fentry
+        | HookKind::Fexit
+        | HookKind::FmodRet
+        | HookKind::Lsm => Link::raw_tracepoint(prog, None)?,
+        HookKind::Tracepoint => {
+            let event = perf::open_tracepoint(target.info.tracefs_id)?;
+            Link::perf_event(prog, event.as_fd())?
+        }
+        HookKind::Kprobe | HookKind::Kretprobe | HookKind::Uprobe | HookKind::Uretprobe => {
+            let event = open_probe(target.spec, target.info)?;
+            Link::perf_event(prog, event.as_fd())?
+        }
+        HookKind::KprobeMulti | HookKind::KretprobeMulti => {
+            let addresses = addresses(target.spec.target())?;
+            Link::kprobe_multi(prog, &addresses, target.spec.kind().is_return())?
+        }
+        HookKind::PerfEvent => {
+            let (event, sampling) = sampled(target.spec)?;
+            return (target.info.cpus.iter())
+                .map(|cpu| {
+                    let event = perf::open_sampling(event.kind, event.config, sampling, *cpu)?;
+                    Ok(Link::perf_event(prog, event.as_fd())?)
+                })
+                .collect();
+        }
+    };
+    Ok(vec![link])
+}

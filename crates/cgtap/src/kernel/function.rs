@@ -1,0 +1,172 @@
+//! Functions of this kernel, as kallsyms and the kprobe blacklist tell of them. Read only to
+//! explain a refusal, and to find all functions of a pattern: whether one can be probed is for the
+//! kernel to say.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+
+use super::tracepoint::{hint, tracefs};
+
+/// What kallsyms knows of a name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Known {
+    /// So many functions have it.
+    Functions(usize),
+    /// No function has it.
+    None {
+        /// `; did you mean ...`, or nothing.
+        hint: String,
+    },
+    /// kallsyms cannot be read.
+    Unreadable(String),
+}
+
+/// The names of functions in kallsyms, with their address; modules' too. Addresses are 0 for who
+/// may not see them (`kernel.kptr_restrict`).
+fn symbols(text: &str) -> impl Iterator<Item = (u64, &str)> {
+    text.lines().filter_map(|line| {
+        let mut words = line.split_whitespace();
+        let address = u64::from_str_radix(words.next()?, 16).ok()?;
+        let kind = words.next()?;
+        let name = words.next()?;
+        matches!(kind, "t" | "T" | "w" | "W").then_some((address, name))
+    })
+}
+
+fn kallsyms() -> Result<String, String> {
+    fs::read_to_string("/proc/kallsyms").map_err(|e| format!("cannot read /proc/kallsyms: {e}"))
+}
+
+/// What is known of the function `name`.
+#[must_use]
+pub fn look_up(name: &str) -> Known {
+    let text = match kallsyms() {
+        Ok(text) => text,
+        Err(e) => return Known::Unreadable(e),
+    };
+    let count = symbols(&text).filter(|(_, n)| *n == name).count();
+    if count > 0 {
+        return Known::Functions(count);
+    }
+    // What the compiler made of it: `name.isra.0`, `name.constprop.0`, `name.part.0`, `name.cold`.
+    let prefix = format!("{name}.");
+    let made: Vec<&str> = symbols(&text)
+        .map(|(_, n)| n)
+        .filter(|n| n.starts_with(&prefix) && !n.ends_with(".cold"))
+        .take(3)
+        .collect();
+    let hint = if made.is_empty() {
+        let names: Vec<String> = symbols(&text).map(|(_, n)| n.to_owned()).collect();
+        hint(name, &names)
+    } else {
+        format!("; the compiler changed it to {}", made.join(", "))
+    };
+    Known::None { hint }
+}
+
+/// The kernel keeps probes away from this function (`NOKPROBE_SYMBOL`, `notrace` entry code).
+#[must_use]
+pub fn is_blacklisted(name: &str) -> bool {
+    fs::read_to_string("/sys/kernel/debug/kprobes/blacklist")
+        .is_ok_and(|list| list.split_whitespace().any(|word| word == name))
+}
+
+/// Does `name` match `pattern`, in which `*` stands for any text and `?` for one character?
+#[must_use]
+pub fn matches(pattern: &str, name: &str) -> bool {
+    let (p, n): (Vec<u8>, Vec<u8>) = (pattern.bytes().collect(), name.bytes().collect());
+    // The place behind the last star, and where its text ended so far.
+    let (mut at, mut to, mut star) = (0, 0, None);
+    while to < n.len() {
+        if at < p.len() && p[at] == b'*' {
+            star = Some((at + 1, to));
+            at += 1;
+        } else if at < p.len() && (p[at] == b'?' || p[at] == n[to]) {
+            at += 1;
+            to += 1;
+        } else if let Some((behind, end)) = star {
+            star = Some((behind, end + 1));
+            at = behind;
+            to = end + 1;
+        } else {
+            return false;
+        }
+    }
+    p[at..].iter().all(|c| *c == b'*')
+}
+
+/// Addresses of all functions whose name matches `pattern` and that ftrace can trace, in order of
+/// address. A name that several functions have stands for all of them.
+///
+/// # Errors
+/// In words: what cannot be read.
+pub fn traceable(pattern: &str) -> Result<BTreeMap<u64, String>, String> {
+    let list = tracefs()
+        .map_err(|e| e.to_string())?
+        .join("available_filter_functions");
+    let text =
+        fs::read_to_string(&list).map_err(|e| format!("cannot read {}: {e}", list.display()))?;
+    let names: BTreeSet<&str> = text
+        .lines()
+        .filter_map(|line| line.split_whitespace().next())
+        .filter(|name| matches(pattern, name))
+        .collect();
+    let symbols_text = kallsyms()?;
+    let found: BTreeMap<u64, String> = symbols(&symbols_text)
+        .filter(|(_, name)| names.contains(name))
+        .map(|(address, name)| (address, name.to_owned()))
+        .collect();
+    if found.len() == 1 && found.contains_key(&0) {
+        return Err(
+            "the kernel hides its addresses; set /proc/sys/kernel/kptr_restrict to 1 or 0"
+                .to_owned(),
+        );
+    }
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns_match_as_a_shell_would() {
+        for (pattern, name, want) in [
+            ("vfs_*", "vfs_read", true),
+            ("vfs_*", "xvfs_read", false),
+            ("*_read", "vfs_read", true),
+            ("v?s_*d", "vfs_read", true),
+            ("*", "", true),
+            ("a*b*c", "a1b2b3c", true),
+            ("a*b*c", "a1b2b3", false),
+            ("vfs_read", "vfs_read", true),
+            ("vfs_read?", "vfs_read", false),
+        ] {
+            assert_eq!(matches(pattern, name), want, "{pattern} {name}");
+        }
+    }
+
+    #[test]
+    fn only_functions_are_read_off() {
+        let text = "ffffffff81000000 T _text\nffffffff81000010 t f.isra.0\nffff D data\n\
+                    0000 W weak [mod]\n";
+        let names: Vec<_> = symbols(text).collect();
+        assert_eq!(
+            names,
+            [
+                (0xffff_ffff_8100_0000, "_text"),
+                (0xffff_ffff_8100_0010, "f.isra.0"),
+                (0, "weak")
+            ]
+        );
+    }
+
+    #[test]
+    fn this_kernel_is_known() {
+        assert!(matches!(look_up("do_exit"), Known::Functions(1..)));
+        let Known::None { hint } = look_up("do_exi") else {
+            panic!("there is no do_exi");
+        };
+        assert!(hint.contains("do_exit"), "{hint}");
+    }
+}

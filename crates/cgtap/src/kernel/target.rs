@@ -1,0 +1,530 @@
+//! From a hook as it is written to what this kernel calls it.
+//!
+//! Where the kernel can be asked whether a place can be probed, it is asked by opening a probe
+//! there for a moment; only a refusal is looked into, to say what is wrong.
+
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+
+use cgtap_sys::bpf::{ProgType, module_btf};
+use cgtap_sys::libbpf::{Btf, BtfKind};
+use cgtap_sys::perf::{self, ProbeSource, Sampling};
+use cgtap_sys::{Errno, SysError};
+use serde::{Deserialize, Serialize};
+
+use super::binary::{self, BinaryError};
+use super::function::{self, Known};
+use super::perf_event::{PERF_EVENTS, PerfEvent};
+use super::tracepoint::{self, RawTracepoint, TracepointError, hint};
+use crate::hook::kind::Returns;
+use crate::hook::{BinaryPlace, HookKind, HookSpec, Period};
+
+/// What this kernel knows of a hook; 0 or none where the kind has no such thing.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TargetInfo {
+    /// BTF id of the typedef of a raw tracepoint, or of the function that is traced.
+    pub attach_btf_id: u32,
+    /// The module whose BTF that is; none for the kernel itself.
+    pub module: Option<String>,
+    /// Number of arguments of a raw tracepoint.
+    pub arg_count: u32,
+    /// tracefs id of a classic tracepoint.
+    pub tracefs_id: u64,
+    /// Place of a uprobe in its file, in bytes.
+    pub file_offset: u64,
+    /// CPUs that an event is opened on, each with a link of its own.
+    pub cpus: Vec<u32>,
+    /// The function returns nothing.
+    pub returns_void: bool,
+}
+
+impl TargetInfo {
+    /// How returns combine at this target.
+    #[must_use]
+    pub fn returns(&self, kind: HookKind) -> Returns {
+        if self.returns_void {
+            Returns::Ignored
+        } else {
+            kind.info().returns
+        }
+    }
+}
+
+/// What a program is to be tried at, and a dispatcher attached to.
+#[derive(Clone, Copy, Debug)]
+pub struct Target<'a> {
+    /// The hook.
+    pub spec: &'a HookSpec,
+    /// What this kernel knows of it.
+    pub info: &'a TargetInfo,
+}
+
+impl Target<'_> {
+    /// BTF id that programs of the hook are loaded with: only typed ones have a target then.
+    #[must_use]
+    pub fn load_btf_id(&self) -> u32 {
+        let kind = self.spec.kind().info();
+        match kind.prog_type {
+            ProgType::Tracing | ProgType::Lsm => self.info.attach_btf_id,
+            _ => 0,
+        }
+    }
+
+    /// The BTF that this id speaks of, if it is a module's.
+    ///
+    /// # Errors
+    /// `ENOENT` if the module is not loaded any more.
+    pub fn load_btf(&self) -> Result<Option<OwnedFd>, SysError> {
+        match &self.info.module {
+            Some(module) if self.load_btf_id() != 0 => module_btf(module).map(Some),
+            _ => Ok(None),
+        }
+    }
+
+    /// How returns combine here.
+    #[must_use]
+    pub fn returns(&self) -> Returns {
+        self.info.returns(self.spec.kind())
+    }
+}
+
+/// Why a hook cannot be had on this kernel.
+#[derive(Debug, thiserror::Error)]
+pub enum TargetError {
+    /// A tracepoint.
+    #[error(transparent)]
+    Tracepoint(#[from] TracepointError),
+    /// A program or library.
+    #[error(transparent)]
+    Binary(#[from] BinaryError),
+    /// There is no such function, event or security hook.
+    #[error("this kernel has no {what} `{name}`{hint}")]
+    Unknown {
+        /// What kind of thing.
+        what: &'static str,
+        /// Its name.
+        name: String,
+        /// `; did you mean ...`, or nothing.
+        hint: String,
+    },
+    /// It is there, but cannot be had.
+    #[error("{what}: {why} ({errno})")]
+    Refused {
+        /// What cannot be done.
+        what: String,
+        /// Why, and what to do.
+        why: String,
+        /// The kernel's answer.
+        errno: Errno,
+    },
+    /// The kernel lacks it.
+    #[error("this kernel cannot do {what}: {why}")]
+    Unsupported {
+        /// What it lacks.
+        what: &'static str,
+        /// How we know, and what to do.
+        why: String,
+    },
+    /// The kernel said no to something else.
+    #[error(transparent)]
+    Sys(#[from] SysError),
+}
+
+impl TargetError {
+    /// The errno that goes with it.
+    #[must_use]
+    pub fn errno(&self) -> Errno {
+        match self {
+            Self::Refused { errno, .. } => *errno,
+            Self::Unsupported { .. } => Errno::EOPNOTSUPP,
+            Self::Sys(e) => e.errno,
+            Self::Tracepoint(_) | Self::Unknown { .. } => Errno::ENOENT,
+            Self::Binary(e) => match e {
+                BinaryError::Missing { .. } | BinaryError::NoSymbol { .. } => Errno::ENOENT,
+                BinaryError::Read { source, .. } => source.raw_os_error().map_or(Errno::EIO, Errno),
+                BinaryError::NotElf { .. }
+                | BinaryError::Ambiguous { .. }
+                | BinaryError::NoCode { .. } => Errno::EINVAL,
+            },
+        }
+    }
+}
+
+/// The hook under the one name that stands for all names of its place, and what this kernel knows
+/// of it.
+///
+/// # Errors
+/// [`TargetError`].
+pub fn resolve(spec: &HookSpec) -> Result<(HookSpec, TargetInfo), TargetError> {
+    let info = match spec.kind() {
+        HookKind::Tracepoint => TargetInfo {
+            tracefs_id: tracepoint::classic_id(spec.target())?,
+            ..TargetInfo::default()
+        },
+        HookKind::RawTracepoint | HookKind::RawTracepointWritable | HookKind::TpBtf => {
+            raw_tracepoint(spec.name())?
+        }
+        HookKind::Kprobe | HookKind::Kretprobe => kprobe(spec)?,
+        HookKind::KprobeMulti | HookKind::KretprobeMulti => {
+            let found = addresses(spec.target())?;
+            tracing::debug!("{spec} is {} functions", found.len());
+            TargetInfo::default()
+        }
+        HookKind::Uprobe | HookKind::Uretprobe => return uprobe(spec),
+        HookKind::Fentry | HookKind::Fexit | HookKind::FmodRet => {
+            traced(spec.target(), "function", spec.target())?
+        }
+        HookKind::Lsm => lsm(spec.target())?,
+        HookKind::PerfEvent => event(spec)?,
+    };
+    Ok((spec.clone(), info))
+}
+
+/// Looks in the kernel's BTF, then in that of each loaded module.
+fn search<T>(
+    find: impl Fn(&Btf) -> Option<T>,
+) -> Result<Result<(T, Option<String>), Btf>, TargetError> {
+    let mut vmlinux = Btf::vmlinux().map_err(|e| TargetError::Unsupported {
+        what: "types of its functions",
+        why: format!("{e}; that takes CONFIG_DEBUG_INFO_BTF"),
+    })?;
+    if let Some(found) = find(&vmlinux) {
+        return Ok(Ok((found, None)));
+    }
+    for name in modules() {
+        match Btf::module(&name, vmlinux) {
+            Ok(module) => {
+                if let Some(found) = find(&module) {
+                    return Ok(Ok((found, Some(name))));
+                }
+                vmlinux = module.into_vmlinux();
+            }
+            // It was unloaded meanwhile.
+            Err((_, kept)) => vmlinux = kept,
+        }
+    }
+    Ok(Err(vmlinux))
+}
+
+/// Loaded modules that have BTF.
+fn modules() -> Vec<String> {
+    std::fs::read_dir("/sys/kernel/btf")
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+        .filter(|name| name != "vmlinux")
+        .collect()
+}
+
+fn raw_tracepoint(name: &str) -> Result<TargetInfo, TargetError> {
+    match search(|btf| tracepoint::raw(btf, name).ok())? {
+        Ok((
+            RawTracepoint {
+                typedef_id,
+                arg_count,
+            },
+            module,
+        )) => Ok(TargetInfo {
+            attach_btf_id: typedef_id,
+            arg_count: arg_count as u32,
+            module,
+            ..TargetInfo::default()
+        }),
+        // Once more for the words.
+        Err(vmlinux) => match tracepoint::raw(&vmlinux, name) {
+            Err(e) => Err(e.into()),
+            Ok(_) => Err(TracepointError::Unknown {
+                name: name.to_owned(),
+                hint: String::new(),
+            }
+            .into()),
+        },
+    }
+}
+
+/// A function that a trampoline can stand at.
+fn traced(function: &str, what: &'static str, asked: &str) -> Result<TargetInfo, TargetError> {
+    let find = |btf: &Btf| {
+        let id = btf.find(function, BtfKind::Func)?;
+        let returns_void = btf.target(btf.target(id)?)? == 0;
+        Some((id, returns_void))
+    };
+    match search(find)? {
+        Ok(((attach_btf_id, returns_void), module)) => Ok(TargetInfo {
+            attach_btf_id,
+            returns_void,
+            module,
+            ..TargetInfo::default()
+        }),
+        Err(_) => Err(match function::look_up(function) {
+            Known::Functions(_) => TargetError::Refused {
+                what: format!("cannot trace {asked}"),
+                why: "it is a function of this kernel, but its BTF has no type for it (it was \
+                      changed by the compiler, or several functions have the name); a kprobe may \
+                      work"
+                    .to_owned(),
+                errno: Errno::ENOENT,
+            },
+            Known::None { hint } => TargetError::Unknown {
+                what,
+                name: asked.to_owned(),
+                hint,
+            },
+            Known::Unreadable(_) => TargetError::Unknown {
+                what,
+                name: asked.to_owned(),
+                hint: String::new(),
+            },
+        }),
+    }
+}
+
+fn lsm(hook: &str) -> Result<TargetInfo, TargetError> {
+    const PREFIX: &str = "bpf_lsm_";
+    let active = std::fs::read_to_string("/sys/kernel/security/lsm");
+    if active.is_ok_and(|list| !list.trim().split(',').any(|name| name == "bpf")) {
+        return Err(TargetError::Unsupported {
+            what: "lsm hooks",
+            why: "`bpf` is not in its list of security modules, so no program would ever be \
+                  called; boot with `lsm=...,bpf` (/sys/kernel/security/lsm shows the list)"
+                .to_owned(),
+        });
+    }
+    traced(&format!("{PREFIX}{hook}"), "security hook", hook).map_err(|e| match e {
+        TargetError::Unknown { what, name, .. } => {
+            let vmlinux = Btf::vmlinux();
+            let names: Vec<String> = vmlinux
+                .iter()
+                .flat_map(|btf| (1..btf.type_count()).map(move |id| (btf, id)))
+                .filter(|(btf, id)| btf.kind(*id) == Some(BtfKind::Func))
+                .filter_map(|(btf, id)| Some(btf.type_name(id)?.strip_prefix(PREFIX)?.to_owned()))
+                .collect();
+            if names.is_empty() {
+                return TargetError::Unsupported {
+                    what: "lsm hooks",
+                    why: "it was built without CONFIG_BPF_LSM".to_owned(),
+                };
+            }
+            TargetError::Unknown {
+                what,
+                hint: hint(&name, &names),
+                name,
+            }
+        }
+        other => other,
+    })
+}
+
+/// A dynamic event source of perf.
+fn source(name: &'static str) -> Result<ProbeSource, TargetError> {
+    let dir = PathBuf::from("/sys/bus/event_source/devices").join(name);
+    let number = |file: &str, prefix: &str| {
+        let text = std::fs::read_to_string(dir.join(file)).ok()?;
+        text.trim().strip_prefix(prefix)?.parse::<u32>().ok()
+    };
+    match (number("type", ""), number("format/retprobe", "config:")) {
+        (Some(kind), Some(return_bit)) => Ok(ProbeSource { kind, return_bit }),
+        _ => Err(TargetError::Unsupported {
+            what: if name == "kprobe" {
+                "kprobes"
+            } else {
+                "uprobes"
+            },
+            why: format!(
+                "perf has no event source {name}; that takes CONFIG_{0}S and CONFIG_{0}_EVENTS. \
+                 Tracepoint hooks work without",
+                name.to_uppercase()
+            ),
+        }),
+    }
+}
+
+/// Opens the probe of a hook.
+///
+/// # Errors
+/// [`TargetError::Unsupported`] without such probes, or the kernel's answer.
+pub fn open_probe(spec: &HookSpec, info: &TargetInfo) -> Result<OwnedFd, TargetError> {
+    let is_return = spec.kind().is_return();
+    Ok(match spec.binary() {
+        Some((path, _)) => perf::open_probe(
+            source("uprobe")?,
+            is_return,
+            path.as_bytes(),
+            info.file_offset,
+        )?,
+        None => {
+            let (function, offset) = spec.function();
+            perf::open_probe(source("kprobe")?, is_return, function.as_bytes(), offset)?
+        }
+    })
+}
+
+fn kprobe(spec: &HookSpec) -> Result<TargetInfo, TargetError> {
+    let info = TargetInfo::default();
+    let error = match open_probe(spec, &info) {
+        Ok(_) => return Ok(info),
+        Err(TargetError::Sys(e)) => e,
+        Err(other) => return Err(other),
+    };
+    let (function, offset) = spec.function();
+    let refused = |why: String| TargetError::Refused {
+        what: format!("cannot probe {}", spec.target()),
+        why,
+        errno: error.errno,
+    };
+    if matches!(error.errno, Errno::EPERM | Errno::EACCES) {
+        return Err(error.into());
+    }
+    Err(match function::look_up(function) {
+        Known::None { hint } => TargetError::Unknown {
+            what: "function",
+            name: function.to_owned(),
+            hint: if hint.is_empty() {
+                "; it may be inlined into its callers, which no probe can see".to_owned()
+            } else {
+                hint
+            },
+        },
+        Known::Functions(count) if count > 1 => refused(format!(
+            "{count} functions have that name, and the kernel does not know which is meant; \
+             kprobe.multi:{function} takes all of them"
+        )),
+        _ if function::is_blacklisted(function) => refused(
+            "the kernel keeps probes away from it (/sys/kernel/debug/kprobes/blacklist); probe a \
+             function that calls it, or that it calls"
+                .to_owned(),
+        ),
+        _ if offset > 0 => refused(format!(
+            "{function} has no instruction that begins at +{offset:#x}, or it cannot be probed \
+             there"
+        )),
+        _ => refused(
+            "the kernel does not let probes stand there (code of the entry, of kprobes itself, or \
+             notrace)"
+                .to_owned(),
+        ),
+    })
+}
+
+/// Addresses of all functions of a pattern.
+///
+/// # Errors
+/// [`TargetError`]: none, or lists that cannot be read.
+pub fn addresses(pattern: &str) -> Result<Vec<u64>, TargetError> {
+    let found = function::traceable(pattern).map_err(|why| TargetError::Unsupported {
+        what: "probes at many functions",
+        why: format!("{why}; it takes CONFIG_FPROBE"),
+    })?;
+    if found.is_empty() {
+        let hint = match function::look_up(pattern) {
+            Known::None { hint } => hint,
+            Known::Functions(_) => "; there is one of that name, but ftrace cannot trace it".into(),
+            Known::Unreadable(_) => String::new(),
+        };
+        return Err(TargetError::Unknown {
+            what: "function that can be traced like",
+            name: pattern.to_owned(),
+            hint,
+        });
+    }
+    Ok(found.into_keys().collect())
+}
+
+fn uprobe(spec: &HookSpec) -> Result<(HookSpec, TargetInfo), TargetError> {
+    let (name, place) = spec.binary().unwrap_or(("", BinaryPlace::Offset(0)));
+    let path = binary::find(name)?;
+    let info = TargetInfo {
+        file_offset: binary::offset(&path, place)?,
+        ..TargetInfo::default()
+    };
+    let place = &spec.target()[name.len()..];
+    let canonical = HookSpec::new(spec.kind(), &format!("{}{place}", path.display()))
+        .unwrap_or_else(|_| spec.clone());
+    match open_probe(&canonical, &info) {
+        Ok(_) => Ok((canonical, info)),
+        Err(TargetError::Sys(e)) => Err(TargetError::Refused {
+            what: format!("cannot probe {}", canonical.target()),
+            why: "the kernel does not take the file; is it on a file system that can be mapped \
+                  (not procfs or sysfs)?"
+                .to_owned(),
+            errno: e.errno,
+        }),
+        Err(other) => Err(other),
+    }
+}
+
+/// The event of a hook, and how often it calls.
+///
+/// # Errors
+/// [`TargetError::Unknown`] with near names.
+pub fn sampled(spec: &HookSpec) -> Result<(PerfEvent, Sampling), TargetError> {
+    let (name, period) = spec.event().unwrap_or((spec.target(), None));
+    let found = PerfEvent::find(name).ok_or_else(|| {
+        let names: Vec<String> = PERF_EVENTS
+            .iter()
+            .flat_map(|e| e.names)
+            .map(|n| (*n).to_owned())
+            .collect();
+        TargetError::Unknown {
+            what: "perf event",
+            name: name.to_owned(),
+            hint: match hint(name, &names) {
+                near if near.is_empty() => {
+                    format!("; there are {}, and rNNN", names.join(", "))
+                }
+                near => near,
+            },
+        }
+    })?;
+    let sampling = match period {
+        None => found.usual,
+        Some(Period::Count(count)) => Sampling::Period(count),
+        Some(Period::FrequencyHz(hz)) => Sampling::FrequencyHz(hz),
+    };
+    Ok((found, sampling))
+}
+
+fn event(spec: &HookSpec) -> Result<TargetInfo, TargetError> {
+    let (found, sampling) = sampled(spec)?;
+    let cpus = online_cpus();
+    let first = cpus.first().copied().unwrap_or(0);
+    perf::open_sampling(found.kind, found.config, sampling, first).map_err(|e| {
+        let why = match (e.errno, sampling) {
+            (Errno::ENOENT | Errno::EOPNOTSUPP | Errno::ENODEV, _) if found.is_hardware() => {
+                "this machine has no such hardware counter, as many virtual machines have none; \
+                 events of the kernel work, such as cpu-clock and page-faults"
+                    .to_owned()
+            }
+            (Errno::EINVAL, Sampling::FrequencyHz(hz)) => format!(
+                "the kernel does not sample {hz} times a second; \
+                 /proc/sys/kernel/perf_event_max_sample_rate is the limit"
+            ),
+            _ => "the kernel does not open it".to_owned(),
+        };
+        TargetError::Refused {
+            what: format!("cannot sample {}", spec.target()),
+            why,
+            errno: e.errno,
+        }
+    })?;
+    Ok(TargetInfo {
+        cpus,
+        ..TargetInfo::default()
+    })
+}
+
+/// The CPUs that are online, from `0-3,8`; CPU 0 where that cannot be read.
+#[must_use]
+pub fn online_cpus() -> Vec<u32> {
+    let text = std::fs::read_to_string("/sys/devices/system/cpu/online").unwrap_or_default();
+    let cpus: Vec<u32> = text
+        .trim()
+        .split(',')
+        .filter_map(|range| {
+            let (first, last) = range.split_once('-').unwrap_or((range, range));
+            Some(first.parse::<u32>().ok()?..=last.parse::<u32>().ok()?)
+        })
+        .flatten()
+        .collect();
+    if cpus.is_empty() { vec![0] } else { cpus }
+}
