@@ -8,6 +8,7 @@ mod guest;
 mod initramfs;
 mod kernels;
 mod modules;
+mod test;
 mod tool;
 
 use std::path::{Path, PathBuf};
@@ -35,6 +36,11 @@ enum Verb {
     },
     /// Runs a command in a guest: same files, same directory, root, and its exit status is ours.
     Run(Run),
+    /// Runs every test of the workspace in a guest for each kernel.
+    Test(test::Args),
+    /// Runs tests, in the guest.
+    #[command(hide = true)]
+    TestAgent(test::AgentArgs),
 }
 
 #[derive(clap::Args)]
@@ -57,7 +63,7 @@ struct Run {
 #[derive(clap::Args)]
 pub struct Options {
     /// Seconds until the guest is killed.
-    #[arg(long = "timeout", value_name = "SECONDS", default_value_t = 900)]
+    #[arg(long = "timeout", value_name = "SECONDS", default_value_t = 1800)]
     timeout_s: u64,
     /// Memory in MiB. The files that the guest writes are in it.
     #[arg(long = "memory", value_name = "MIB", default_value_t = 2048)]
@@ -96,6 +102,8 @@ pub fn run(args: &Args) -> Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Verb::Run(run) => run_command(&cache, run),
+        Verb::Test(args) => test::run(&cache, args),
+        Verb::TestAgent(args) => test::run_agent(args).map(|()| ExitCode::SUCCESS),
     }
 }
 
