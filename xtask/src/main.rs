@@ -1,11 +1,12 @@
-//! What developers run beside the tests: `bench` and `soak`. Both need root, clang and a kernel
-//! with BTF.
+//! What developers run beside the tests: `bench` and `soak`, which need root, clang and a kernel
+//! with BTF, and `vm`, which needs QEMU.
 #![forbid(unsafe_code)]
 
 mod bench;
 mod ground;
 mod helper;
 mod soak;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -27,6 +28,8 @@ enum Command {
     Bench(bench::Args),
     /// Attaches, replaces and detaches at random under load, and checks every count.
     Soak(soak::Args),
+    /// Runs commands and tests in guests with other kernels.
+    Vm(vm::Args),
     /// Works in a cgroup as it is told.
     #[command(hide = true)]
     Worker(helper::Args),
@@ -39,11 +42,16 @@ fn main() -> ExitCode {
     let done = match Args::parse().command {
         Command::Bench(args) => bench::run(&args),
         Command::Soak(args) => soak::run(&args),
+        Command::Vm(args) => return ended(vm::run(&args)),
         Command::Worker(args) => helper::serve(&args),
         Command::Pool(args) => bench::pool::serve(&args),
     };
+    ended(done.map(|()| ExitCode::SUCCESS))
+}
+
+fn ended(done: Result<ExitCode>) -> ExitCode {
     match done {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("error: {error}");
             ExitCode::FAILURE

@@ -1,0 +1,172 @@
+//! The kernels that guests run: one line each.
+
+use std::path::{Path, PathBuf};
+
+use super::apt::{Apt, Package};
+use super::cache::Cache;
+use crate::Result;
+
+/// A kernel of Debian's.
+#[derive(Debug)]
+pub struct Kernel {
+    /// What it is called on the command line.
+    pub name: &'static str,
+    /// Its package, as an extended regular expression. The newest that matches is taken, so that
+    /// nothing breaks when a mirror drops an old one.
+    package: &'static str,
+    /// Where it is published, each a line of sources.
+    pub suites: &'static [&'static str],
+}
+
+/// To add a kernel, add a line.
+pub const KERNELS: [Kernel; 3] = [
+    Kernel {
+        name: "6.1",
+        package: r"linux-image-6\.1\.0-[0-9]+-amd64",
+        suites: &["bookworm", "bookworm-security"],
+    },
+    Kernel {
+        name: "6.12",
+        package: r"linux-image-6\.12\.[0-9.]+\+deb12[0-9.]*-amd64",
+        suites: &["bookworm-backports", "bookworm-security"],
+    },
+    Kernel {
+        name: "6.18",
+        package: r"linux-image-6\.18\.[0-9.]+\+deb13[0-9.]*-amd64",
+        suites: &["trixie-backports"],
+    },
+];
+
+/// An unpacked kernel.
+#[derive(Debug)]
+pub struct Unpacked {
+    /// What it is called on the command line.
+    pub name: &'static str,
+    /// Its release, as `uname -r` has it.
+    pub release: String,
+    /// The kernel itself.
+    pub image: PathBuf,
+    /// The directory of its modules.
+    pub modules_dir: PathBuf,
+}
+
+/// The kernels of a word on the command line: a name or `all`.
+pub fn named(word: &str) -> Result<Vec<&'static Kernel>> {
+    let found: Vec<_> = KERNELS
+        .iter()
+        .filter(|k| word == "all" || k.name == word)
+        .collect();
+    if found.is_empty() {
+        let known = KERNELS.map(|k| k.name).join(", ");
+        return Err(format!("there is no kernel {word}; known are {known} and all").into());
+    }
+    Ok(found)
+}
+
+impl Kernel {
+    /// Fetches and unpacks it, unless the cache has the newest one.
+    pub fn unpack(&self, cache: &Cache) -> Result<Unpacked> {
+        let _lock = cache.lock()?;
+        let home = cache.dir().join("kernels").join(self.name);
+        let root = match self.fetch(cache, &home) {
+            Ok(root) => root,
+            Err(error) => {
+                let kept =
+                    newest_kept(&home).ok_or_else(|| format!("kernel {}: {error}", self.name))?;
+                eprintln!("vm: {error}");
+                eprintln!(
+                    "vm: going on with {}, which is in the cache",
+                    kept.display()
+                );
+                kept
+            }
+        };
+        unpacked(self.name, &root)
+    }
+
+    fn fetch(&self, cache: &Cache, home: &Path) -> Result<PathBuf> {
+        let apt = Apt::open(cache)?;
+        let package = apt.newest(self.package)?;
+        let root = home.join(&package.name);
+        if !root.exists() {
+            eprintln!("vm: fetching {package}");
+            let release = package.name.trim_start_matches("linux-image-").to_owned();
+            apt.unpack(&self.parts(&apt, package, &release)?, &root, |root| {
+                finish(root, &release)
+            })?;
+            remove_others(home, &root)?;
+        }
+        Ok(root)
+    }
+
+    /// The package, and those of this very kernel that it depends on: newer Debians have the
+    /// modules in one of their own.
+    fn parts(&self, apt: &Apt, package: Package, release: &str) -> Result<Vec<Package>> {
+        let mut parts = vec![package];
+        let mut at = 0;
+        while let Some(part) = parts.get(at) {
+            for name in apt.dependencies(&part.name)? {
+                if name.ends_with(release) && parts.iter().all(|p| p.name != name) {
+                    // One with scripts only may be absent; what counts is looked for at the end.
+                    parts.extend(apt.package(&name)?);
+                }
+            }
+            at += 1;
+        }
+        Ok(parts)
+    }
+}
+
+/// What installing the package would do: the list of modules.
+fn finish(root: &Path, release: &str) -> Result<()> {
+    if !root.join("lib").exists() {
+        // Merged /usr: depmod of older Debians looks in /lib only.
+        std::os::unix::fs::symlink("usr/lib", root.join("lib"))?;
+    }
+    for part in ["boot/vmlinuz-", "lib/modules/"] {
+        let part = format!("{part}{release}");
+        if !root.join(&part).exists() {
+            return Err(format!(
+                "the packages of {release} hold no {part}; the mirror lacks one of them"
+            )
+            .into());
+        }
+    }
+    let mut depmod = std::process::Command::new("depmod");
+    super::tool::run(depmod.arg("-b").arg(root).arg(release), "kmod")?;
+    Ok(())
+}
+
+fn unpacked(name: &'static str, root: &Path) -> Result<Unpacked> {
+    let release = root
+        .file_name()
+        .and_then(|n| n.to_str())
+        .and_then(|n| n.strip_prefix("linux-image-"))
+        .ok_or_else(|| format!("{} is no kernel of the cache", root.display()))?
+        .to_owned();
+    Ok(Unpacked {
+        name,
+        image: root.join("boot").join(format!("vmlinuz-{release}")),
+        // Without the link lib -> usr/lib: the guest binds this directory.
+        modules_dir: std::fs::canonicalize(root.join("lib/modules").join(&release))?,
+        release,
+    })
+}
+
+/// The kernel that was unpacked last.
+fn newest_kept(home: &Path) -> Option<PathBuf> {
+    let kept = std::fs::read_dir(home).ok()?.flatten();
+    kept.filter(|e| e.file_name().to_string_lossy().starts_with("linux-image-"))
+        .max_by_key(|e| e.metadata().and_then(|m| m.modified()).ok())
+        .map(|e| e.path())
+}
+
+/// An unpacked kernel takes half a gigabyte: only the newest stays.
+fn remove_others(home: &Path, root: &Path) -> Result<()> {
+    for entry in std::fs::read_dir(home)?.flatten() {
+        if entry.path() != root {
+            std::fs::remove_dir_all(entry.path())?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,179 @@
+//! Runs the plan, in the guest: each test binary in turn, each with its time.
+
+use std::io::{Read, Write as _};
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process_group};
+use serde::{Deserialize, Serialize};
+
+use super::RESULTS_FILE;
+use super::libtest::{self, Outcome, Test};
+use super::plan::{Binary, Plan};
+use crate::Result;
+
+/// What the agent is told.
+#[derive(clap::Args)]
+pub struct Args {
+    /// The directory of plan and results.
+    pub dir: PathBuf,
+}
+
+/// What came of one binary.
+#[derive(Serialize, Deserialize)]
+pub struct BinaryResult {
+    /// The binary's name in the plan.
+    pub name: String,
+    /// How long it took.
+    pub took_s: f64,
+    /// Its tests.
+    pub tests: Vec<Test>,
+}
+
+/// Runs all of the plan. Results are written after each binary: a guest that dies keeps those.
+pub fn run(args: &Args) -> Result<()> {
+    let plan = Plan::read(&args.dir)?;
+    let mut results = Vec::new();
+    for binary in &plan.binaries {
+        let result = run_binary(&plan, binary)?;
+        println!("{}", line(&result));
+        std::io::stdout().flush()?;
+        results.push(result);
+        write(&args.dir, &results)?;
+    }
+    Ok(())
+}
+
+fn write(dir: &Path, results: &[BinaryResult]) -> Result<()> {
+    let unfinished = dir.join("results.unfinished");
+    std::fs::write(&unfinished, serde_json::to_vec(results)?)?;
+    std::fs::rename(unfinished, dir.join(RESULTS_FILE))?;
+    Ok(())
+}
+
+/// The results in a directory, as far as they go.
+pub fn read(dir: &Path) -> Vec<BinaryResult> {
+    let text = std::fs::read(dir.join(RESULTS_FILE)).unwrap_or_default();
+    serde_json::from_slice(&text).unwrap_or_default()
+}
+
+fn line(result: &BinaryResult) -> String {
+    let failed: Vec<&str> = result
+        .tests
+        .iter()
+        .filter(|t| matches!(t.outcome, Outcome::Failed(_)))
+        .map(|t| t.name.as_str())
+        .collect();
+    let count = result.tests.len();
+    let tail = match failed.len() {
+        0 => String::new(),
+        number => format!("  {number} FAILED: {}", failed.join(", ")),
+    };
+    format!(
+        "{:7.1} s  {:3} tests  {}{tail}",
+        result.took_s, count, result.name
+    )
+}
+
+fn run_binary(plan: &Plan, binary: &Binary) -> Result<BinaryResult> {
+    let start = Instant::now();
+    let mut child = command(binary)
+        .args(&plan.arguments)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        // So that all of it can be killed.
+        .process_group(0)
+        .spawn()
+        .map_err(|e| format!("cannot run {}: {e}", binary.path.display()))?;
+    let (out, error) = (collect(child.stdout.take()), collect(child.stderr.take()));
+    let ended = wait(&mut child, start + Duration::from_secs(plan.timeout_s))?;
+    let took_s = start.elapsed().as_secs_f64();
+    let text = |thread: JoinHandle<Vec<u8>>| {
+        String::from_utf8_lossy(&thread.join().unwrap_or_default()).into_owned()
+    };
+    let (out, error) = (text(out), text(error));
+    let mut tests = libtest::parse(&out);
+    let why = match ended {
+        None => Some(format!("not ended after {} s and killed", plan.timeout_s)),
+        // 101 is libtest's own, for tests that failed.
+        Some(status) if matches!(status.code(), Some(0 | 101)) => None,
+        Some(status) => Some(format!("its program ended early ({status})")),
+    };
+    // A binary that ends as one that failed, and names no failure, did not get that far.
+    let is_told = out.contains("\ntest result: ");
+    if let Some(why) = why.or_else(|| (!is_told).then(|| "its program ended early".to_owned())) {
+        let words = format!("{why}\n{}", tail(&error));
+        for name in all_names(plan, binary)? {
+            if tests.iter().all(|t| t.name != name) {
+                tests.push(Test {
+                    name,
+                    outcome: Outcome::Failed(words.clone()),
+                });
+            }
+        }
+    }
+    Ok(BinaryResult {
+        name: binary.name.clone(),
+        took_s,
+        tests,
+    })
+}
+
+/// As cargo would start it, but with no cargo to be found: nothing is built here.
+fn command(binary: &Binary) -> Command {
+    let mut command = Command::new(&binary.path);
+    command
+        .current_dir(&binary.dir)
+        .env("CARGO_MANIFEST_DIR", &binary.dir)
+        .env("CI", "1")
+        // The words of a failure say where it is; the frames below drown them.
+        .env("RUST_BACKTRACE", "0")
+        .env_remove("CARGO");
+    command
+}
+
+/// The names of the tests that the binary would run.
+fn all_names(plan: &Plan, binary: &Binary) -> Result<Vec<String>> {
+    let output = command(binary)
+        .args(&plan.arguments)
+        .args(["--list", "--format", "terse"])
+        .output()?;
+    Ok(libtest::listed(&String::from_utf8_lossy(&output.stdout)))
+}
+
+fn wait(child: &mut Child, deadline: Instant) -> Result<Option<ExitStatus>> {
+    loop {
+        if let Some(status) = child.try_wait()? {
+            return Ok(Some(status));
+        }
+        if Instant::now() > deadline {
+            if let Some(group) = i32::try_from(child.id()).ok().and_then(Pid::from_raw) {
+                kill_process_group(group, Signal::KILL)?;
+            }
+            child.wait()?;
+            return Ok(None);
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+fn collect(from: Option<impl Read + Send + 'static>) -> JoinHandle<Vec<u8>> {
+    std::thread::spawn(move || {
+        let mut all = Vec::new();
+        if let Some(mut from) = from {
+            // What came before an error is kept.
+            drop(from.read_to_end(&mut all));
+        }
+        all
+    })
+}
+
+/// The last lines.
+fn tail(text: &str) -> String {
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(20)..].join("\n")
+}

@@ -1,0 +1,147 @@
+//! What is said at the end: a table of times, what failed and why, and one line that counts all.
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use super::agent::{self, BinaryResult};
+use super::libtest::Outcome;
+use super::plan::Plan;
+
+/// Lines shown of what a failed test wrote.
+const FAILURE_LINES: usize = 30;
+
+/// The results of one kernel.
+pub struct Run {
+    name: &'static str,
+    results: Vec<BinaryResult>,
+    /// What is wrong besides tests that failed.
+    faults: Vec<String>,
+}
+
+#[derive(Default)]
+struct Counts {
+    passed: usize,
+    failed: usize,
+    skipped: usize,
+}
+
+impl Run {
+    /// Reads them. A binary of the plan without a result is a fault.
+    pub fn read(name: &'static str, dir: &Path, plan: &Plan, fault: Option<String>) -> Self {
+        let results = agent::read(dir);
+        let mut faults: Vec<String> = fault.into_iter().collect();
+        for binary in &plan.binaries {
+            if results.iter().all(|r| r.name != binary.name) {
+                faults.push(format!("{} did not run, or not to its end", binary.name));
+            }
+        }
+        Self {
+            name,
+            results,
+            faults,
+        }
+    }
+
+    fn counts(&self) -> Counts {
+        let mut counts = Counts {
+            failed: self.faults.len(),
+            ..Counts::default()
+        };
+        for test in self.results.iter().flat_map(|r| &r.tests) {
+            match test.outcome {
+                Outcome::Passed => counts.passed += 1,
+                Outcome::Failed(_) => counts.failed += 1,
+                Outcome::Ignored(_) => counts.skipped += 1,
+            }
+        }
+        counts
+    }
+}
+
+/// Prints all; the exit status.
+pub fn print(runs: &[Run]) -> ExitCode {
+    for run in runs {
+        details(run);
+    }
+    times(runs);
+    let mut all = Counts::default();
+    for run in runs {
+        let counts = run.counts();
+        let Counts {
+            passed,
+            failed,
+            skipped,
+        } = counts;
+        println!(
+            "{}: {passed} passed, {failed} failed, {skipped} skipped",
+            run.name
+        );
+        all.passed += passed;
+        all.failed += failed;
+        all.skipped += skipped;
+    }
+    println!(
+        "{} passed, {} failed, {} skipped",
+        all.passed, all.failed, all.skipped
+    );
+    if all.failed == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
+fn details(run: &Run) {
+    for fault in &run.faults {
+        println!("\n{}: {fault}", run.name);
+    }
+    for result in &run.results {
+        for test in &result.tests {
+            let (name, binary) = (&test.name, &result.name);
+            match &test.outcome {
+                Outcome::Passed => {}
+                Outcome::Ignored(reason) => {
+                    println!("\n{}: {binary} {name} is skipped: {reason}", run.name)
+                }
+                Outcome::Failed(words) => {
+                    println!("\n{}: {binary} {name} FAILED", run.name);
+                    for line in shortened(words) {
+                        println!("    {line}");
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The first and the last lines: what was expected, and what the verifier said last.
+fn shortened(words: &str) -> Vec<&str> {
+    let lines: Vec<&str> = words.lines().filter(|l| !l.trim().is_empty()).collect();
+    if lines.len() <= FAILURE_LINES {
+        return lines;
+    }
+    let half = FAILURE_LINES / 2;
+    let mut short = lines[..half].to_vec();
+    short.push("...");
+    short.extend(&lines[lines.len() - half..]);
+    short
+}
+
+/// Seconds of each binary on each kernel.
+fn times(runs: &[Run]) {
+    let Some(first) = runs.first() else { return };
+    let heads: String = runs.iter().map(|r| format!("{:>8}", r.name)).collect();
+    println!("\n{heads}  seconds");
+    let row = |name: &str| {
+        let cell = |run: &Run| match run.results.iter().find(|r| r.name == name) {
+            Some(result) => format!("{:8.1}", result.took_s),
+            None => format!("{:>8}", "-"),
+        };
+        let cells: String = runs.iter().map(cell).collect();
+        println!("{cells}  {name}");
+    };
+    first.results.iter().for_each(|result| row(&result.name));
+    let sum = |run: &Run| run.results.iter().map(|r| r.took_s).sum::<f64>();
+    let sums: String = runs.iter().map(|r| format!("{:8.1}", sum(r))).collect();
+    println!("{sums}  all");
+}
