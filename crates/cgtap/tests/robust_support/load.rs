@@ -13,7 +13,7 @@ pub struct Load {
     output: BufReader<ChildStdout>,
 }
 
-fn binary() -> PathBuf {
+pub fn binary() -> PathBuf {
     program("load", "robust_support/load.c", &["-Wall", "-pthread"])
 }
 

@@ -332,6 +332,6 @@ pub fn program(name: &str, source: &str, flags: &[&str]) -> PathBuf {
     binary
 }
 
-fn worker_binary() -> PathBuf {
+pub fn worker_binary() -> PathBuf {
     program("worker", "support/worker.c", &[])
 }

@@ -344,7 +344,7 @@ pub fn act_on(cpu: usize, arguments: &[&str]) -> String {
     finish(command.args(arguments))
 }
 
-fn actor() -> PathBuf {
+pub fn actor() -> PathBuf {
     program("rules", "support/rules.c", &[])
 }
 
