@@ -2,7 +2,7 @@
  *
  *   clang -O2 -g -target bpf -c deny_device.bpf.c
  *   cgtap attach tenants/a deny_device.bpf.o --program deny_ioctl \
- *       --set device=$((226 << 20 | 128)) --set command=0x6442 --set errno=122
+ *       --set device=$((226 << 20 | 128)) --set command=0x6442 --set verdict=-122
  *
  * `device` is major << 20 | minor, as the kernel keeps it; `command` the low 16 bits of the ioctl
  * (type and number: the upper ones hold a size that differs with the client's headers), 0 for any.
@@ -16,7 +16,9 @@ typedef unsigned long long __u64;
 
 char LICENSE[] SEC("license") = "GPL";
 
-volatile const __u32 device = 0, command = 0, errno = 1;
+volatile const __u32 device = 0, command = 0;
+/* A negative errno: the verifier follows a comparison, but no negation. */
+volatile const int verdict = -1;
 __u64 seen, denied;
 
 /* As much as is read, wherever this kernel has it. */
@@ -33,7 +35,7 @@ static int decide(struct file *file)
 	if (file->f_inode->i_rdev != device)
 		return 0;
 	__sync_fetch_and_add(&denied, 1);
-	return -(int)(errno & 4095);
+	return verdict >= -4095 && verdict < 0 ? verdict : -1;
 }
 
 SEC("lsm/file_ioctl")

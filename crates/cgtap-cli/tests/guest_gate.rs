@@ -37,7 +37,7 @@ fn client() -> PathBuf {
     binary
 }
 
-/// The first DRM device of a driver: node in /dev/dri, and its number as the kernel keeps it.
+/// The first DRM device of a driver (of the device it sits on, for virtio): node in /dev/dri, and its number as the kernel keeps it.
 fn device(driver: &str) -> (String, u64) {
     let find = || {
         let nodes = std::fs::read_dir("/sys/class/drm").ok()?;
@@ -63,7 +63,7 @@ fn device(driver: &str) -> (String, u64) {
 }
 
 fn drivers() -> [(&'static str, &'static str); 2] {
-    [("vgem", "vgem"), ("virtio-gpu", "virtio_gpu")]
+    [("vgem", "vgem"), ("virtio-gpu", "virtio-pci")]
 }
 
 /// An ioctl on a DRM device is denied with EDQUOT in one cgroup and below; other ioctls there, the
@@ -99,7 +99,7 @@ fn an_ioctl_on_a_device_is_denied_in_one_cgroup_only() {
             "--set",
             &format!("command={DRM_VERSION}"),
             "--set",
-            &format!("errno={EDQUOT}"),
+            &format!("verdict=-{EDQUOT}"),
         ];
         let instance = sandbox.run(&words).done().json()["instance"].clone();
         assert_eq!(ask("a", DRM_VERSION), EDQUOT, "{node}");
@@ -136,7 +136,7 @@ fn opening_a_device_is_denied_in_one_cgroup_only() {
             "--set",
             &format!("device={number}"),
             "--set",
-            &format!("errno={ENODEV}"),
+            &format!("verdict=-{ENODEV}"),
         ];
         sandbox.run(&words).done();
         for (cgroup, want) in [("a", ENODEV), ("b", 0)] {
