@@ -6,8 +6,8 @@ use crate::bpf::Prog;
 use crate::errno::SysError;
 use std::os::fd::AsFd;
 
-/// The head of `struct perf_event_attr`, version 0 (`PERF_ATTR_SIZE_VER0`, 64 bytes): all that a
-/// tracepoint event needs.
+/// The head of `struct perf_event_attr`, version 0 (`PERF_ATTR_SIZE_VER0`, 64 bytes): all that
+/// tracepoints and plain counters need.
 #[repr(C)]
 #[derive(Default)]
 struct Attr {
@@ -41,13 +41,33 @@ pub fn open_tracepoint(id: u64) -> Result<OwnedFd, SysError> {
         sample_period: u64::MAX >> 1,
         ..Attr::default()
     };
+    open_on_cpu(&attr, 0)
+}
+
+/// Opens the counter of this `perf_event_attr.type` and `config` for every task on one CPU, user
+/// and kernel alike. It counts from now on until its last descriptor, or place in a map, goes.
+///
+/// # Errors
+/// `ENOENT`, `EOPNOTSUPP` or `ENODEV` where no PMU has the event (`ENODEV` also for a CPU that is
+/// not online), `EINVAL` where the PMU has no such `config`, `EACCES`/`EPERM` without CAP_PERFMON.
+pub fn open_counter(kind: u32, config: u64, cpu: u32) -> Result<OwnedFd, SysError> {
+    let attr = Attr {
+        kind,
+        size: size_of::<Attr>() as u32,
+        config,
+        ..Attr::default()
+    };
+    open_on_cpu(&attr, cpu)
+}
+
+fn open_on_cpu(attr: &Attr, cpu: u32) -> Result<OwnedFd, SysError> {
     // SAFETY: `attr` is a valid attribute of the size it states and outlives the call.
     let ret = unsafe {
         libc::syscall(
             libc::SYS_perf_event_open,
-            &raw const attr,
+            std::ptr::from_ref(attr),
             -1 as libc::pid_t,
-            0 as libc::c_int,
+            cpu as libc::c_int,
             -1 as libc::c_int,
             PERF_FLAG_FD_CLOEXEC,
         )
