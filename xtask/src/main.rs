@@ -33,6 +33,9 @@ enum Command {
     /// Many threads, each in a cgroup of its own, that work in turn on one CPU.
     #[command(hide = true)]
     Pool(bench::pool::Args),
+    /// Sends back each byte that it gets, in a cgroup.
+    #[command(hide = true)]
+    Pong(bench::counters::Args),
 }
 
 fn main() -> ExitCode {
@@ -41,6 +44,7 @@ fn main() -> ExitCode {
         Command::Soak(args) => soak::run(&args),
         Command::Worker(args) => helper::serve(&args),
         Command::Pool(args) => bench::pool::serve(&args),
+        Command::Pong(args) => bench::counters::serve(&args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
