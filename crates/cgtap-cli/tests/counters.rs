@@ -334,6 +334,38 @@ fn all_cgroups_together_are_the_whole_machine() {
     }
 }
 
+#[test]
+fn a_task_that_never_leaves_its_cpu_is_counted_up_to_the_end() {
+    let mut sandbox = Sandbox::new();
+    let a = sandbox.child("a");
+    let script = format!(
+        "echo 0 >{}/cgroup.procs && while :; do :; done",
+        sandbox.directory.join("a").display()
+    );
+    // Before all others on its CPU, so that no switch brings its counts in.
+    let mut spinner = Command::new("chrt")
+        .args(["-f", "1", "sh", "-c", &script])
+        .spawn()
+        .unwrap();
+    let words = [
+        "--json",
+        "stat",
+        "-c",
+        &a,
+        "-e",
+        "task-clock,cs",
+        "-d",
+        "0.3",
+    ];
+    let ran = sandbox.run(&words);
+    spinner.kill().unwrap();
+    spinner.wait().unwrap();
+    let report = ran.done().json();
+    let ran_s = count(&report, "/a", "task-clock") as f64 / 1e9;
+    let seconds = report["seconds"].as_f64().unwrap();
+    assert!(ran_s > 0.5 * seconds && ran_s < 1.1 * seconds, "{report}");
+}
+
 /// A worker that is to be moved by others.
 struct Moved {
     child: Child,

@@ -67,7 +67,7 @@ pub struct Counts {
     /// The rows; the one of [`rows::OUTSIDE`] is nobody's.
     pub rows: Vec<Row>,
     /// What could not be counted: events that the kernel kept from the programs, counters that
-    /// could not be read, cgroups that found no place, CPUs that went.
+    /// could not be read, cgroups that found no place, CPUs that came or went.
     pub lost: u64,
     /// Cgroups that found no row of their own: they are counted in the row of the one above.
     pub merged: u64,
@@ -227,10 +227,13 @@ impl Counters {
                 .map_err(CounterError::sys("ask for missed events"))?;
             missed += info.recursion_misses;
         }
+        // There is no counter on a CPU that came online since.
+        let online = cpu::online().map_err(CounterError::Online)?;
+        let came = online.iter().filter(|cpu| !self.cpus.contains(cpu)).count() as u64;
         let word = |at| self.maps.control.get(at);
         Ok(Counts {
             rows: self.maps.read(&self.plan)?,
-            lost: gone + missed + word(control::UNPLACED) + word(control::UNREAD),
+            lost: gone + came + missed + word(control::UNPLACED) + word(control::UNREAD),
             merged: word(control::MERGED),
         })
     }
