@@ -199,6 +199,8 @@ struct Variant {
     who: Who,
     cgroups: usize,
     loops_ns: Vec<f64>,
+    /// Each loop by one without right before it: a machine that is shared is now fast, now slow.
+    ratios: Vec<f64>,
     starts_ms: Vec<f64>,
 }
 
@@ -208,6 +210,7 @@ impl Variant {
             who,
             cgroups,
             loops_ns: Vec::new(),
+            ratios: Vec::new(),
             starts_ms: Vec::new(),
         }
     }
@@ -251,10 +254,13 @@ pub(super) fn run(bench: &mut Bench<'_>, ground: &Ground) -> Result<()> {
                 variants.len() - 1 - at
             };
             let variant = &mut variants[at];
+            let without = pong.lap()?;
             let start = Instant::now();
             let counting = Counting::start(variant.who, &cgroups[..variant.cgroups], &root)?;
             variant.starts_ms.push(start.elapsed().as_secs_f64() * 1e3);
-            variant.loops_ns.push(pong.lap()?);
+            let with = pong.lap()?;
+            variant.loops_ns.push(with);
+            variant.ratios.push(with / without);
             // One of two processes is in the first cgroup, both are in the first two.
             let least = f64::from(TRIPS) * if variant.cgroups == 1 { 1.0 } else { 2.0 };
             if let Some(switches) = counting.stop()?
@@ -264,21 +270,15 @@ pub(super) fn run(bench: &mut Bench<'_>, ground: &Ground) -> Result<()> {
             }
         }
     }
-    let without = variants[0].loops_ns.clone();
     println!("\ncounters, {rounds} rounds: a round trip of two processes in two cgroups, 3 events");
     println!(
         "{:<48}{:>8}{:>9}{:>17}{:>10}",
         "", "ratio", "ns", "quartiles", "start ms"
     );
     for variant in variants {
-        let ratios = variant
-            .loops_ns
-            .iter()
-            .zip(&without)
-            .map(|(with, without)| with / without);
         let row = CounterRow {
             name: variant.name(),
-            ratio: Spread::of(ratios.collect()).median,
+            ratio: Spread::of(variant.ratios).median,
             spread: Spread::of(variant.loops_ns),
             start_ms: Spread::of(variant.starts_ms).median,
         };
