@@ -8,14 +8,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use cgtap::engine::{Engine, Stat, StatEvent, StatRequest};
-use rustix::process::{Pid, Signal, kill_process};
-
 use super::Bench;
 use super::measure::Spread;
 use super::report::CounterRow;
 use crate::Result;
 use crate::ground::{self, Ground, reference};
+use cgtap::engine::{Engine, Stat, StatEvent, StatRequest};
 
 /// What is counted: one that the kernel counts after the switch, a time, and one that never comes.
 const EVENTS: &str = "context-switches,task-clock,page-faults";
@@ -115,8 +113,8 @@ enum Who {
 enum Counting {
     Nobody,
     Ours(Box<Stat>),
-    /// perf, and the command that it counts around.
-    Perf(Child, Pid),
+    /// perf. The command it counts around ends with its input, and so with us, however we end.
+    Perf(Child),
 }
 
 impl Counting {
@@ -124,10 +122,7 @@ impl Counting {
         Ok(match who {
             Who::Nobody => Self::Nobody,
             Who::Ours => Self::Ours(Box::new(ours(cgroups)?)),
-            Who::Perf => {
-                let (child, command) = perf(cgroups, root)?;
-                Self::Perf(child, command)
-            }
+            Who::Perf => Self::Perf(perf(cgroups, root)?),
         })
     }
 
@@ -140,8 +135,8 @@ impl Counting {
                 let switches = report.cgroups.iter().map(|row| row.events[0].count);
                 Ok(Some(switches.sum::<u64>() as f64))
             }
-            Self::Perf(child, command) => {
-                kill_process(command, Signal::TERM)?;
+            Self::Perf(mut child) => {
+                drop(child.stdin.take());
                 let output = child.wait_with_output()?;
                 let text = String::from_utf8_lossy(&output.stderr).into_owned();
                 let count = |line: &str| -> Option<f64> {
@@ -167,7 +162,7 @@ fn ours(cgroups: &[PathBuf]) -> Result<Stat> {
 }
 
 /// perf, when it has begun: it starts its command after it has enabled all counters.
-fn perf(cgroups: &[PathBuf], root: &Path) -> Result<(Child, Pid)> {
+fn perf(cgroups: &[PathBuf], root: &Path) -> Result<Child> {
     let names: Vec<String> = cgroups
         .iter()
         .map(|dir| Ok(dir.strip_prefix(root)?.display().to_string()))
@@ -175,7 +170,8 @@ fn perf(cgroups: &[PathBuf], root: &Path) -> Result<(Child, Pid)> {
     let child = Command::new("perf")
         .args(["stat", "-a", "-x,", "-e", EVENTS, "--for-each-cgroup"])
         .arg(names.join(","))
-        .args(["--", "sleep", "600"])
+        .args(["--", "cat"])
+        .stdin(Stdio::piped())
         .stderr(Stdio::piped())
         .stdout(Stdio::null())
         .spawn()
@@ -184,11 +180,11 @@ fn perf(cgroups: &[PathBuf], root: &Path) -> Result<(Child, Pid)> {
     let start = Instant::now();
     while start.elapsed() < PATIENCE {
         let pids = std::fs::read_to_string(&children).unwrap_or_default();
-        let is_command = |pid: &&str| {
-            std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|c| c == "sleep\n")
+        let is_command = |pid: &str| {
+            std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|c| c == "cat\n")
         };
-        if let Some(pid) = pids.split_whitespace().find(is_command) {
-            return Ok((child, Pid::from_raw(pid.parse()?).ok_or("no process")?));
+        if pids.split_whitespace().any(is_command) {
+            return Ok(child);
         }
         std::thread::sleep(Duration::from_millis(2));
     }
