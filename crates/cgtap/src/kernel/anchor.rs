@@ -41,7 +41,8 @@ pub fn attach(prog: &Prog, target: &Target<'_>) -> Result<Vec<Link>, TargetError
             let (event, sampling) = sampled(target.spec)?;
             return (target.info.cpus.iter())
                 .map(|cpu| {
-                    let event = perf::open_sampling(event.kind, event.config, sampling, *cpu)?;
+                    let event =
+                        perf::open_sampling(event.perf_type as u32, event.config, sampling, *cpu)?;
                     Ok(Link::perf_event(prog, event.as_fd())?)
                 })
                 .collect();

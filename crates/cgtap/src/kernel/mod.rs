@@ -3,6 +3,7 @@
 
 pub mod anchor;
 pub mod binary;
+pub mod cpu;
 pub mod current;
 pub mod feature;
 pub mod function;
