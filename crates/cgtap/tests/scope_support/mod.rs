@@ -26,8 +26,8 @@ pub fn request(sandbox: &Sandbox, cgroup: &str, hook: &str, scope: &str) -> Atta
     let spec: cgtap::hook::HookSpec = hook.parse().unwrap();
     let name = match spec.kind().info().prefix {
         "tp_btf" => format!("typed_{}", spec.name()),
-        "raw_tracepoint" => "raw".to_owned(),
-        prefix => prefix.replace('.', "_"),
+        "raw_tracepoint" => "at_raw".to_owned(),
+        prefix => format!("at_{}", prefix.replace('.', "_")),
     };
     let fixture = if name.starts_with("typed_") {
         "scope_typed"
