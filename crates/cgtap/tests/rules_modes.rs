@@ -239,7 +239,10 @@ fn s08_detach_must_name_what_is_attached() {
     lab.cgroup("t/child");
     let child = Detach::Cgroup(CgroupRef::Path(lab.dir("t/child")), None);
     lab.unchanged(|| refused(lab.engine.detach(&child), Errno::ENOENT));
-    let elsewhere = Detach::Cgroup(CgroupRef::Path(lab.dir("t")), Some(hook(ENTER_TYPED).into()));
+    let elsewhere = Detach::Cgroup(
+        CgroupRef::Path(lab.dir("t")),
+        Some(hook(ENTER_TYPED).into()),
+    );
     lab.unchanged(|| refused(lab.engine.detach(&elsewhere), Errno::ENOENT));
 
     lab.detach(ids[0]).unwrap();

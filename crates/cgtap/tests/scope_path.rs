@@ -1,4 +1,10 @@
 //! Events that belong to the cgroup of an argument, not to the running task's.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "helpers of a test fail it by panicking"
+)]
 
 mod scope_support;
 mod support;
@@ -39,11 +45,7 @@ fn switches(hook: &str, argument: &str) {
     act(&sandbox, "a", "sleep", &["200"]);
     act(&sandbox, "b/below", "sleep", &["30"]);
     let seen = truth(&sandbox, &truth_report);
-    let by = |cgroup: &str| {
-        seen.get(&id(&sandbox, cgroup))
-            .copied()
-            .unwrap_or_default()
-    };
+    let by = |cgroup: &str| seen.get(&id(&sandbox, cgroup)).copied().unwrap_or_default();
     assert!(sandbox.runs(a) >= 200, "{} of 200 sleeps", sandbox.runs(a));
     assert_eq!(sandbox.runs(a), by("a"), "{hook} {argument}");
     assert_eq!(sandbox.runs(b), by("b/below"), "{hook} {argument}");
@@ -109,7 +111,10 @@ fn two_scopes_of_one_tracepoint_are_two_hooks() {
     assert_eq!(lists(&sandbox, &format!("{SIGNAL} scope=task")).len(), 1);
     assert_eq!(lists(&sandbox, &format!("{SIGNAL} scope=current")).len(), 1);
     let json = serde_json::to_value(&all[1]).unwrap();
-    assert_eq!((&json["hook"], &json["scope"]), (&SIGNAL.into(), &"task".into()));
+    assert_eq!(
+        (&json["hook"], &json["scope"]),
+        (&SIGNAL.into(), &"task".into())
+    );
     assert_eq!(json["unowned"], 0);
     let json = serde_json::to_value(&all[0]).unwrap();
     assert_eq!(json["scope"], "current");

@@ -218,4 +218,3 @@ pub fn count(b: &mut Builder, control: u32, word: usize) {
         .push(Insn::mov_imm(Reg::R2, 1))
         .push(Insn::atomic_add(Reg::R1, 0, Reg::R2));
 }
-

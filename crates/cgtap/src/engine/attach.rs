@@ -14,8 +14,8 @@ use super::session::Session;
 use super::workshop::Workshop;
 use crate::attach::{self, Anchor, RuleError};
 use crate::cgroup::Cgroup;
-use crate::hook::{HookSpec, Scope};
 use crate::hook::kind::KindInfo;
+use crate::hook::{HookSpec, Scope};
 use crate::id::{AttachmentId, CgroupId, InstanceId, ProgramId};
 use crate::kernel::{scope, target, tracepoint};
 use crate::store::config::{CgroupRecord, Config, HookId, HookRecord, MemberRecord};
@@ -276,7 +276,8 @@ fn hook_for(next: &mut Config, spec: &HookSpec) -> Result<(HookId, HookSpec)> {
     let scope = scope::resolve(&spec, &target)?;
     let id = HookId(next.next.hook);
     next.next.hook += 1;
-    next.hooks.insert(id, HookRecord::new(spec.clone(), target, scope));
+    next.hooks
+        .insert(id, HookRecord::new(spec.clone(), target, scope));
     Ok((id, spec))
 }
 

@@ -138,7 +138,12 @@ impl Engine {
         let cgroups = which(&session, request)?;
         let mut reports = Vec::new();
         for (id, hook) in &config.hooks {
-            if request.hook.as_ref().is_some_and(|h| !h.matches(&hook.spec)) || !hook.is_active() {
+            if request
+                .hook
+                .as_ref()
+                .is_some_and(|h| !h.matches(&hook.spec))
+                || !hook.is_active()
+            {
                 continue;
             }
             let counts = Counts::read(&session, *id, hook)?;

@@ -48,7 +48,13 @@ impl Session {
         };
         let notes = noter::make_notes().map_err(sys)?;
         pin(&notes, &self.path(&pins::hook(id, pins::NOTES))).map_err(sys)?;
-        let noter = load_noter(next, hook, owner, &[&notes, &switch.control], current.as_ref())?;
+        let noter = load_noter(
+            next,
+            hook,
+            owner,
+            &[&notes, &switch.control],
+            current.as_ref(),
+        )?;
         Ok(Fresh {
             dispatcher: load_dispatcher(next, hook, switch, Some(&notes), current.as_ref())?,
             noter: Some(noter),
@@ -135,9 +141,13 @@ fn load_noter(
         ));
     };
     let ways = Access::ways(&next.layout, target.spec.kind());
-    let maps: Vec<_> = maps.iter().copied().chain(current).map(AsFd::as_fd).collect();
-    let generate =
-        |access| noter::generate(&next.layout, owner, access, current.is_some());
+    let maps: Vec<_> = maps
+        .iter()
+        .copied()
+        .chain(current)
+        .map(AsFd::as_fd)
+        .collect();
+    let generate = |access| noter::generate(&next.layout, owner, access, current.is_some());
     load_first("cgtap_note", &target, &ways, generate, &maps)
 }
 
@@ -155,9 +165,8 @@ fn load_first(
     let attach_btf = target.load_btf().map_err(sys)?;
     let mut refused = None;
     for way in ways {
-        let insns = generate(*way).map_err(|e| {
-            Error::new(ErrorKind::Kernel, format!("cannot generate {name}: {e}"))
-        })?;
+        let insns = generate(*way)
+            .map_err(|e| Error::new(ErrorKind::Kernel, format!("cannot generate {name}: {e}")))?;
         let loaded = Prog::load(&ProgSpec {
             attach_type: info.attach_type,
             attach_btf_id: target.load_btf_id(),

@@ -180,7 +180,10 @@ impl FromStr for Path {
             arrow = behind;
         }
         if steps.len() > STEPS_MAX {
-            return Err(form(text, format!("it names more than {STEPS_MAX} members")));
+            return Err(form(
+                text,
+                format!("it names more than {STEPS_MAX} members"),
+            ));
         }
         Ok(Self { argument, steps })
     }
@@ -209,7 +212,10 @@ impl Owner {
 fn keys(text: &str, whole: &str) -> Result<Vec<Path>, ScopeError> {
     let keys: Vec<Path> = text.split(',').map(str::parse).collect::<Result<_, _>>()?;
     if keys.len() > KEYS_MAX {
-        return Err(form(whole, format!("a key is made of {KEYS_MAX} paths at the most")));
+        return Err(form(
+            whole,
+            format!("a key is made of {KEYS_MAX} paths at the most"),
+        ));
     }
     Ok(keys)
 }
@@ -331,13 +337,15 @@ mod tests {
     }
 
     fn path() -> impl Strategy<Value = String> {
-        (ident(), prop::collection::vec((prop::bool::ANY, ident()), 0..6)).prop_map(
-            |(first, rest)| {
+        (
+            ident(),
+            prop::collection::vec((prop::bool::ANY, ident()), 0..6),
+        )
+            .prop_map(|(first, rest)| {
                 rest.into_iter().fold(first, |text, (arrow, name)| {
                     text + if arrow { "->" } else { "." } + &name
                 })
-            },
-        )
+            })
     }
 
     fn owner() -> impl Strategy<Value = String> {
@@ -393,7 +401,10 @@ mod tests {
             ("owner(a) noted at tp_btf:x", "`by KEY` is missing"),
             ("owner(a) noted at nonsense by a", "names no hook kind"),
             ("owner(a) noted at tp_btf:x by a, b", "under 2 keys"),
-            ("owner(a, b, c) noted at tp_btf:x by a", "2 paths at the most"),
+            (
+                "owner(a, b, c) noted at tp_btf:x by a",
+                "2 paths at the most",
+            ),
             (
                 "owner(a) noted at tp_btf:x by a of owner(b) noted at tp_btf:y by b",
                 "itself looked up",

@@ -96,11 +96,7 @@ pub fn word_bytes(btf: &Btf, type_id: u32) -> Option<u8> {
 ///
 /// # Errors
 /// In words: what BTF lacks.
-pub fn arguments(
-    btf: &Btf,
-    spec: &HookSpec,
-    info: &TargetInfo,
-) -> Result<Vec<Argument>, String> {
+pub fn arguments(btf: &Btf, spec: &HookSpec, info: &TargetInfo) -> Result<Vec<Argument>, String> {
     match spec.kind() {
         HookKind::RawTracepoint | HookKind::RawTracepointWritable | HookKind::TpBtf => {
             of_tracepoint(btf, spec.name(), info)
@@ -116,7 +112,9 @@ pub fn arguments(
             let mut all = in_slots(btf, params(btf, func)?);
             if kind == HookKind::Fexit {
                 let result = btf.target(func).and_then(|proto| btf.target(proto));
-                let behind = all.iter().try_fold(0, |sum, a| Some(sum + slots(btf, a.type_id)?));
+                let behind = all
+                    .iter()
+                    .try_fold(0, |sum, a| Some(sum + slots(btf, a.type_id)?));
                 if let (Some(type_id @ 1..), Some(behind)) = (result, behind) {
                     all.push(Argument {
                         name: "ret".to_owned(),

@@ -452,11 +452,10 @@ fn uprobe(spec: &HookSpec) -> Result<(HookSpec, TargetInfo), TargetError> {
         ..TargetInfo::default()
     };
     let place = &spec.target()[name.len()..];
-    let canonical = HookSpec::new(spec.kind(), &format!("{}{place}", path.display()))
-        .map_or_else(
-            |_| spec.clone(),
-            |canonical| canonical.with_scope(spec.scope().clone()),
-        );
+    let canonical = HookSpec::new(spec.kind(), &format!("{}{place}", path.display())).map_or_else(
+        |_| spec.clone(),
+        |canonical| canonical.with_scope(spec.scope().clone()),
+    );
     match open_probe(&canonical, &info) {
         Ok(_) => Ok((canonical, info)),
         Err(TargetError::Sys(e)) => Err(TargetError::Refused {

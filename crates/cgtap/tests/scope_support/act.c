@@ -2,6 +2,8 @@
  *
  *   sleep PROCS COUNT          COUNT short sleeps
  *   signal PROCS PID COUNT     COUNT signals to a process, which ignores them
+ *   queue PROCS PID VALUE COUNT  the same with values, from VALUE on
+ *   puppet PROCS               renames itself for each byte of stdin, and answers with one
  *   wait PROCS                 says `ready` and waits for the end of stdin
  *   serve PROCS COUNT          prints a TCP port; takes COUNT connections there to their end
  *   connect PROCS PORT COUNT   makes COUNT connections there, one after the other
@@ -15,6 +17,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <termios.h>
 #include <time.h>
@@ -36,6 +39,29 @@ static void enter(const char *procs)
 	check(fd < 0, procs);
 	check(write(fd, pid, sprintf(pid, "%d", getpid())) < 0, procs);
 	close(fd);
+}
+
+static void queue(int pid, int first, unsigned long count)
+{
+	union sigval value;
+	unsigned long at;
+
+	for (at = 0; at < count; at++) {
+		value.sival_int = first + at;
+		check(sigqueue(pid, SIGURG, value), "sigqueue");
+	}
+}
+
+static void puppet(void)
+{
+	char byte;
+
+	puts("ready");
+	fflush(stdout);
+	while (read(0, &byte, 1) > 0) {
+		prctl(PR_SET_NAME, "puppet");
+		check(write(1, ".\n", 2) != 2, "answer");
+	}
 }
 
 static void serve(unsigned long count)
@@ -121,6 +147,10 @@ int main(int argc, char **argv)
 	else if (!strcmp(argv[1], "signal"))
 		for (at = 0; at < count; at++)
 			check(kill(atoi(argv[3]), SIGURG), "kill");
+	else if (!strcmp(argv[1], "queue"))
+		queue(atoi(argv[3]), atoi(argv[4]), count);
+	else if (!strcmp(argv[1], "puppet"))
+		puppet();
 	else if (!strcmp(argv[1], "wait")) {
 		puts("ready");
 		fflush(stdout);

@@ -11,10 +11,10 @@
 )]
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 
 use cgtap::engine::{AttachReport, AttachRequest, Error, ListReport, ListRequest, ProgramChoice};
 use cgtap::id::AttachmentId;
@@ -92,7 +92,10 @@ fn actor() -> PathBuf {
     let binary = scratch().join("scope_act");
     once(&binary, |path| {
         let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/scope_support/act.c");
-        run(Command::new("cc").args(["-O2", "-Wall", "-o"]).arg(path).arg(source));
+        run(Command::new("cc")
+            .args(["-O2", "-Wall", "-o"])
+            .arg(path)
+            .arg(source));
     });
     binary
 }
@@ -117,6 +120,7 @@ pub struct Acting {
     pub child: Child,
     /// The first line that it printed.
     pub line: String,
+    output: BufReader<ChildStdout>,
 }
 
 /// Begins something in a cgroup that says a line when it is ready.
@@ -127,13 +131,13 @@ pub fn begin(sandbox: &Sandbox, cgroup: &str, action: &str, arguments: &[&str]) 
         .spawn()
         .unwrap();
     let mut line = String::new();
-    BufReader::new(child.stdout.take().unwrap())
-        .read_line(&mut line)
-        .unwrap();
+    let mut output = BufReader::new(child.stdout.take().unwrap());
+    output.read_line(&mut line).unwrap();
     assert!(!line.is_empty(), "{action} did not begin");
     Acting {
         child,
         line: line.trim().to_owned(),
+        output,
     }
 }
 
@@ -141,6 +145,14 @@ impl Acting {
     /// Its pid, as words of a command.
     pub fn pid(&self) -> String {
         self.child.id().to_string()
+    }
+
+    /// Lets a puppet rename itself once; done when this returns.
+    pub fn rename(&mut self) {
+        self.child.stdin.as_mut().unwrap().write_all(b"r").unwrap();
+        let mut line = String::new();
+        self.output.read_line(&mut line).unwrap();
+        assert_eq!(line, ".\n");
     }
 
     /// Waits for its end.

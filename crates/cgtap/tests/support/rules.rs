@@ -263,7 +263,7 @@ pub fn choose(names: &[&str]) -> Vec<ProgramChoice> {
     let choice = |name: &&str| match name.split_once('@') {
         Some((name, at)) => ProgramChoice {
             name: name.to_owned(),
-            hook: Some(hook(at).into()),
+            hook: Some(hook(at)),
         },
         None => ProgramChoice {
             name: (*name).to_owned(),
