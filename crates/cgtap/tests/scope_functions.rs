@@ -29,7 +29,8 @@ fn has(kind: &str) -> bool {
         return true;
     }
     let why = &feature.why;
-    writeln!(std::io::stderr(), "NOT RUN: scopes at {kind} hooks: {why}").unwrap();
+    let words = format!("NOT RUN: scopes at {kind} hooks: {why}\n");
+    std::io::stderr().write_all(words.as_bytes()).unwrap();
     false
 }
 
