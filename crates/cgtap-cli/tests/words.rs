@@ -152,11 +152,11 @@ fn options_of_every_command_stand_before_or_behind_it() {
 }
 
 #[test]
-fn a_scope_that_is_not_known_yet_is_unsupported() {
+fn a_scope_that_cannot_be_read_is_a_usage_error() {
     let ran = run(&["--json", "attach", "/", "x.o", "--scope", "owner(fence)"]);
-    assert_eq!(ran.status, 1);
+    assert_eq!(ran.status, 2);
     let error = ran.error();
-    assert_eq!(error["kind"], "unsupported");
+    assert_eq!(error["kind"], "usage");
     assert!(error["message"].as_str().unwrap().contains("owner(fence)"));
 }
 

@@ -6,6 +6,10 @@
     clippy::panic,
     reason = "a test that cannot go on fails"
 )]
+#![allow(
+    clippy::duplicate_mod,
+    reason = "both supports make files once, each on its own"
+)]
 
 mod object_support;
 mod robust_support;

@@ -30,7 +30,7 @@ fn s01_two_hooks_never_influence_each_other() {
     lab.put("t/child", "x");
     lab.refuse(Errno::EPERM, "t/child", "b", |_| {});
 
-    let gone = Detach::Cgroup(CgroupRef::Path(lab.dir("t")), Some(hook(ENTER)));
+    let gone = Detach::Cgroup(CgroupRef::Path(lab.dir("t")), Some(hook(ENTER).into()));
     ok(lab.engine.detach(&gone));
     assert_eq!(lab.letters("t"), "x");
     assert_eq!(lab.own_ids("t", ENTER_TYPED).len(), 1);
@@ -239,13 +239,16 @@ fn s08_detach_must_name_what_is_attached() {
     lab.cgroup("t/child");
     let child = Detach::Cgroup(CgroupRef::Path(lab.dir("t/child")), None);
     lab.unchanged(|| refused(lab.engine.detach(&child), Errno::ENOENT));
-    let elsewhere = Detach::Cgroup(CgroupRef::Path(lab.dir("t")), Some(hook(ENTER_TYPED)));
+    let elsewhere = Detach::Cgroup(
+        CgroupRef::Path(lab.dir("t")),
+        Some(hook(ENTER_TYPED).into()),
+    );
     lab.unchanged(|| refused(lab.engine.detach(&elsewhere), Errno::ENOENT));
 
     lab.detach(ids[0]).unwrap();
     assert_eq!(lab.letters("t"), "b");
     lab.unchanged(|| refused(lab.detach(ids[0]), Errno::ENOENT));
-    let list = Detach::Cgroup(CgroupRef::Path(lab.dir("t")), Some(hook(ENTER)));
+    let list = Detach::Cgroup(CgroupRef::Path(lab.dir("t")), Some(hook(ENTER).into()));
     let report = ok(lab.engine.detach(&list));
     assert_eq!(report.detached, [ids[1]]);
     assert_eq!(lab.letters("t"), "");
@@ -257,7 +260,7 @@ fn s08_the_only_one_of_an_exclusive_list_goes_with_its_list() {
     let lab = Lab::new("s08-one");
     for wanted in [Mode::None, Mode::Override] {
         let id = lab.put_as("t", "a", mode(wanted));
-        let list = Detach::Cgroup(CgroupRef::Path(lab.dir("t")), Some(hook(ENTER)));
+        let list = Detach::Cgroup(CgroupRef::Path(lab.dir("t")), Some(hook(ENTER).into()));
         assert_eq!(ok(lab.engine.detach(&list)).detached, [id]);
         lab.unchanged(|| refused(lab.engine.detach(&list), Errno::ENOENT));
     }

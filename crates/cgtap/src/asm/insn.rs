@@ -99,6 +99,8 @@ const LDIMM64: u8 = 0x18;
 
 /// `src_reg` of a call: a subprogram of the same stream, relative.
 const PSEUDO_CALL: u8 = 1;
+/// `src_reg` of a call: a function of the kernel, by BTF id.
+const PSEUDO_KFUNC_CALL: u8 = 2;
 /// `src_reg` of `ldimm64`: a map's descriptor.
 pub const PSEUDO_MAP_FD: u8 = 1;
 /// `src_reg` of `ldimm64`: the address of a map's value.
@@ -250,6 +252,17 @@ impl Insn {
     #[must_use]
     pub const fn call(helper: i32) -> Self {
         Self::new(JMP | OP_CALL, Reg::R0, Reg::R0, 0, helper)
+    }
+
+    /// Call of a function of the kernel (kfunc) by its BTF id in the kernel itself.
+    #[must_use]
+    pub const fn call_kfunc(id: i32) -> Self {
+        Self {
+            code: JMP | OP_CALL,
+            regs: PSEUDO_KFUNC_CALL << 4,
+            off: 0,
+            imm: id,
+        }
     }
 
     /// Call of a subprogram that starts `off` instructions behind the next one.

@@ -73,7 +73,7 @@ fn replace_in(
         }],
         None => Vec::new(),
     };
-    let fitting: Vec<Job> = jobs(&next, instance, &chosen, &choice)?
+    let fitting: Vec<Job> = jobs(&next, instance, &chosen, &choice, spec.scope())?
         .into_iter()
         .filter(|j| j.spec == spec)
         .collect();

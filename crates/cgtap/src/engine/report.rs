@@ -25,7 +25,8 @@ pub struct AttachedReport {
     pub id: AttachmentId,
     /// Name of the program.
     pub program: String,
-    /// Where it runs.
+    /// Where it runs; in JSON its scope is a member of its own.
+    #[serde(flatten, serialize_with = "hook_and_scope")]
     pub hook: HookSpec,
     /// Path of the cgroup below the cgroup root, with a leading slash.
     pub cgroup: String,
@@ -49,7 +50,8 @@ pub struct ListReport {
     pub cgroup: String,
     /// Its id.
     pub cgroup_id: CgroupId,
-    /// The hook.
+    /// The hook; in JSON its scope is a member of its own.
+    #[serde(flatten, serialize_with = "hook_and_scope")]
     pub hook: HookSpec,
     /// Mode of the cgroup's own list; `none` where it has none of its own.
     pub mode: Mode,
@@ -65,6 +67,25 @@ pub struct ListReport {
     /// Events of the hook that ran no program, or not all of them, for any other reason: a set
     /// that was not in its place, a cgroup too deep.
     pub lost: u64,
+    /// Events of the hook that belonged to nobody by its scope, and so ran no program: a NULL on
+    /// the way, a cgroup of another hierarchy, no note.
+    pub unowned: u64,
+    /// Notes for the hook's scope that could not be stored: a cgroup too deep, no room, a noter
+    /// that was already running on that CPU.
+    pub notes_lost: u64,
+}
+
+fn hook_and_scope<S: serde::Serializer>(hook: &HookSpec, to: S) -> Result<S::Ok, S::Error> {
+    #[derive(Serialize)]
+    struct Both {
+        hook: HookSpec,
+        scope: String,
+    }
+    let both = Both {
+        hook: hook.without_scope(),
+        scope: hook.scope().to_string(),
+    };
+    both.serialize(to)
 }
 
 /// An attachment on a list.
@@ -105,7 +126,8 @@ pub struct TreeReport {
 /// What runs at one hook for the events of a cgroup.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct TreeHook {
-    /// The hook.
+    /// The hook; in JSON its scope is a member of its own.
+    #[serde(flatten, serialize_with = "hook_and_scope")]
     pub hook: HookSpec,
     /// In the order in which they run.
     pub attachments: Vec<TreeAttachment>,

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use crate::attach::{Mode, Place};
 use crate::counter::{CounterEvent, EventError};
-use crate::hook::{HookSpec, SpecError};
+use crate::hook::{HookFilter, HookSpec, Scope, SpecError};
 use crate::id::{AttachmentId, CgroupId, InstanceId, ProgramId};
 
 /// Where the state and the cgroups are.
@@ -101,6 +101,8 @@ pub struct AttachRequest {
     pub source: ObjectSource,
     /// Which programs; all that have a hook if empty.
     pub programs: Vec<ProgramChoice>,
+    /// Whose events they see, at all their hooks; a hook's own scope where this is `current`.
+    pub scope: Scope,
     /// Mode.
     pub mode: Mode,
     /// Run before all others.
@@ -125,6 +127,7 @@ impl AttachRequest {
             cgroup,
             source,
             programs: Vec::new(),
+            scope: Scope::Current,
             mode: Mode::Multi,
             preorder: false,
             place: Place::Append,
@@ -141,8 +144,8 @@ impl AttachRequest {
 pub enum Detach {
     /// These attachments.
     Ids(Vec<AttachmentId>),
-    /// Everything on the lists of a cgroup, or on that of one hook.
-    Cgroup(CgroupRef, Option<HookSpec>),
+    /// Everything on the lists of a cgroup, or on those of the hooks that are meant.
+    Cgroup(CgroupRef, Option<HookFilter>),
     /// Everything of an instance.
     Instance(InstanceId),
     /// Everything in the state.
@@ -167,8 +170,8 @@ pub struct ReplaceRequest {
 pub struct ListRequest {
     /// Of this cgroup; of all configured ones if not given.
     pub cgroup: Option<CgroupRef>,
-    /// Of this hook only.
-    pub hook: Option<HookSpec>,
+    /// Of the hooks that are meant.
+    pub hook: Option<HookFilter>,
     /// Effective arrays instead of own lists.
     pub effective: bool,
     /// Of the cgroup's descendants too.

@@ -118,6 +118,16 @@ pub enum TargetError {
         /// The kernel's answer.
         errno: Errno,
     },
+    /// Its events cannot be scoped in that way.
+    #[error("cannot scope {hook} by {path}: {why}")]
+    Scope {
+        /// The hook.
+        hook: String,
+        /// The path that cannot be followed.
+        path: String,
+        /// The type that was met, and what it has near.
+        why: String,
+    },
     /// The kernel lacks it.
     #[error("this kernel cannot do {what}: {why}")]
     Unsupported {
@@ -137,6 +147,7 @@ impl TargetError {
     pub fn errno(&self) -> Errno {
         match self {
             Self::Refused { errno, .. } => *errno,
+            Self::Scope { .. } => Errno::EINVAL,
             Self::Unsupported { .. } => Errno::EOPNOTSUPP,
             Self::Sys(e) => e.errno,
             Self::Tracepoint(_) | Self::Unknown { .. } => Errno::ENOENT,
@@ -182,7 +193,10 @@ pub fn resolve(spec: &HookSpec) -> Result<(HookSpec, TargetInfo), TargetError> {
 }
 
 /// Looks in the kernel's BTF, then in that of each loaded module.
-fn search<T>(
+///
+/// # Errors
+/// [`TargetError::Unsupported`] without BTF.
+pub fn search<T>(
     find: impl Fn(&Btf) -> Option<T>,
 ) -> Result<Result<(T, Option<String>), Btf>, TargetError> {
     let mut vmlinux = Btf::vmlinux().map_err(|e| TargetError::Unsupported {
@@ -439,8 +453,10 @@ fn uprobe(spec: &HookSpec) -> Result<(HookSpec, TargetInfo), TargetError> {
         ..TargetInfo::default()
     };
     let place = &spec.target()[name.len()..];
-    let canonical = HookSpec::new(spec.kind(), &format!("{}{place}", path.display()))
-        .unwrap_or_else(|_| spec.clone());
+    let canonical = HookSpec::new(spec.kind(), &format!("{}{place}", path.display())).map_or_else(
+        |_| spec.clone(),
+        |canonical| canonical.with_scope(spec.scope().clone()),
+    );
     match open_probe(&canonical, &info) {
         Ok(_) => Ok((canonical, info)),
         Err(TargetError::Sys(e)) => Err(TargetError::Refused {

@@ -134,6 +134,11 @@ pub fn hint(asked: &str, names: &[String]) -> String {
                 return Some((1.0, n));
             }
             let score = is_close(n).then(|| strsim::jaro_winkler(asked, n))?;
+            let score = if is_slip(asked, n) {
+                score.max(0.9)
+            } else {
+                score
+            };
             (score > 0.85).then_some((score, n))
         })
         .collect();
@@ -147,9 +152,26 @@ pub fn hint(asked: &str, names: &[String]) -> String {
     }
 }
 
+/// One letter too many, too few or another, or two exchanged, in a short name: of those, what is
+/// alike is little even so.
+fn is_slip(asked: &str, name: &str) -> bool {
+    const SHORT: usize = 6;
+    (3..=SHORT).contains(&asked.len())
+        && asked.len().abs_diff(name.len()) <= 1
+        && strsim::osa_distance(asked, name) == 1
+}
+
 #[cfg(test)]
 mod tests {
     use super::hint;
+
+    #[test]
+    fn a_slip_in_a_short_name_is_seen() {
+        let names = ["bio", "biotail", "tag", "q"].map(str::to_owned);
+        assert_eq!(hint("boi", &names), "; did you mean bio?");
+        assert_eq!(hint("tab", &names), "; did you mean tag?");
+        assert_eq!(hint("p", &names), "");
+    }
 
     #[test]
     fn near_names_are_offered_and_far_ones_not() {

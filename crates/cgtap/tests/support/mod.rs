@@ -129,7 +129,7 @@ impl Sandbox {
     pub fn effective(&self, cgroup: &str, hook: &str) -> Vec<AttachmentId> {
         let request = ListRequest {
             cgroup: Some(CgroupRef::Path(self.dir(cgroup))),
-            hook: Some(hook.parse::<HookSpec>().unwrap()),
+            hook: Some(hook.parse::<HookSpec>().unwrap().into()),
             effective: true,
             recursive: false,
         };
