@@ -85,6 +85,7 @@ fn run_binary(plan: &Plan, binary: &Binary) -> Result<BinaryResult> {
     let start = Instant::now();
     let mut child = command(binary)
         .args(&plan.arguments)
+        .args(binary.arguments())
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -154,6 +155,7 @@ fn command(binary: &Binary) -> Command {
 fn all_names(plan: &Plan, binary: &Binary) -> Result<Vec<String>> {
     let output = command(binary)
         .args(&plan.arguments)
+        .args(binary.arguments())
         .args(["--list", "--format", "terse"])
         .output()?;
     Ok(libtest::listed(&String::from_utf8_lossy(&output.stdout)))
