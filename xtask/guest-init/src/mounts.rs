@@ -80,6 +80,17 @@ pub fn take_host_root(job: &Job) -> Result<()> {
     mount_move(".", "/")?;
     rustix::process::chroot(".")?;
     std::env::set_current_dir("/")?;
+    enable_controllers()
+}
+
+/// As an init system does. Before the first such write cgroups have not even the controllers that
+/// need no enabling: perf events for a cgroup answer ENOENT.
+fn enable_controllers() -> Result<()> {
+    let root = Path::new("/sys/fs/cgroup");
+    for name in ["cpu", "io", "memory", "pids"] {
+        std::fs::write(root.join("cgroup.subtree_control"), format!("+{name}"))
+            .map_err(|e| format!("cannot enable the controller {name}: {e}"))?;
+    }
     Ok(())
 }
 

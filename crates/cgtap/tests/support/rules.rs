@@ -115,6 +115,23 @@ impl Lab {
         self.engine.attach(request)
     }
 
+    /// Attaches one program, or makes sure that its refusal changes nothing: the words.
+    pub fn unchanged_if_refused(
+        &self,
+        cgroup: &str,
+        program: &str,
+    ) -> Result<AttachmentId, String> {
+        let before = (self.lists(), files(&self.sandbox.state));
+        match self.try_as(cgroup, program, |_| {}) {
+            Ok(report) => Ok(ids(&report)[0]),
+            Err(e) => {
+                let after = (self.lists(), files(&self.sandbox.state));
+                assert_eq!(before, after, "{e}");
+                Err(e.to_string())
+            }
+        }
+    }
+
     /// An attach that is refused with `errno`, and changes nothing. The refusal in words.
     pub fn refuse(
         &self,
