@@ -16,8 +16,8 @@ mod support;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use scope_support::{act, again_without, counter, lists};
-use support::{Sandbox, run, scratch};
+use scope_support::{act, counter, lists};
+use support::{Sandbox, again_without, run, scratch};
 
 const BLOCKS: u64 = 64;
 

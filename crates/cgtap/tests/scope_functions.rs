@@ -16,8 +16,8 @@ use std::io::Write;
 use std::path::Path;
 
 use cgtap::kernel::feature::{FeatureState, probe_all};
-use scope_support::{act, again_without, begin, counter, lists, refusal};
-use support::Sandbox;
+use scope_support::{act, begin, counter, lists, refusal};
+use support::{Sandbox, again_without};
 
 /// Whether this kernel has hooks of a kind; said aloud if not, past the test's captured output.
 fn has(kind: &str) -> bool {
