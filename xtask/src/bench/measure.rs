@@ -121,7 +121,7 @@ pub trait Work {
 }
 
 /// Median and quartiles, in nanoseconds a call.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, serde::Serialize)]
 pub struct Spread {
     /// Lower quartile.
     pub q1: f64,

@@ -1,6 +1,7 @@
 //! `xtask bench`.
 
 mod attach;
+pub mod counters;
 pub mod load;
 mod measure;
 mod ours;
@@ -167,6 +168,9 @@ pub fn run(args: &Args) -> Result<()> {
     if bench.wants("attach", "attach") {
         let rounds = bench.rounds();
         attach::run(&ground, &mut bench.report, rounds)?;
+    }
+    if bench.wants("counters", "counters") {
+        counters::run(&mut bench, &ground)?;
     }
     if let Some(path) = &args.json {
         bench.report.write(path)?;

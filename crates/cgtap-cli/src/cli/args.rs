@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use cgtap::attach::Mode;
-use cgtap::engine::{CgroupRef, ProgramChoice};
-use cgtap::hook::{HookFilter, HookSpec, Scope};
+use cgtap::engine::{CgroupRef, ProgramChoice, StatEvent};
+use cgtap::hook::{HookFilter, Scope};
 use cgtap::id::{AttachmentId, InstanceId, ProgramId};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{ArgGroup, Args, ValueHint};
@@ -162,9 +162,10 @@ pub struct StatArgs {
     /// around COMMAND, or without COMMAND in all
     #[arg(short, long = "cgroup", value_name = "CGROUP", value_parser = value::cgroup_parser(), value_hint = ValueHint::DirPath)]
     pub cgroups: Vec<CgroupRef>,
-    /// What to count, a HOOK; may be repeated
-    #[arg(short, long = "event", value_name = "EVENT", required = true, value_parser = value::event)]
-    pub events: Vec<HookSpec>,
+    /// What to count: a HOOK, or a perf event such as cycles, task-clock, context-switches; may be
+    /// repeated, or several with commas
+    #[arg(short, long = "event", value_name = "EVENT", required = true, value_delimiter = ',', value_parser = value::event)]
+    pub events: Vec<StatEvent>,
     /// Count for so long; until Ctrl-C if neither this nor COMMAND is given
     #[arg(short, long, value_name = "SECONDS", value_parser = value::seconds, conflicts_with = "command")]
     pub duration: Option<Duration>,

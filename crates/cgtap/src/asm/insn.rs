@@ -129,6 +129,8 @@ pub mod helper {
     pub const TAIL_CALL: i32 = 12;
     /// `bpf_get_current_task`.
     pub const GET_CURRENT_TASK: i32 = 35;
+    /// `bpf_perf_event_read_value`, since 4.15.
+    pub const PERF_EVENT_READ_VALUE: i32 = 55;
     /// `bpf_get_current_cgroup_id`.
     pub const GET_CURRENT_CGROUP_ID: i32 = 80;
     /// `bpf_get_local_storage`.
@@ -213,6 +215,19 @@ impl Insn {
     #[must_use]
     pub const fn atomic_add(dst: Reg, off: i16, src: Reg) -> Self {
         Self::new(STX | MODE_ATOMIC | Size::Dw as u8, dst, src, off, 0)
+    }
+
+    /// `src = atomic { old = *(u64 *)(dst + off); *(u64 *)(dst + off) += src; old }`, since 5.12.
+    #[must_use]
+    pub const fn atomic_fetch_add(dst: Reg, off: i16, src: Reg) -> Self {
+        const BPF_FETCH: i32 = 0x01;
+        Self::new(
+            STX | MODE_ATOMIC | Size::Dw as u8,
+            dst,
+            src,
+            off,
+            Alu::Add as i32 | BPF_FETCH,
+        )
     }
 
     /// Jump by `off` instructions if `dst COND src`.

@@ -209,14 +209,24 @@ pub struct DoctorReport {
 }
 
 /// What counting found.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct StatReport {
     /// How long it counted.
     pub seconds: f64,
     /// One row a cgroup that was asked for, or with `per_cgroup` one a cgroup below it.
     pub cgroups: Vec<StatRow>,
-    /// Events that were not counted.
+    /// Events that were not counted; of perf events, moments at which a counter could not be
+    /// charged.
     pub lost: u64,
+    /// Cgroups that found no row of their own for perf events and are counted in that of the one
+    /// above; nothing is lost.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub merged: u64,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// Counts of one cgroup.
@@ -231,7 +241,7 @@ pub struct StatRow {
 }
 
 /// One count.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct StatCount {
     /// The event as it was written.
     pub event: String,
@@ -243,4 +253,17 @@ pub struct StatCount {
     /// The same as `count`; only with `per_cgroup`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub total: Option<u64>,
+    /// Of a perf event: `count`, or `ns` for nanoseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unit: Option<&'static str>,
+    /// The count is what it would have been with a counter of the CPU all the time: it had one for
+    /// `running_ns` of `enabled_ns`.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub estimate: bool,
+    /// Of a hardware event: for how long it was to be counted, on all CPUs together.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub enabled_ns: Option<u64>,
+    /// Of a hardware event: for how much of that it had a counter of the CPU.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub running_ns: Option<u64>,
 }

@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 
 use crate::attach::{Mode, Place};
-use crate::hook::{HookFilter, HookSpec, Scope};
+use crate::counter::{CounterEvent, EventError};
+use crate::hook::{HookFilter, HookSpec, Scope, SpecError};
 use crate::id::{AttachmentId, CgroupId, InstanceId, ProgramId};
 
 /// Where the state and the cgroups are.
@@ -177,13 +178,64 @@ pub struct ListRequest {
     pub recursive: bool,
 }
 
+/// An event to count. Displays as it is written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StatEvent {
+    /// How often a hook fires.
+    Hook(HookSpec),
+    /// A perf event.
+    Counter(CounterEvent),
+}
+
+/// Why a word is neither.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum StatEventError {
+    /// It has a hook's form and is none.
+    #[error(transparent)]
+    Hook(#[from] SpecError),
+    /// It has no hook's form, and no perf event is called so.
+    #[error(transparent)]
+    Counter(#[from] EventError),
+}
+
+impl std::str::FromStr for StatEvent {
+    type Err = StatEventError;
+
+    fn from_str(text: &str) -> Result<Self, StatEventError> {
+        // Only hooks have a kind in front; `cycles:u` is told what is wrong with it.
+        let is_hook = text
+            .split_once([':', '/'])
+            .is_some_and(|(head, _)| head.parse::<CounterEvent>().is_err());
+        if is_hook {
+            Ok(Self::Hook(text.parse()?))
+        } else {
+            Ok(Self::Counter(text.parse()?))
+        }
+    }
+}
+
+impl std::fmt::Display for StatEvent {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Hook(spec) => spec.fmt(f),
+            Self::Counter(event) => event.fmt(f),
+        }
+    }
+}
+
+impl From<HookSpec> for StatEvent {
+    fn from(spec: HookSpec) -> Self {
+        Self::Hook(spec)
+    }
+}
+
 /// What to count.
 #[derive(Clone, Debug)]
 pub struct StatRequest {
     /// In which cgroups, descendants included.
     pub cgroups: Vec<CgroupRef>,
-    /// Which events.
-    pub events: Vec<HookSpec>,
+    /// Which events, hooks and perf events in any order.
+    pub events: Vec<StatEvent>,
     /// A row for each cgroup below them.
     pub per_cgroup: bool,
     /// With `per_cgroup`, how many levels below them get a row of their own.

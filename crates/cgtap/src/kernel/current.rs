@@ -131,7 +131,7 @@ pub fn find(layout: &Layout) -> Option<Map> {
     }
     for cpu in 0..cpus {
         // An offline CPU answers ENXIO and keeps its 0.
-        if let Err(e) = prog.test_run_on_cpu(cpu as u32) {
+        if let Err(e) = prog.test_run_on_cpu(cpu as u32, &[]) {
             tracing::debug!("current on CPU {cpu} by the helper: {e}");
         }
     }

@@ -4,6 +4,7 @@
 pub mod anchor;
 pub mod arguments;
 pub mod binary;
+pub mod cpu;
 pub mod current;
 pub mod feature;
 pub mod function;

@@ -124,24 +124,26 @@ pub fn raw(btf: &Btf, name: &str) -> Result<RawTracepoint, TracepointError> {
 #[must_use]
 pub fn hint(asked: &str, names: &[String]) -> String {
     let last = |s: &str| s.rsplit('/').next().unwrap_or(s).to_owned();
+    // Lists are long (200,000 functions), and names of another length are not alike.
+    let is_close = |n: &str| n.len().abs_diff(asked.len()) <= 3 + asked.len() / 4;
     let mut near: Vec<(f64, &String)> = names
         .iter()
-        .map(|n| {
-            let whole = strsim::jaro_winkler(asked, n);
+        .filter_map(|n| {
             // The right name in the wrong category is the commonest mistake.
-            let same = if last(asked) == last(n) { 1.0 } else { whole };
-            (
-                if is_slip(asked, n) {
-                    same.max(0.9)
-                } else {
-                    same
-                },
-                n,
-            )
+            if n.contains('/') && last(asked) == last(n) {
+                return Some((1.0, n));
+            }
+            let score = is_close(n).then(|| strsim::jaro_winkler(asked, n))?;
+            let score = if is_slip(asked, n) {
+                score.max(0.9)
+            } else {
+                score
+            };
+            (score > 0.85).then_some((score, n))
         })
-        .filter(|(score, _)| *score > 0.85)
         .collect();
     near.sort_by(|a, b| b.0.total_cmp(&a.0).then_with(|| a.1.cmp(b.1)));
+    near.dedup();
     let near: Vec<&str> = near.iter().take(3).map(|(_, n)| n.as_str()).collect();
     match near.as_slice() {
         [] => String::new(),

@@ -19,7 +19,8 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 use cgtap::engine::{AttachReport, AttachRequest, Error, ListReport, ListRequest, ProgramChoice};
 use cgtap::id::AttachmentId;
 
-use crate::support::{Sandbox, ids, once, run, scratch};
+use crate::support::made::make_once;
+use crate::support::{Sandbox, ids, run, scratch};
 
 /// What is counted where: a program that does nothing, whose runs cgtap counts, at a hook.
 pub fn request(sandbox: &Sandbox, cgroup: &str, hook: &str, scope: &str) -> AttachRequest {
@@ -90,12 +91,12 @@ pub fn id(sandbox: &Sandbox, cgroup: &str) -> u64 {
 
 fn actor() -> PathBuf {
     let binary = scratch().join("scope_act");
-    once(&binary, |path| {
-        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/scope_support/act.c");
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/scope_support/act.c");
+    make_once(&binary, &[&source], |path| {
         run(Command::new("cc")
             .args(["-O2", "-Wall", "-o"])
             .arg(path)
-            .arg(source));
+            .arg(&source));
     });
     binary
 }

@@ -12,6 +12,8 @@
     reason = "each test file is a crate of its own and uses a part"
 )]
 
+pub mod made;
+
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
@@ -24,6 +26,8 @@ use cgtap::engine::{
 };
 use cgtap::hook::HookSpec;
 use cgtap::id::AttachmentId;
+
+use made::make_once;
 
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
@@ -285,25 +289,9 @@ pub fn scratch() -> PathBuf {
     dir
 }
 
+/// Runs a program that must succeed.
 pub fn run(command: &mut Command) {
-    let output = command
-        .output()
-        .unwrap_or_else(|e| panic!("cannot run {command:?}: {e}; `./dev test` installs it"));
-    let words = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(output.status.success(), "{command:?}: {words}");
-}
-
-/// Makes a file once, for all test processes: made beside, then moved into place.
-pub fn once(path: &Path, make: impl FnOnce(&Path)) {
-    static ONE: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
-    let mut done = ONE.lock().unwrap_or_else(PoisonError::into_inner);
-    if done.iter().any(|p| p == path) {
-        return;
-    }
-    let beside = path.with_extension(format!("tmp{}", std::process::id()));
-    make(&beside);
-    std::fs::rename(&beside, path).unwrap();
-    done.push(path.to_owned());
+    made::run(command);
 }
 
 /// The object of `tests/fixtures/engine/NAME.bpf.c`.
@@ -314,56 +302,38 @@ pub fn compile(fixture: &str) -> PathBuf {
 /// The same with flags for clang, under a name of its own.
 pub fn compile_with(fixture: &str, name: &str, flags: &[&str]) -> PathBuf {
     let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
+    let (engine, shared) = (sources.join("engine"), sources.join("object"));
     let object = scratch().join(format!("{name}.bpf.o"));
-    let source = sources.join(format!("engine/{fixture}.bpf.c"));
-    if std::fs::read_to_string(&source).unwrap().contains("bpf.h") {
-        dump_types();
-    }
-    once(&object, |path| {
+    make_once(&object, &[&engine, &shared], |path| {
+        let source = engine.join(format!("{fixture}.bpf.c"));
         let mut clang = Command::new("clang");
         clang
             .args(["-target", "bpf", "-O2", "-g", "-Wall"])
             .args(flags);
-        clang
-            .arg("-I")
-            .arg(scratch())
-            .arg("-I")
-            .arg(sources.join("object"))
-            .arg("-c");
+        if std::fs::read_to_string(&source).unwrap().contains("bpf.h") {
+            clang.arg("-I").arg(made::kernel_types(&scratch()));
+        }
+        clang.arg("-I").arg(shared.clone()).arg("-c");
         run(clang.arg(&source).arg("-o").arg(path));
     });
     object
 }
 
-/// This kernel's types as C, which `bpf.h` includes.
-fn dump_types() {
-    let header = scratch().join("vmlinux.h");
-    once(&header, |path| {
-        let bpftool = ["/usr/sbin/bpftool", "/sbin/bpftool"];
-        let bpftool = bpftool
-            .into_iter()
-            .find(|p| Path::new(p).exists())
-            .unwrap_or("bpftool");
-        let dump = "btf dump file /sys/kernel/btf/vmlinux format c";
-        let output = Command::new(bpftool)
-            .args(dump.split(' '))
-            .output()
-            .unwrap();
-        assert!(
-            output.status.success(),
-            "bpftool cannot dump the kernel's BTF"
-        );
-        std::fs::write(path, output.stdout).unwrap();
-    });
-}
-
-fn worker_binary() -> PathBuf {
-    let binary = scratch().join("worker");
-    once(&binary, |path| {
-        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support/worker.c");
-        run(Command::new("cc").args(["-O2", "-o"]).arg(path).arg(source));
+/// A program of one C file below `tests`.
+pub fn program(name: &str, source: &str, flags: &[&str]) -> PathBuf {
+    let binary = scratch().join(name);
+    let source = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests")
+        .join(source);
+    make_once(&binary, &[&source], |path| {
+        let mut cc = Command::new("cc");
+        run(cc.arg("-O2").args(flags).arg("-o").arg(path).arg(&source));
     });
     binary
+}
+
+pub fn worker_binary() -> PathBuf {
+    program("worker", "support/worker.c", &[])
 }
 
 /// Runs all tests of this binary once more, in a process of its own, on a kernel that is taken to

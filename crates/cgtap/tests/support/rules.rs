@@ -23,7 +23,7 @@ use cgtap::id::{AttachmentId, InstanceId, ProgramId};
 use cgtap_sys::Errno;
 use cgtap_sys::bpf::{Map, get_link, get_map};
 
-use crate::support::{Sandbox, compile, ids, once, run, scratch};
+use crate::support::{Sandbox, compile, ids, program};
 
 /// The hook of the letters.
 pub const ENTER: &str = "raw_tracepoint:sys_enter";
@@ -344,13 +344,8 @@ pub fn act_on(cpu: usize, arguments: &[&str]) -> String {
     finish(command.args(arguments))
 }
 
-fn actor() -> PathBuf {
-    let binary = scratch().join("rules");
-    once(&binary, |path| {
-        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support/rules.c");
-        run(Command::new("cc").args(["-O2", "-o"]).arg(path).arg(source));
-    });
-    binary
+pub fn actor() -> PathBuf {
+    program("rules", "support/rules.c", &[])
 }
 
 fn finish(command: &mut Command) -> String {
