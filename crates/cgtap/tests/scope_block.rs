@@ -16,8 +16,8 @@ mod support;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use scope_support::{act, again_without, counter, lists};
-use support::{Sandbox, run, scratch};
+use scope_support::{act, counter, lists};
+use support::{Sandbox, again_without, run, scratch};
 
 const BLOCKS: u64 = 64;
 
@@ -31,15 +31,22 @@ impl Device {
     fn new(name: &str) -> Self {
         let file = scratch().join(format!("scope-{name}-{}.img", std::process::id()));
         std::fs::write(&file, vec![7; BLOCKS as usize * 4096]).unwrap();
-        let made = Command::new("losetup")
-            .args(["--find", "--show"])
-            .arg(&file)
-            .output()
-            .unwrap();
-        let words = String::from_utf8_lossy(&made.stderr).into_owned();
-        assert!(made.status.success(), "no loop device: {words}");
-        let path = String::from_utf8(made.stdout).unwrap().trim().to_owned();
-        Self { path, file }
+        let mut words = String::new();
+        // Finding a free one and taking it are two steps: somebody else may be faster.
+        for _ in 0..50 {
+            let made = Command::new("losetup")
+                .args(["--find", "--show"])
+                .arg(&file)
+                .output()
+                .unwrap();
+            if made.status.success() {
+                let path = String::from_utf8(made.stdout).unwrap().trim().to_owned();
+                return Self { path, file };
+            }
+            words = String::from_utf8_lossy(&made.stderr).into_owned();
+            std::thread::sleep(std::time::Duration::from_millis(100));
+        }
+        panic!("no loop device: {words}");
     }
 }
 

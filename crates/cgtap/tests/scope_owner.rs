@@ -16,8 +16,8 @@ mod support;
 use cgtap::attach::Mode;
 use cgtap::engine::ListReport;
 use cgtap_sys::bpf::get_map;
-use scope_support::{Acting, act, again_without, begin, counter, lists, refusal, request};
-use support::{Sandbox, ids};
+use scope_support::{Acting, act, begin, counter, lists, refusal, request};
+use support::{Sandbox, again_without, ids};
 
 const RENAME: &str = "tp_btf:task_rename";
 const RAW_RENAME: &str = "raw_tracepoint:task_rename";

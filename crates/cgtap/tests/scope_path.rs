@@ -14,8 +14,8 @@ use std::io::Write;
 use cgtap::attach::Mode;
 use cgtap::engine::{AttachRequest, Detach, ProgramChoice};
 use cgtap::id::AttachmentId;
-use scope_support::{act, again_without, begin, counter, id, lists, request, truth};
-use support::{Sandbox, ids};
+use scope_support::{act, begin, counter, id, lists, request, truth};
+use support::{Sandbox, again_without, ids};
 
 const SIGNAL: &str = "tp_btf:signal_generate";
 const RAW_SIGNAL: &str = "raw_tracepoint:signal_generate";

@@ -23,3 +23,13 @@ fn many_members_with_big_loops_all_run() {
         assert_eq!(sandbox.map_word(report, ".bss", 0), 50);
     }
 }
+
+/// The same where a global function takes its context by the name of a type, and `current` comes
+/// from the helper.
+#[test]
+fn loops_share_a_set_without_the_tag() {
+    support::again_without(
+        "arg_ctx_tag,current_table",
+        "loops_share_a_set_without_the_tag",
+    );
+}

@@ -1,7 +1,7 @@
 //! From a path to the loads that follow it, by this kernel's types.
 //!
 //! Every pointer on the way is followed, members of members are added up, and the end is completed
-//! by its type until it is a cgroup (see [`COMPLETIONS`]).
+//! by its type until it is a cgroup (see `COMPLETIONS`).
 
 use cgtap_sys::libbpf::{Btf, BtfKind};
 use serde::{Deserialize, Serialize};

@@ -169,20 +169,3 @@ impl Drop for Acting {
         let _ = self.child.wait();
     }
 }
-
-/// Runs all tests of this binary once more, in a process of its own, on a kernel that is taken to
-/// lack something.
-pub fn again_without(missing: &str, itself: &str) {
-    const VARIABLE: &str = "CGTAP_PRETEND_MISSING";
-    if std::env::var_os(VARIABLE).is_some() {
-        return;
-    }
-    let output = Command::new(std::env::current_exe().unwrap())
-        .args(["--skip", itself, "--test-threads", "1"])
-        .env(VARIABLE, missing)
-        .output()
-        .unwrap();
-    let words = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(output.status.success(), "without {missing}:\n{words}");
-    assert!(!words.contains(" 0 passed"), "nothing ran:\n{words}");
-}

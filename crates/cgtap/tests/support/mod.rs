@@ -335,3 +335,20 @@ pub fn program(name: &str, source: &str, flags: &[&str]) -> PathBuf {
 pub fn worker_binary() -> PathBuf {
     program("worker", "support/worker.c", &[])
 }
+
+/// Runs all tests of this binary once more, in a process of its own, on a kernel that is taken to
+/// lack something.
+pub fn again_without(missing: &str, itself: &str) {
+    const VARIABLE: &str = "CGTAP_PRETEND_MISSING";
+    if std::env::var_os(VARIABLE).is_some() {
+        return;
+    }
+    let output = Command::new(std::env::current_exe().unwrap())
+        .args(["--skip", itself, "--test-threads", "1"])
+        .env(VARIABLE, missing)
+        .output()
+        .unwrap();
+    let words = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "without {missing}:\n{words}");
+    assert!(!words.contains(" 0 passed"), "nothing ran:\n{words}");
+}
