@@ -12,6 +12,8 @@
     reason = "each test file is a crate of its own and uses a part"
 )]
 
+pub mod event;
+
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
@@ -20,7 +22,7 @@ use std::sync::{Mutex, PoisonError};
 
 use cgtap::engine::{
     AttachReport, AttachRequest, CgroupRef, Detach, Engine, Error, ListReport, ListRequest,
-    ObjectSource, Options,
+    ObjectSource, Options, ProgramChoice,
 };
 use cgtap::hook::HookSpec;
 use cgtap::id::AttachmentId;
@@ -96,7 +98,9 @@ impl Sandbox {
             path: compile(fixture),
             set: Vec::new(),
         };
-        AttachRequest::new(self.cgroup(cgroup), source)
+        let mut request = AttachRequest::new(self.cgroup(cgroup), source);
+        request.programs = whole(fixture);
+        request
     }
 
     /// Attaches a fixture; the ids in the order of its programs.
@@ -146,7 +150,7 @@ impl Sandbox {
             .unwrap_or_else(|| panic!("no {id}"))
     }
 
-    /// `count` calls of getppid in a cgroup, done when this returns.
+    /// `count` events in a cgroup, each with one call of getppid, done when this returns.
     pub fn getppid(&self, cgroup: &str, count: u64) {
         assert_eq!(self.worker(cgroup, "getppid", count).go().finish(), count);
     }
@@ -306,7 +310,24 @@ pub fn once(path: &Path, make: impl FnOnce(&Path)) {
     done.push(path.to_owned());
 }
 
-/// The object of `tests/fixtures/engine/NAME.bpf.c`.
+/// What to choose of a fixture to have all of it: nothing, but where sections name no hook.
+pub fn whole(fixture: &str) -> Vec<ProgramChoice> {
+    let names: &[&str] = match fixture {
+        _ if !event::event().wants_hook() => &[],
+        "count" => &["count"],
+        "half" => &["good", "bad"],
+        "loops" => &["loops"],
+        "gpl" => &["reads"],
+        _ => &[],
+    };
+    let choice = |name: &&str| ProgramChoice {
+        name: (*name).to_owned(),
+        hook: Some(event::event().spec()),
+    };
+    names.iter().map(choice).collect()
+}
+
+/// The object of `tests/fixtures/engine/NAME.bpf.c`, for the kind of hook that is tested.
 pub fn compile(fixture: &str) -> PathBuf {
     compile_with(fixture, fixture, &[])
 }
@@ -314,16 +335,22 @@ pub fn compile(fixture: &str) -> PathBuf {
 /// The same with flags for clang, under a name of its own.
 pub fn compile_with(fixture: &str, name: &str, flags: &[&str]) -> PathBuf {
     let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
-    let object = scratch().join(format!("{name}.bpf.o"));
     let source = sources.join(format!("engine/{fixture}.bpf.c"));
-    if std::fs::read_to_string(&source).unwrap().contains("bpf.h") {
+    let text = std::fs::read_to_string(&source).unwrap();
+    if text.contains("\"bpf.h\"") {
         dump_types();
     }
+    let (name, kind) = match event::event() {
+        event if text.contains("EVENT_SECTION") => (event.object(name), event.flags()),
+        _ => (name.to_owned(), Vec::new()),
+    };
+    let object = scratch().join(format!("{name}.bpf.o"));
     once(&object, |path| {
         let mut clang = Command::new("clang");
         clang
             .args(["-target", "bpf", "-O2", "-g", "-Wall"])
-            .args(flags);
+            .args(flags)
+            .args(kind);
         clang
             .arg("-I")
             .arg(scratch())
@@ -361,7 +388,9 @@ fn worker_binary() -> PathBuf {
     let binary = scratch().join("worker");
     once(&binary, |path| {
         let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support/worker.c");
-        run(Command::new("cc").args(["-O2", "-o"]).arg(path).arg(source));
+        let mut cc = Command::new("cc");
+        cc.args(["-O2", "-o"]).arg(path).arg(source);
+        run(cc.arg(event::library()));
     });
     binary
 }
