@@ -36,6 +36,9 @@ enum Command {
     /// Many threads, each in a cgroup of its own, that work in turn on one CPU.
     #[command(hide = true)]
     Pool(bench::pool::Args),
+    /// Sends back each byte that it gets, in a cgroup.
+    #[command(hide = true)]
+    Pong(bench::counters::Args),
 }
 
 fn main() -> ExitCode {
@@ -45,6 +48,7 @@ fn main() -> ExitCode {
         Command::Vm(args) => return ended(vm::run(&args)),
         Command::Worker(args) => helper::serve(&args),
         Command::Pool(args) => bench::pool::serve(&args),
+        Command::Pong(args) => bench::counters::serve(&args),
     };
     ended(done.map(|()| ExitCode::SUCCESS))
 }

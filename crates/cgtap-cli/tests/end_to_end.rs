@@ -388,6 +388,14 @@ fn doctor_says_what_works() {
     sandbox.run(&["doctor", "--repair"]);
 }
 
+/// The process has come as far as to have a handler for SIGINT.
+fn catches_interrupts(pid: u32) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let caught = status.lines().find_map(|l| l.strip_prefix("SigCgt:"));
+    let caught = u64::from_str_radix(caught.unwrap().trim(), 16).unwrap();
+    caught & (1 << (Signal::INT.as_raw() - 1)) != 0
+}
+
 /// Starts `list` while the state is locked, which it waits for; `signals` are sent to it.
 fn interrupted_while_waiting(signals: usize) -> (Ran, Duration) {
     let sandbox = Sandbox::new();
@@ -397,6 +405,9 @@ fn interrupted_while_waiting(signals: usize) -> (Ran, Duration) {
     let mut command = sandbox.cgtap(&["--json", "list"]);
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     let child = command.spawn().unwrap();
+    while !catches_interrupts(child.id()) {
+        thread::sleep(Duration::from_millis(10));
+    }
     thread::sleep(Duration::from_millis(300));
     let begun = Instant::now();
     for _ in 0..signals {

@@ -54,6 +54,40 @@ const WRONG: &[(&[&str], &str)] = &[
     (&["storage"], "<ID>"),
     (&["stat", "-d", "1"], "--event"),
     (
+        &["stat", "-e", "contxt-switches", "-d", "1"],
+        "did you mean context-switches?",
+    ),
+    (&["stat", "-e", "zzz", "-d", "1"], "write a hook"),
+    (&["stat", "-e", "", "-d", "1"], "an event has a name"),
+    (
+        &["stat", "-e", "cs,,faults", "-d", "1"],
+        "an event has a name",
+    ),
+    (&["stat", "-e", "cycles:u", "-d", "1"], "has a modifier"),
+    (
+        &[
+            "stat",
+            "-e",
+            "cs,faults",
+            "-e",
+            "context-switches",
+            "-d",
+            "1",
+        ],
+        "the same event",
+    ),
+    (
+        &[
+            "stat",
+            "-e",
+            "r0,r1,r2,r3,r4,r5,r6,r7,r8,r9,ra,rb,rc,rd,re,rf,r10,r11,r12,r13,r14,r15,r16,r17,r18,\
+             r19,r1a,r1b,r1c,r1d,r1e,r1f,r20",
+            "-d",
+            "1",
+        ],
+        "33 perf events are too many: at the most 32",
+    ),
+    (
         &["stat", "-e", "raw_tp:sys_enter", "-d", "0"],
         "greater than 0",
     ),
@@ -118,11 +152,11 @@ fn options_of_every_command_stand_before_or_behind_it() {
 }
 
 #[test]
-fn a_scope_that_is_not_known_yet_is_unsupported() {
+fn a_scope_that_cannot_be_read_is_a_usage_error() {
     let ran = run(&["--json", "attach", "/", "x.o", "--scope", "owner(fence)"]);
-    assert_eq!(ran.status, 1);
+    assert_eq!(ran.status, 2);
     let error = ran.error();
-    assert_eq!(error["kind"], "unsupported");
+    assert_eq!(error["kind"], "usage");
     assert!(error["message"].as_str().unwrap().contains("owner(fence)"));
 }
 

@@ -42,11 +42,26 @@ pub fn open_tracepoint(id: u64) -> Result<OwnedFd, SysError> {
         sample_period: u64::MAX >> 1,
         ..Attr::default()
     };
-    open(&attr, 0)
+    open_on_cpu(&attr, 0)
 }
 
-/// Opens an event for every task on `cpu`.
-fn open(attr: &Attr, cpu: u32) -> Result<OwnedFd, SysError> {
+/// Opens the counter of this `perf_event_attr.type` and `config` for every task on one CPU, user
+/// and kernel alike. It counts from now on until its last descriptor, or place in a map, goes.
+///
+/// # Errors
+/// `ENOENT`, `EOPNOTSUPP` or `ENODEV` where no PMU has the event (`ENODEV` also for a CPU that is
+/// not online), `EINVAL` where the PMU has no such `config`, `EACCES`/`EPERM` without CAP_PERFMON.
+pub fn open_counter(kind: u32, config: u64, cpu: u32) -> Result<OwnedFd, SysError> {
+    let attr = Attr {
+        kind,
+        size: size_of::<Attr>() as u32,
+        config,
+        ..Attr::default()
+    };
+    open_on_cpu(&attr, cpu)
+}
+
+fn open_on_cpu(attr: &Attr, cpu: u32) -> Result<OwnedFd, SysError> {
     // SAFETY: `attr` is a valid attribute of the size it states and outlives the call.
     let ret = unsafe {
         libc::syscall(
@@ -102,7 +117,7 @@ pub fn open_probe(
         ..Attr::default()
     };
     // The kernel copies the name during the call.
-    open(&attr, 0)
+    open_on_cpu(&attr, 0)
 }
 
 /// How often an event calls its program.
@@ -140,7 +155,7 @@ pub fn open_sampling(
         flags,
         ..Attr::default()
     };
-    open(&attr, cpu)
+    open_on_cpu(&attr, cpu)
 }
 
 /// Sets a program on a perf event, for as long as the event's descriptor lives.

@@ -5,6 +5,7 @@
 pub mod asm;
 pub mod attach;
 pub mod cgroup;
+pub mod counter;
 pub mod dispatch;
 pub mod engine;
 pub mod hook;

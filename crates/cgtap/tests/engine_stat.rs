@@ -88,3 +88,31 @@ fn per_cgroup_adds_up_from_own_to_total() {
         "{found:?}"
     );
 }
+
+#[test]
+fn what_is_read_on_the_way_only_grows() {
+    let sandbox = Sandbox::new("statread");
+    sandbox.cgroup("a");
+    let mut wanted = request(&sandbox, &["a"], false);
+    wanted.events = ["task-clock", GETPPID, "context-switches"]
+        .map(|event| event.parse().unwrap())
+        .into();
+    let stat = sandbox.engine.stat(wanted).unwrap();
+    let mut last = vec![0; 3];
+    let mut check = |report: &StatReport| {
+        let counts: Vec<u64> = report.cgroups[0].events.iter().map(|e| e.count).collect();
+        assert!(
+            counts.iter().zip(&last).all(|(now, last)| now > last),
+            "{report:?}"
+        );
+        last = counts;
+    };
+    for _ in 0..3 {
+        sandbox.getppid("a", 1000);
+        check(&stat.read().unwrap());
+    }
+    sandbox.getppid("a", 1000);
+    let report = stat.finish().unwrap();
+    check(&report);
+    assert_eq!((report.cgroups[0].events[1].count, report.lost), (4000, 0));
+}

@@ -17,7 +17,7 @@ use std::path::PathBuf;
 use cgtap::dispatch::switch::Switch;
 use cgtap::dispatch::word::{GENERATION_MAX, slot};
 use cgtap::engine::{AttachReport, AttachRequest, Detach, ListRequest, ObjectSource};
-use robust_support::is_full;
+use robust_support::amount;
 use robust_support::ledger::Ledger;
 use robust_support::load::Load;
 use robust_support::shape::{Shape, nothing_lost};
@@ -58,7 +58,7 @@ fn pins(sandbox: &Sandbox) -> Vec<PathBuf> {
 #[test]
 fn cgroups_that_are_born_and_die_below_are_counted_exactly() {
     const EVENTS: u64 = 7;
-    let births: u64 = if is_full() { 10_000 } else { 2_000 };
+    let births: u64 = amount(200, 2_000, 10_000);
     let ledger = Ledger::open();
     let sandbox = Sandbox::new("births");
     let report = attach(&sandbox, "a", "robust");
@@ -99,7 +99,7 @@ fn cgroups_that_are_born_and_die_below_are_counted_exactly() {
 #[test]
 fn what_is_attached_to_a_cgroup_that_dies_goes_with_it() {
     const EVENTS: u64 = 9;
-    let lives = if is_full() { 1_000 } else { 60 };
+    let lives = amount(10, 60, 1_000);
     let ledger = Ledger::open();
     let sandbox = Sandbox::new("deaths");
     // It stays loaded, and what is attached above sees everything.
@@ -226,11 +226,7 @@ fn a_task_that_moves_is_counted_where_it_is() {
     let mut words = vec!["move", "-1", "3"];
     words.extend(procs.iter().map(String::as_str));
     let movers = [Load::new(&words), Load::new(&words), Load::new(&words)].map(Load::go);
-    std::thread::sleep(std::time::Duration::from_secs(if is_full() {
-        20
-    } else {
-        2
-    }));
+    std::thread::sleep(std::time::Duration::from_secs(amount(2, 2, 20)));
     let mut sums = [0; 4];
     for mover in movers {
         let counts = mover.stop();
@@ -303,7 +299,7 @@ fn generations_begin_again_without_a_wrong_event() {
         Load::run(0, &sandbox.dir("c")).go(),
         Load::run(1, &sandbox.dir("c")).go(),
     ];
-    let rounds = if is_full() { 40 } else { 3 };
+    let rounds = amount(1, 3, 40);
     let mut others = 0;
     for round in 0..rounds {
         // The first generations are in the cache with what is attached now.

@@ -19,7 +19,7 @@ use cgtap::id::AttachmentId;
 use robust_support::ledger::Ledger;
 use robust_support::load::Load;
 use robust_support::shape::Shape;
-use robust_support::{driver, is_full};
+use robust_support::{amount, driver};
 use support::{Sandbox, compile};
 
 const HOOKS: [&str; 3] = [
@@ -63,7 +63,7 @@ fn concurrent(name: &str, writers: usize, kill_one: bool) {
         Load::run(1, &sandbox.dir("b")),
     ]
     .map(Load::go);
-    let seconds = if is_full() { 60 } else { 6 };
+    let seconds = amount(6, 6, 60);
     let time = seconds.to_string();
     let spawn = |words: &[&str]| {
         let mut command = driver(&sandbox, words);
@@ -177,7 +177,7 @@ fn a_state_that_is_made_and_removed_at_once_by_several() {
     let object = object.to_str().unwrap();
     sandbox.cgroup("c");
     let dir = sandbox.dir("c").display().to_string();
-    let end = Instant::now() + Duration::from_secs(if is_full() { 30 } else { 5 });
+    let end = Instant::now() + Duration::from_secs(amount(5, 5, 30));
     let mut rounds = 0;
     while Instant::now() < end {
         let words: [&[&str]; 5] = [

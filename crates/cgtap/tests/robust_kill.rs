@@ -13,7 +13,7 @@ mod support;
 use cgtap::engine::{Detach, ListRequest};
 use robust_support::ledger::Ledger;
 use robust_support::shape::Shape;
-use robust_support::{End, count_calls, is_full, sample, traced};
+use robust_support::{End, amount, count_calls, sample, traced};
 use support::{Sandbox, compile};
 
 /// Every call that changes something, or that something can be waited for in.
@@ -205,7 +205,7 @@ fn killed_everywhere(change: &Change) {
         }
     }
     println!("{}: {killed} killed, {done} came through", change.name);
-    assert!(killed > if is_full() { 100 } else { 20 }, "{calls:?}");
+    assert!(killed > amount(10, 20, 100), "{calls:?}");
     drop(sandbox);
     ledger.close();
 }

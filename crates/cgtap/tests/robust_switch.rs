@@ -17,7 +17,7 @@ use cgtap::engine::{
     AttachReport, AttachRequest, Detach, ObjectSource, ProgramChoice, ReplaceRequest,
 };
 use cgtap::id::{AttachmentId, CgroupId, InstanceId};
-use robust_support::is_full;
+use robust_support::amount;
 use robust_support::ledger::Ledger;
 use robust_support::load::Load;
 use robust_support::shape::Shape;
@@ -77,7 +77,7 @@ impl Storm {
     /// Makes changes on this thread while getppids run in `c`; how many changes, how many events.
     fn rage(&self, mut change: impl FnMut(u64)) -> (u64, u64) {
         let load = Load::run(1, &self.sandbox.dir("c")).go();
-        let end = Instant::now() + Duration::from_secs(if is_full() { 30 } else { 4 });
+        let end = Instant::now() + Duration::from_secs(amount(4, 4, 30));
         let mut changes = 0;
         while Instant::now() < end {
             change(changes);
@@ -240,7 +240,7 @@ fn a_hook_that_comes_and_goes_leaves_nothing_running() {
     let sandbox = Sandbox::new("switch-hook");
     sandbox.cgroup("c");
     let load = Load::run(1, &sandbox.dir("c")).go();
-    let end = Instant::now() + Duration::from_secs(if is_full() { 30 } else { 4 });
+    let end = Instant::now() + Duration::from_secs(amount(4, 4, 30));
     let (mut changes, mut seen) = (0, 0);
     while Instant::now() < end {
         let report = sandbox

@@ -30,7 +30,7 @@ fn s01_two_hooks_never_influence_each_other() {
     lab.put("t/child", "x");
     lab.refuse(Errno::EPERM, "t/child", "b", |_| {});
 
-    let gone = Detach::Cgroup(CgroupRef::Path(lab.dir("t")), Some(hook(enter())));
+    let gone = Detach::Cgroup(CgroupRef::Path(lab.dir("t")), Some(hook(enter()).into()));
     ok(lab.engine.detach(&gone));
     assert_eq!(lab.letters("t"), "x");
     assert_eq!(lab.own_ids("t", other()).len(), 1);
@@ -239,13 +239,13 @@ fn s08_detach_must_name_what_is_attached() {
     lab.cgroup("t/child");
     let child = Detach::Cgroup(CgroupRef::Path(lab.dir("t/child")), None);
     lab.unchanged(|| refused(lab.engine.detach(&child), Errno::ENOENT));
-    let elsewhere = Detach::Cgroup(CgroupRef::Path(lab.dir("t")), Some(hook(other())));
+    let elsewhere = Detach::Cgroup(CgroupRef::Path(lab.dir("t")), Some(hook(other()).into()));
     lab.unchanged(|| refused(lab.engine.detach(&elsewhere), Errno::ENOENT));
 
     lab.detach(ids[0]).unwrap();
     assert_eq!(lab.letters("t"), "b");
     lab.unchanged(|| refused(lab.detach(ids[0]), Errno::ENOENT));
-    let list = Detach::Cgroup(CgroupRef::Path(lab.dir("t")), Some(hook(enter())));
+    let list = Detach::Cgroup(CgroupRef::Path(lab.dir("t")), Some(hook(enter()).into()));
     let report = ok(lab.engine.detach(&list));
     assert_eq!(report.detached, [ids[1]]);
     assert_eq!(lab.letters("t"), "");
@@ -257,7 +257,7 @@ fn s08_the_only_one_of_an_exclusive_list_goes_with_its_list() {
     let lab = Lab::new("s08-one");
     for wanted in [Mode::None, Mode::Override] {
         let id = lab.put_as("t", "a", mode(wanted));
-        let list = Detach::Cgroup(CgroupRef::Path(lab.dir("t")), Some(hook(enter())));
+        let list = Detach::Cgroup(CgroupRef::Path(lab.dir("t")), Some(hook(enter()).into()));
         assert_eq!(ok(lab.engine.detach(&list)).detached, [id]);
         lab.unchanged(|| refused(lab.engine.detach(&list), Errno::ENOENT));
     }

@@ -365,6 +365,6 @@ fn s18_the_revision_goes_on_over_an_emptied_list() {
     lab.cgroup("t");
     assert_eq!(lab.revision("t"), 1);
     let cgroup = CgroupRef::Path(lab.dir("t"));
-    let nothing = Detach::Cgroup(cgroup, Some(hook(enter())));
+    let nothing = Detach::Cgroup(cgroup, Some(hook(enter()).into()));
     refused(lab.engine.detach(&nothing), Errno::ENOENT);
 }

@@ -176,7 +176,12 @@ fn a_program_runs_at_the_hook_that_is_named() {
     });
     assert!(said.contains("anywhere@HOOK"), "{said}");
     // And not one of another type.
-    let asked = request(&sandbox, "t", with(&[]), &[&format!("anywhere@{}", enter())]);
+    let asked = request(
+        &sandbox,
+        "t",
+        with(&[]),
+        &[&format!("anywhere@{}", enter())],
+    );
     rules::unchanged(&sandbox, || {
         refused(sandbox.engine.attach(asked), Errno::EINVAL)
     });

@@ -32,6 +32,8 @@ pub struct Job {
     pub modules: Vec<Module>,
     /// The directory of all the kernel's modules, on the host.
     pub modules_dir: String,
+    /// The directory with the kernel and its configuration, on the host.
+    pub boot_dir: String,
     /// The program and its arguments.
     pub command: Vec<String>,
     /// The whole environment.

@@ -40,7 +40,7 @@ fn guest() -> Result<()> {
         load(&module.file, &module.parameters)
             .map_err(|e| format!("cannot load {}: {e}", module.file))?;
     }
-    mounts::take_host_root(&job.modules_dir)?;
+    mounts::take_host_root(&job)?;
     rustix::system::sethostname(job.hostname.as_bytes())?;
     if let Err(error) = loopback::bring_up() {
         eprintln!("guest-init: the network device lo stays down: {error}");

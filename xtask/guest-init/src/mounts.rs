@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use cgtap_guest_init::{OUT_DIR, OUT_TAG, ROOT_TAG};
+use cgtap_guest_init::{Job, OUT_DIR, OUT_TAG, ROOT_TAG};
 use rustix::mount::{MountFlags, mount, mount_bind, mount_move};
 
 use crate::Result;
@@ -46,7 +46,7 @@ pub fn for_init() -> Result<()> {
 }
 
 /// Makes the host's root the guest's.
-pub fn take_host_root(modules_dir: &str) -> Result<()> {
+pub fn take_host_root(job: &Job) -> Result<()> {
     for dir in ["/lower", "/memory", "/new"] {
         std::fs::create_dir_all(dir)?;
     }
@@ -74,7 +74,7 @@ pub fn take_host_root(modules_dir: &str) -> Result<()> {
     // Mapped by programs, but never kept: the host reads it as soon as the guest is gone.
     let options = format!("{P9_OPTIONS},cache=mmap");
     attach(OUT_TAG, &out, "9p", MountFlags::empty(), &options)?;
-    show_modules(new, modules_dir)?;
+    show_kernel(new, job)?;
 
     std::env::set_current_dir(new)?;
     mount_move(".", "/")?;
@@ -83,16 +83,22 @@ pub fn take_host_root(modules_dir: &str) -> Result<()> {
     Ok(())
 }
 
-/// Puts the modules of this kernel where `modprobe` looks.
-fn show_modules(new: &Path, modules_dir: &str) -> Result<()> {
+/// Puts what belongs to this kernel where programs look: its modules for `modprobe`, its
+/// configuration for libbpf.
+fn show_kernel(new: &Path, job: &Job) -> Result<()> {
     let uname = rustix::system::uname();
-    let at = new.join("lib/modules").join(uname.release().to_str()?);
-    std::fs::create_dir_all(&at)?;
-    let from = new.join(modules_dir.trim_start_matches('/'));
-    mount_bind(&from, &at).map_err(|e| {
-        let (from, at) = (from.display(), at.display());
-        format!("cannot bind {from} to {at}: {e}")
-    })?;
+    let modules = new.join("lib/modules").join(uname.release().to_str()?);
+    for (from, at) in [
+        (&job.modules_dir, modules),
+        (&job.boot_dir, new.join("boot")),
+    ] {
+        std::fs::create_dir_all(&at)?;
+        let from = new.join(from.trim_start_matches('/'));
+        mount_bind(&from, &at).map_err(|e| {
+            let (from, at) = (from.display(), at.display());
+            format!("cannot bind {from} to {at}: {e}")
+        })?;
+    }
     Ok(())
 }
 

@@ -19,6 +19,10 @@ use crate::ground;
 pub enum Site {
     /// Raw tracepoint sys_enter.
     Raw,
+    /// Another raw tracepoint.
+    At(&'static str),
+    /// The typed raw tracepoint that the program was loaded for.
+    Typed,
     /// Classic tracepoint raw_syscalls:sys_enter, by its tracefs id.
     Classic(u64),
 }
@@ -27,6 +31,8 @@ pub enum Site {
 fn attach(prog: &Prog, site: Site) -> Result<Link> {
     Ok(match site {
         Site::Raw => Link::raw_tracepoint(prog, Some("sys_enter"))?,
+        Site::At(name) => Link::raw_tracepoint(prog, Some(name))?,
+        Site::Typed => Link::raw_tracepoint(prog, None)?,
         Site::Classic(id) => Link::perf_event(prog, perf::open_tracepoint(id)?.as_fd())?,
     })
 }
@@ -115,7 +121,7 @@ pub trait Work {
 }
 
 /// Median and quartiles, in nanoseconds a call.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, serde::Serialize)]
 pub struct Spread {
     /// Lower quartile.
     pub q1: f64,
@@ -209,10 +215,15 @@ impl Quiet {
 
 /// Nanoseconds a call of getppid, which does next to nothing.
 pub fn getppid_ns(variant: Option<&Variant>, calls: u32) -> f64 {
-    // Interrupts only ever add: the best quarter is the one that met none.
+    best_quarter(calls, |count| getppid(variant, count))
+}
+
+/// Nanoseconds a call of what `f` does a number of times. Interrupts only ever add: the best
+/// quarter is the one that met none.
+pub fn best_quarter(calls: u32, f: impl Fn(u32)) -> f64 {
     let quarter = || {
         let start = ground::cpu_time();
-        getppid(variant, calls / 4);
+        f(calls / 4);
         (ground::cpu_time() - start).as_nanos() as f64 / f64::from(calls / 4)
     };
     (0..4).map(|_| quarter()).fold(f64::INFINITY, f64::min)

@@ -1,17 +1,19 @@
 //! `xtask bench`.
 
 mod attach;
+pub mod counters;
 pub mod load;
 mod measure;
 mod ours;
 mod parts;
 pub mod pool;
 mod report;
+mod scope;
 mod today;
 
 use std::path::PathBuf;
 
-use measure::{Quiet, Variant, Work, getppid, getppid_ns, measure};
+use measure::{Quiet, Site, Variant, Work, getppid, getppid_ns, measure};
 use report::Report;
 
 use crate::Result;
@@ -98,6 +100,17 @@ impl Bench<'_> {
         offers: Vec<Offer<'_>>,
         start: impl FnOnce() -> Result<Box<dyn Work>>,
     ) -> Result<()> {
+        self.family_at(Site::Raw, family, offers, start)
+    }
+
+    /// The same with the empty program somewhere else.
+    fn family_at(
+        &mut self,
+        site: Site,
+        family: &str,
+        offers: Vec<Offer<'_>>,
+        start: impl FnOnce() -> Result<Box<dyn Work>>,
+    ) -> Result<()> {
         let mut variants = Vec::new();
         for offer in offers.into_iter().filter(|o| self.wants(family, &o.name)) {
             match (offer.make)(&offer.name) {
@@ -113,7 +126,8 @@ impl Bench<'_> {
             return Ok(());
         }
         let rounds = self.rounds();
-        let empty = Variant::new("empty", load::empty()?);
+        let mut empty = Variant::new("empty", load::empty()?);
+        empty.site = site;
         let measured = measure(
             &mut self.quiet,
             start()?.as_mut(),
@@ -154,6 +168,9 @@ pub fn run(args: &Args) -> Result<()> {
     if bench.wants("attach", "attach") {
         let rounds = bench.rounds();
         attach::run(&ground, &mut bench.report, rounds)?;
+    }
+    if bench.wants("counters", "counters") {
+        counters::run(&mut bench, &ground)?;
     }
     if let Some(path) = &args.json {
         bench.report.write(path)?;
@@ -204,7 +221,12 @@ fn dispatch(bench: &mut Bench<'_>, ground: &Ground) -> Result<()> {
     };
     bench.family("nothing cached", ours::uncached(ground, &path), in_deep)?;
     ground.clear_states();
-    Ok(())
+
+    let renaming = || -> Result<Box<dyn Work>> {
+        ground::enter(&hot)?;
+        Ok(Box::new(scope::Rename { calls: 8000 }))
+    };
+    bench.family_at(scope::SITE, "scope", scope::offers(), renaming)
 }
 
 fn pressure(bench: &mut Bench<'_>, ground: &Ground) -> Result<()> {

@@ -6,11 +6,12 @@ use std::path::{Path, PathBuf};
 use cgtap::dispatch::dispatcher;
 use cgtap::dispatch::fuse::fuse;
 use cgtap::dispatch::plan::{Plan, Style};
+use cgtap::dispatch::scope::Access;
 use cgtap::dispatch::specialise::{Member, code_of};
 use cgtap::dispatch::switch::Switch;
 use cgtap::hook::kind::Returns;
 use cgtap::id::CgroupId;
-use cgtap::kernel::{current, layout::Layout};
+use cgtap::kernel::{current, layout::Layout, scope::ScopeInfo};
 use cgtap_sys::bpf::{Map, MapSpec, MapType, Prog};
 use cgtap_sys::libbpf::Btf;
 
@@ -46,7 +47,14 @@ impl Bare {
         } else {
             None
         };
-        let insns = dispatcher::generate(&layout, Returns::Ignored, false, by_table)?;
+        let insns = dispatcher::generate(&dispatcher::Plan {
+            layout: &layout,
+            returns: Returns::Ignored,
+            has_func_ip: false,
+            scope: &ScopeInfo::Current,
+            access: Access::Typed,
+            with_current_table: by_table,
+        })?;
         let switch = &self.switch;
         let mut maps = vec![&switch.progs, &switch.cache, &switch.control];
         maps.extend(&switch.tables);

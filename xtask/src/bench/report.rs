@@ -22,6 +22,8 @@ pub struct Report {
     pub rows: Vec<Row>,
     /// What attaching costs.
     pub attach: Vec<AttachRow>,
+    /// What counting perf events costs.
+    pub counters: Vec<CounterRow>,
 }
 
 /// A variant.
@@ -58,6 +60,19 @@ pub struct AttachRow {
     pub against: Option<(String, f64)>,
 }
 
+/// Who counts perf events, and for how many cgroups.
+#[derive(Serialize)]
+pub struct CounterRow {
+    /// Who.
+    pub name: String,
+    /// The loop with it by the loop without.
+    pub ratio: f64,
+    /// The loop with it, in nanoseconds a round trip.
+    pub spread: Spread,
+    /// How long it took to begin.
+    pub start_ms: f64,
+}
+
 /// The files below /sys/devices/system/cpu/vulnerabilities that say what a call costs.
 const MITIGATIONS: [&str; 3] = ["spectre_v2", "retbleed", "spec_rstack_overflow"];
 
@@ -88,6 +103,7 @@ impl Report {
             others: 0,
             rows: Vec::new(),
             attach: Vec::new(),
+            counters: Vec::new(),
         }
     }
 
@@ -142,6 +158,19 @@ impl Report {
             row.name, row.median_us
         );
         self.attach.push(row);
+    }
+
+    /// Takes and prints what counting costs.
+    pub fn add_counters(&mut self, row: CounterRow) {
+        let Spread { q1, median, q3 } = row.spread;
+        println!(
+            "{:<48}{:>8.3}{median:>9.0}{:>17}{:>10.1}",
+            row.name,
+            row.ratio,
+            format!("{q1:.0}-{q3:.0}"),
+            row.start_ms
+        );
+        self.counters.push(row);
     }
 
     /// Writes the JSON.

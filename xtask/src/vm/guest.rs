@@ -64,6 +64,7 @@ impl Guest<'_> {
             hostname: format!("guest-{}", self.kernel.name),
             modules: Vec::new(),
             modules_dir: as_text(&self.kernel.modules_dir)?,
+            boot_dir: as_text(&self.kernel.boot_dir)?,
             command: command.to_vec(),
             env: environment::for_guest(self.kernel.name, &self.options.env)?,
             cwd: as_text(&std::env::current_dir()?)?,

@@ -46,6 +46,8 @@ pub struct Unpacked {
     pub release: String,
     /// The kernel itself.
     pub image: PathBuf,
+    /// The directory of the kernel and its configuration.
+    pub boot_dir: PathBuf,
     /// The directory of its modules.
     pub modules_dir: PathBuf,
 }
@@ -147,6 +149,7 @@ fn unpacked(name: &'static str, root: &Path) -> Result<Unpacked> {
     Ok(Unpacked {
         name,
         image: root.join("boot").join(format!("vmlinuz-{release}")),
+        boot_dir: root.join("boot"),
         // Without the link lib -> usr/lib: the guest binds this directory.
         modules_dir: std::fs::canonicalize(root.join("lib/modules").join(&release))?,
         release,

@@ -4,6 +4,7 @@
 mod apt;
 mod cache;
 mod environment;
+mod features;
 mod guest;
 mod initramfs;
 mod kernels;
@@ -38,6 +39,8 @@ enum Verb {
     Run(Run),
     /// Runs every test of the workspace in a guest for each kernel.
     Test(test::Args),
+    /// Has `cgtap doctor` look at each kernel, and writes docs/features.md.
+    Features(features::Args),
     /// Runs tests, in the guest.
     #[command(hide = true)]
     TestAgent(test::AgentArgs),
@@ -60,7 +63,7 @@ struct Run {
 }
 
 /// What a guest is given.
-#[derive(clap::Args)]
+#[derive(Clone, clap::Args)]
 pub struct Options {
     /// Seconds until the guest is killed.
     #[arg(long = "timeout", value_name = "SECONDS", default_value_t = 1800)]
@@ -103,6 +106,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         }
         Verb::Run(run) => run_command(&cache, run),
         Verb::Test(args) => test::run(&cache, args),
+        Verb::Features(args) => features::run(&cache, args),
         Verb::TestAgent(args) => test::run_agent(args).map(|()| ExitCode::SUCCESS),
     }
 }

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use cgtap::attach::Mode;
-use cgtap::engine::{CgroupRef, ProgramChoice};
-use cgtap::hook::HookSpec;
+use cgtap::engine::{CgroupRef, ProgramChoice, StatEvent};
+use cgtap::hook::{HookFilter, Scope};
 use cgtap::id::{AttachmentId, InstanceId, ProgramId};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{ArgGroup, Args, ValueHint};
@@ -48,9 +48,10 @@ pub struct AttachArgs {
     /// Refuse if the list is at another revision
     #[arg(long, value_name = "N", value_parser = value::number_u64)]
     pub expect_revision: Option<u64>,
-    /// Whose event it is; only `current`, the cgroup of the running task, for now
-    #[arg(long, value_name = "EXPR", default_value = "current")]
-    pub scope: String,
+    /// Whose event it is: `current`, the running task's; a path from the hook's arguments, such as
+    /// `next` or `rq->bio`; or `owner(KEY) noted at HOOK by KEY`
+    #[arg(long, value_name = "EXPR", default_value_t = Scope::Current)]
+    pub scope: Scope,
     /// Attach programs of an instance that is loaded, instead of loading an object
     #[arg(long, value_name = "ID", value_parser = value::instance)]
     pub instance: Option<InstanceId>,
@@ -81,9 +82,10 @@ pub struct DetachArgs {
     /// Everything on the lists of this cgroup
     #[arg(long, value_name = "CGROUP", value_parser = value::cgroup_parser(), value_hint = ValueHint::DirPath)]
     pub cgroup: Option<CgroupRef>,
-    /// With --cgroup: on the list of this hook only
+    /// With --cgroup: on the lists of this hook only, whatever their scope; `HOOK scope=EXPR` names
+    /// one
     #[arg(long, value_name = "HOOK", requires = "cgroup", conflicts_with_all = ["ids", "instance", "all"])]
-    pub hook: Option<HookSpec>,
+    pub hook: Option<HookFilter>,
     /// Every attachment of this instance
     #[arg(long, value_name = "ID", value_parser = value::instance)]
     pub instance: Option<InstanceId>,
@@ -118,9 +120,9 @@ pub struct ListArgs {
     /// Lists of this cgroup; of all cgroups that have one if not given
     #[arg(value_name = "CGROUP", value_parser = value::cgroup_parser(), value_hint = ValueHint::DirPath)]
     pub cgroup: Option<CgroupRef>,
-    /// Only of this hook
+    /// Only of this hook, whatever its scope; `HOOK scope=EXPR` names one
     #[arg(long, value_name = "HOOK")]
-    pub hook: Option<HookSpec>,
+    pub hook: Option<HookFilter>,
     /// What runs for the cgroup's events, inherited programs included
     #[arg(long)]
     pub effective: bool,
@@ -160,9 +162,10 @@ pub struct StatArgs {
     /// around COMMAND, or without COMMAND in all
     #[arg(short, long = "cgroup", value_name = "CGROUP", value_parser = value::cgroup_parser(), value_hint = ValueHint::DirPath)]
     pub cgroups: Vec<CgroupRef>,
-    /// What to count, a HOOK; may be repeated
-    #[arg(short, long = "event", value_name = "EVENT", required = true, value_parser = value::event)]
-    pub events: Vec<HookSpec>,
+    /// What to count: a HOOK, or a perf event such as cycles, task-clock, context-switches; may be
+    /// repeated, or several with commas
+    #[arg(short, long = "event", value_name = "EVENT", required = true, value_delimiter = ',', value_parser = value::event)]
+    pub events: Vec<StatEvent>,
     /// Count for so long; until Ctrl-C if neither this nor COMMAND is given
     #[arg(short, long, value_name = "SECONDS", value_parser = value::seconds, conflicts_with = "command")]
     pub duration: Option<Duration>,

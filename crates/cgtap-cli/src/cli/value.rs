@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use cgtap::engine::{CgroupRef, ProgramChoice};
+use cgtap::engine::{CgroupRef, ProgramChoice, StatEvent};
 use cgtap::hook::HookSpec;
 use cgtap::id::{AttachmentId, CgroupId, InstanceId, ProgramId};
 use clap::builder::{OsStringValueParser, TypedValueParser};
@@ -111,16 +111,16 @@ pub fn assignment(text: &str) -> Result<(String, String), String> {
     }
 }
 
-/// An `EVENT` of `stat`: a hook, for now.
-pub fn event(text: &str) -> Result<HookSpec, String> {
+/// An `EVENT` of `stat`: a hook or a perf event, for now without anything behind it.
+pub fn event(text: &str) -> Result<StatEvent, String> {
     let text = text.trim();
-    let (hook, rest) = text.split_once(char::is_whitespace).unwrap_or((text, ""));
-    let hook = hook.parse::<HookSpec>().map_err(|e| e.to_string())?;
+    let (event, rest) = text.split_once(char::is_whitespace).unwrap_or((text, ""));
+    let event = event.parse::<StatEvent>().map_err(|e| e.to_string())?;
     match rest.split_whitespace().next() {
-        None => Ok(hook),
+        None => Ok(event),
         Some(word) => Err(format!(
-            "`{word}` behind the hook is not understood yet: an event is a hook alone, and what \
-             is counted is how often it fires"
+            "`{word}` behind the event is not understood yet: an event is a hook or a perf event \
+             alone, and what is counted is how often it comes"
         )),
     }
 }
@@ -219,6 +219,20 @@ mod tests {
             assert!(message.contains("not understood yet"));
         }
         assert!(event("sys_enter").is_err());
+    }
+
+    #[test]
+    fn an_event_may_be_one_of_perf() {
+        for name in ["task-clock", "cs", "r1a8"] {
+            let event = event(name).unwrap();
+            assert!(matches!(&event, StatEvent::Counter(_)), "{name}");
+            assert_eq!(event.to_string(), name);
+        }
+        let wrong = |text: &str| event(text).unwrap_err();
+        assert!(wrong("task-clok").contains("did you mean task-clock?"));
+        assert!(wrong("cycles:u").contains("modifier"));
+        assert!(wrong("tracepont:sched/sched_switch").contains("names no hook kind"));
+        assert!(wrong("").contains("an event has a name"));
     }
 
     #[test]

@@ -7,9 +7,6 @@ use crate::cli::AttachArgs;
 use crate::failure::{Failure, Status};
 use crate::render;
 
-/// The only scope there is yet.
-const CURRENT: &str = "current";
-
 /// Attaches, and says what it made.
 pub fn run(context: &Context, args: AttachArgs) -> Result<Status, Failure> {
     let request = request(args)?;
@@ -19,13 +16,6 @@ pub fn run(context: &Context, args: AttachArgs) -> Result<Status, Failure> {
 }
 
 fn request(args: AttachArgs) -> Result<AttachRequest, Failure> {
-    if args.scope.trim() != CURRENT {
-        return Err(Failure::Unsupported(format!(
-            "the scope `{}` is not understood yet; only `{CURRENT}` is: an event is the cgroup's \
-             in which the running task is",
-            args.scope
-        )));
-    }
     let place = args.place().map_err(Failure::Usage)?;
     let source = match (args.object, args.instance) {
         (Some(path), None) => ObjectSource::File {
@@ -42,6 +32,7 @@ fn request(args: AttachArgs) -> Result<AttachRequest, Failure> {
     };
     Ok(AttachRequest {
         programs: args.programs,
+        scope: args.scope,
         mode: args.mode,
         preorder: args.preorder,
         place,
@@ -73,7 +64,7 @@ mod tests {
     fn every_word_reaches_the_request() {
         let request = asked(
             "/a io.o --program p@tp_btf:x --program q --mode override --preorder --before 0x10 \
-             --replace 3 --cookie 0xff --expect-revision 9 --set a=1 --set b=2 --scope current",
+             --replace 3 --cookie 0xff --expect-revision 9 --set a=1 --set b=2 --scope rq->bio",
         )
         .unwrap();
         assert_eq!(request.cgroup, CgroupRef::Path("/a".into()));
@@ -86,6 +77,7 @@ mod tests {
         let names: Vec<_> = request.programs.iter().map(|p| p.name.as_str()).collect();
         assert_eq!(names, ["p", "q"]);
         assert!(request.programs[0].hook.is_some() && request.programs[1].hook.is_none());
+        assert_eq!(request.scope, "rq->bio".parse().unwrap());
         assert_eq!((request.mode, request.preorder), (Mode::Override, true));
         let sixteen = Anchor::Id(AttachmentId(16));
         assert_eq!(request.place, Place::Before(Some(sixteen)));
@@ -111,8 +103,6 @@ mod tests {
 
     #[test]
     fn what_cannot_be_asked_is_refused() {
-        let scope = asked("/a io.o --scope owner(fence)").unwrap_err();
-        assert_eq!((scope.status(), scope.kind()), (1, "unsupported"));
         let place = asked("/a io.o --before 1 --after 2").unwrap_err();
         assert_eq!(place.status(), 2);
     }

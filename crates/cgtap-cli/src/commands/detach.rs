@@ -32,6 +32,7 @@ mod tests {
     use super::*;
     use crate::cli::{Cli, Command};
     use cgtap::engine::CgroupRef;
+    use cgtap::hook::HookFilter;
     use cgtap::id::{AttachmentId, InstanceId};
     use clap::Parser;
 
@@ -50,7 +51,7 @@ mod tests {
         let ids = Detach::Ids(vec![AttachmentId(1), AttachmentId(31)]);
         assert_eq!(asked("1 0x1f"), Some(ids));
         assert_eq!(asked("--cgroup /a"), Some(Detach::Cgroup(cgroup(), None)));
-        let hook = "tp_btf:x".parse().ok();
+        let hook: Option<HookFilter> = "tp_btf:x".parse().ok();
         assert_eq!(
             asked("--cgroup /a --hook tp_btf:x"),
             Some(Detach::Cgroup(cgroup(), hook))

@@ -136,6 +136,20 @@ pub fn losses(lists: &[ListReport]) -> Vec<String> {
                 events(list.lost)
             ));
         }
+        if list.unowned > 0 {
+            notes.push(format!(
+                "{}: {} belonged to no cgroup by this scope, and ran no program",
+                list.hook,
+                events(list.unowned)
+            ));
+        }
+        if list.notes_lost > 0 {
+            notes.push(format!(
+                "{}: {} could not be noted for this scope",
+                list.hook,
+                events(list.notes_lost)
+            ));
+        }
     }
     notes
 }
@@ -171,6 +185,8 @@ mod tests {
             attachments,
             recursion_misses: 0,
             lost: 0,
+            unowned: 0,
+            notes_lost: 0,
         }
     }
 
@@ -263,12 +279,17 @@ ID  PROGRAM   HOOK                      CGROUP      FROM        RUNS
         let mut lossy = report(false, vec![attachment(1, "/tenants/a")]);
         lossy.recursion_misses = 1;
         lossy.lost = 20;
+        lossy.unowned = 3;
+        lossy.notes_lost = 2;
         assert_eq!(
             losses(&[lossy.clone(), lossy]),
             [
                 "raw_tracepoint:sys_enter: 1 event ran no program: one of this hook's was already \
                  running on that CPU",
-                "raw_tracepoint:sys_enter: 20 events missed some or all programs"
+                "raw_tracepoint:sys_enter: 20 events missed some or all programs",
+                "raw_tracepoint:sys_enter: 3 events belonged to no cgroup by this scope, and ran no \
+                 program",
+                "raw_tracepoint:sys_enter: 2 events could not be noted for this scope"
             ]
         );
         assert!(losses(&[report(false, vec![])]).is_empty());

@@ -20,7 +20,7 @@ use crate::failure::Failure;
 pub use attachments::{attached, detached, list, losses, replaced};
 pub use doctor::doctor;
 pub use maps::{maps, storage};
-pub use stat::{lost, stat};
+pub use stat::{stat, stat_notes};
 pub use table::{Cell, Column, Table};
 pub use tree::tree;
 

@@ -1,6 +1,8 @@
 //! Counts of events.
 
-use cgtap::engine::{StatReport, StatRow};
+use std::collections::BTreeMap;
+
+use cgtap::engine::{StatCount, StatReport, StatRow};
 
 use super::{Cell, Column, Look, Table, counted};
 
@@ -20,7 +22,7 @@ pub fn stat(report: &StatReport, look: &Look) -> String {
     format!("{}{:.3} s\n", table.render(look), report.seconds)
 }
 
-fn events(report: &StatReport) -> impl Iterator<Item = &cgtap::engine::StatCount> {
+fn events(report: &StatReport) -> impl Iterator<Item = &StatCount> {
     report.cgroups.iter().flat_map(|row| &row.events)
 }
 
@@ -29,23 +31,71 @@ fn push(table: &mut Table, row: &StatRow, own: bool) {
         let cgroup = if i == 0 { row.cgroup.as_str() } else { "" };
         let mut cells: Vec<Cell> = vec![cgroup.into(), event.event.as_str().into()];
         if own {
-            cells.push(event.own.map_or_else(Cell::default, Cell::from));
+            let own = event.own.map(|own| number(event, own));
+            cells.push(own.map_or_else(Cell::default, Cell::from));
         }
-        cells.push(event.count.into());
+        cells.push(number(event, event.count).into());
         table.push(cells);
     }
 }
 
-/// What was not counted, as a note.
-pub fn lost(report: &StatReport) -> Option<String> {
-    let lost = usize::try_from(report.lost).unwrap_or(usize::MAX);
-    (lost > 0).then(|| format!("{} could not be counted", counted(lost, "event", "events")))
+/// A count as people read it: times in milliseconds, estimates marked, and no number where there
+/// was no counter at all.
+fn number(event: &StatCount, number: u64) -> String {
+    if event.estimate && event.running_ns == Some(0) {
+        return "not counted".to_owned();
+    }
+    let about = if event.estimate { "~" } else { "" };
+    if event.unit == Some("ns") {
+        format!("{about}{:.3} ms", number as f64 / 1e6)
+    } else {
+        format!("{about}{number}")
+    }
+}
+
+/// What is to be said of the counts.
+pub fn stat_notes(report: &StatReport) -> Vec<String> {
+    let number = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
+    let mut notes = Vec::new();
+    if report.lost > 0 {
+        let events = counted(number(report.lost), "event", "events");
+        notes.push(format!("{events} could not be counted"));
+    }
+    if report.merged > 0 {
+        let cgroups = counted(number(report.merged), "cgroup", "cgroups");
+        notes.push(format!(
+            "{cgroups} found no row and are counted in the one above"
+        ));
+    }
+    notes.extend(shared(report));
+    notes
+}
+
+/// Which hardware events had no counter of the CPU for some of the time.
+fn shared(report: &StatReport) -> Option<String> {
+    let parts: BTreeMap<&str, u64> = events(report)
+        .filter(|event| event.estimate)
+        .filter_map(|event| {
+            let (enabled, running) = event.enabled_ns.zip(event.running_ns)?;
+            Some((event.event.as_str(), running * 100 / enabled.max(1)))
+        })
+        .collect();
+    let parts: Vec<String> = parts
+        .iter()
+        .map(|(e, part)| format!("{e} {part} %"))
+        .collect();
+    (!parts.is_empty()).then(|| {
+        format!(
+            "~ is an estimate: the CPU has too few counters, and counted {} of the time; name fewer \
+             events",
+            parts.join(", ")
+        )
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use cgtap::engine::StatCount;
     use cgtap::id::CgroupId;
 
     fn row(cgroup: &str, counts: &[(u64, Option<u64>)]) -> StatRow {
@@ -61,6 +111,7 @@ mod tests {
                     count: *count,
                     own: *own,
                     total: own.map(|_| *count),
+                    ..StatCount::default()
                 })
                 .collect(),
         }
@@ -70,7 +121,7 @@ mod tests {
         StatReport {
             seconds: 1.5,
             cgroups,
-            lost: 0,
+            ..StatReport::default()
         }
     }
 
@@ -107,11 +158,59 @@ CGROUP  EVENT                                OWN  TOTAL
         );
     }
 
+    fn counter(event: &str, count: u64, unit: &'static str) -> StatCount {
+        StatCount {
+            event: event.to_owned(),
+            count,
+            unit: Some(unit),
+            ..StatCount::default()
+        }
+    }
+
+    #[test]
+    fn times_are_in_milliseconds_and_estimates_are_marked() {
+        let hardware = |event: &str, enabled, running| StatCount {
+            estimate: running < enabled,
+            enabled_ns: Some(enabled),
+            running_ns: Some(running),
+            ..counter(event, 1500, "count")
+        };
+        let mut row = row("/a", &[]);
+        row.events = vec![
+            counter("task-clock", 1_234_567, "ns"),
+            hardware("cycles", 300, 200),
+            hardware("branches", 300, 300),
+            hardware("r1a8", 300, 0),
+        ];
+        let report = report(vec![row]);
+        assert_eq!(
+            stat(&report, &Look::PLAIN),
+            "\
+CGROUP  EVENT             COUNT
+/a      task-clock     1.235 ms
+        cycles            ~1500
+        branches           1500
+        r1a8        not counted
+1.500 s
+"
+        );
+        let notes = stat_notes(&report);
+        assert_eq!(notes.len(), 1);
+        assert!(notes[0].contains("cycles 66 %, r1a8 0 % of the time"));
+    }
+
     #[test]
     fn what_was_lost_is_told() {
         let mut report = report(vec![]);
-        assert_eq!(lost(&report), None);
+        assert!(stat_notes(&report).is_empty());
         report.lost = 1;
-        assert_eq!(lost(&report).unwrap(), "1 event could not be counted");
+        report.merged = 2;
+        assert_eq!(
+            stat_notes(&report),
+            [
+                "1 event could not be counted",
+                "2 cgroups found no row and are counted in the one above"
+            ]
+        );
     }
 }

@@ -191,6 +191,22 @@ impl Map {
     /// The kernel's answer: `E2BIG` for a full hash, `EPERM` for a frozen map, `EINVAL` for a
     /// program that does not fit a PROG_ARRAY or for wrong sizes.
     pub fn update(&self, key: &[u8], value: &[u8]) -> Result<(), SysError> {
+        self.write(key, value, libbpf_sys::BPF_ANY)
+    }
+
+    /// Writes `value` under `key` if there is none yet; whether that was so.
+    ///
+    /// # Errors
+    /// As [`Map::update`].
+    pub fn insert(&self, key: &[u8], value: &[u8]) -> Result<bool, SysError> {
+        match self.write(key, value, libbpf_sys::BPF_NOEXIST) {
+            Ok(()) => Ok(true),
+            Err(e) if e.errno == Errno::EEXIST => Ok(false),
+            Err(e) => Err(e),
+        }
+    }
+
+    fn write(&self, key: &[u8], value: &[u8], flags: u32) -> Result<(), SysError> {
         let call = "BPF_MAP_UPDATE_ELEM";
         self.check_sizes(call, key.len(), value.len())?;
         // SAFETY: key and value have the sizes that this map reads.
@@ -199,7 +215,7 @@ impl Map {
                 self.fd.as_raw_fd(),
                 key.as_ptr().cast(),
                 value.as_ptr().cast(),
-                0,
+                u64::from(flags),
             )
         };
         SysError::check(call, ret).map(drop)
@@ -211,6 +227,16 @@ impl Map {
     /// As [`Map::update`].
     pub fn set_prog(&self, index: u32, prog: BorrowedFd<'_>) -> Result<(), SysError> {
         self.update(&index.to_ne_bytes(), &prog.as_raw_fd().to_ne_bytes())
+    }
+
+    /// Puts a perf event into a PERF_EVENT_ARRAY, which then keeps it: its descriptor may be closed.
+    /// The entry goes with the map's descriptor it was written through
+    /// (kernel/bpf/arraymap.c, `perf_event_fd_array_release`).
+    ///
+    /// # Errors
+    /// As [`Map::update`]; `EOPNOTSUPP` for an event that programs cannot read.
+    pub fn set_perf_event(&self, index: u32, event: BorrowedFd<'_>) -> Result<(), SysError> {
+        self.update(&index.to_ne_bytes(), &event.as_raw_fd().to_ne_bytes())
     }
 
     /// Removes `key`; whether it was there.

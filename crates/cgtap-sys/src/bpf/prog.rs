@@ -266,12 +266,14 @@ impl Prog {
             .any(|i| i[0] == 0x85 && i[1] == 0 && i[4..] == number))
     }
 
-    /// Runs a raw tracepoint program once on `cpu`, without arguments.
+    /// Runs a raw tracepoint program once on `cpu` with `args` as its context: in an interrupt
+    /// there, or at once if that is where we are.
     ///
     /// # Errors
-    /// `ENXIO` for a CPU that is not online, `EINVAL` if the program reads arguments.
-    pub fn test_run_on_cpu(&self, cpu: u32) -> Result<u32, SysError> {
-        self.test_run(&[], libbpf_sys::BPF_F_TEST_RUN_ON_CPU, cpu)
+    /// `ENXIO` for a CPU that is not online, `EINVAL` if the program's context is larger than
+    /// `args`.
+    pub fn test_run_on_cpu(&self, cpu: u32, args: &[u64]) -> Result<u32, SysError> {
+        self.test_run(args, libbpf_sys::BPF_F_TEST_RUN_ON_CPU, cpu)
     }
 
     /// Runs a raw tracepoint program once with `args` as its context (`BPF_PROG_TEST_RUN`, since

@@ -54,8 +54,12 @@ pub enum MapType {
     PercpuArray = libbpf_sys::BPF_MAP_TYPE_PERCPU_ARRAY,
     /// `BPF_MAP_TYPE_PERCPU_HASH`.
     PercpuHash = libbpf_sys::BPF_MAP_TYPE_PERCPU_HASH,
+    /// `BPF_MAP_TYPE_LRU_HASH`.
+    LruHash = libbpf_sys::BPF_MAP_TYPE_LRU_HASH,
     /// `BPF_MAP_TYPE_PROG_ARRAY`.
     ProgArray = libbpf_sys::BPF_MAP_TYPE_PROG_ARRAY,
+    /// `BPF_MAP_TYPE_PERF_EVENT_ARRAY`.
+    PerfEventArray = libbpf_sys::BPF_MAP_TYPE_PERF_EVENT_ARRAY,
 }
 
 /// Whether this kernel has cgroup storage keyed by the event's cgroup

@@ -80,6 +80,30 @@ impl Btf {
             .collect()
     }
 
+    /// The member of this name in a struct or union, also inside its anonymous members, with its
+    /// offset from the beginning of the whole.
+    #[must_use]
+    pub fn member_named(&self, id: u32, name: &str) -> Option<Member> {
+        self.member(id, name, 0)
+    }
+
+    /// The names that [`Btf::member_named`] finds.
+    #[must_use]
+    pub fn member_names(&self, id: u32) -> Vec<String> {
+        let mut names = Vec::new();
+        let mut open = vec![(id, 0)];
+        while let Some((id, depth)) = open.pop() {
+            for member in self.members(id) {
+                if !member.name.is_empty() {
+                    names.push(member.name);
+                } else if depth < LONGEST_CHAIN {
+                    open.push((self.resolve(member.type_id), depth + 1));
+                }
+            }
+        }
+        names
+    }
+
     /// Finds a member by name in a struct or union, also inside its anonymous members.
     fn member(&self, id: u32, name: &str, depth: usize) -> Option<Member> {
         let members = self.members(id);

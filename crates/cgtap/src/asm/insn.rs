@@ -99,6 +99,8 @@ const LDIMM64: u8 = 0x18;
 
 /// `src_reg` of a call: a subprogram of the same stream, relative.
 const PSEUDO_CALL: u8 = 1;
+/// `src_reg` of a call: a function of the kernel, by BTF id.
+const PSEUDO_KFUNC_CALL: u8 = 2;
 /// `src_reg` of `ldimm64`: a map's descriptor.
 pub const PSEUDO_MAP_FD: u8 = 1;
 /// `src_reg` of `ldimm64`: the address of a map's value.
@@ -119,12 +121,16 @@ pub mod helper {
     pub const MAP_LOOKUP_ELEM: i32 = 1;
     /// `bpf_map_update_elem`.
     pub const MAP_UPDATE_ELEM: i32 = 2;
+    /// `bpf_map_delete_elem`.
+    pub const MAP_DELETE_ELEM: i32 = 3;
     /// `bpf_get_smp_processor_id`.
     pub const GET_SMP_PROCESSOR_ID: i32 = 8;
     /// `bpf_tail_call`.
     pub const TAIL_CALL: i32 = 12;
     /// `bpf_get_current_task`.
     pub const GET_CURRENT_TASK: i32 = 35;
+    /// `bpf_perf_event_read_value`, since 4.15.
+    pub const PERF_EVENT_READ_VALUE: i32 = 55;
     /// `bpf_get_current_cgroup_id`.
     pub const GET_CURRENT_CGROUP_ID: i32 = 80;
     /// `bpf_get_local_storage`.
@@ -211,6 +217,19 @@ impl Insn {
         Self::new(STX | MODE_ATOMIC | Size::Dw as u8, dst, src, off, 0)
     }
 
+    /// `src = atomic { old = *(u64 *)(dst + off); *(u64 *)(dst + off) += src; old }`, since 5.12.
+    #[must_use]
+    pub const fn atomic_fetch_add(dst: Reg, off: i16, src: Reg) -> Self {
+        const BPF_FETCH: i32 = 0x01;
+        Self::new(
+            STX | MODE_ATOMIC | Size::Dw as u8,
+            dst,
+            src,
+            off,
+            Alu::Add as i32 | BPF_FETCH,
+        )
+    }
+
     /// Jump by `off` instructions if `dst COND src`.
     #[must_use]
     pub const fn jump_if(cond: Cond, dst: Reg, src: Reg, off: i16) -> Self {
@@ -233,6 +252,17 @@ impl Insn {
     #[must_use]
     pub const fn call(helper: i32) -> Self {
         Self::new(JMP | OP_CALL, Reg::R0, Reg::R0, 0, helper)
+    }
+
+    /// Call of a function of the kernel (kfunc) by its BTF id in the kernel itself.
+    #[must_use]
+    pub const fn call_kfunc(id: i32) -> Self {
+        Self {
+            code: JMP | OP_CALL,
+            regs: PSEUDO_KFUNC_CALL << 4,
+            off: 0,
+            imm: id,
+        }
     }
 
     /// Call of a subprogram that starts `off` instructions behind the next one.

@@ -131,7 +131,7 @@ pub fn check(
             let cpu = target.info.cpus.first().copied().unwrap_or(0);
             at_event(
                 &prog,
-                perf::open_sampling(event.kind, event.config, sampling, cpu)?,
+                perf::open_sampling(event.perf_type as u32, event.config, sampling, cpu)?,
             )?;
         }
         // Typed arguments were checked when the program was loaded, and registers are always

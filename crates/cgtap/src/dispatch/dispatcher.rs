@@ -1,13 +1,16 @@
 //! The program that stands at a hook: finds the cgroup of the event, its set, and jumps there.
 
-use crate::asm::{Alu, Builder, Cond, EditError, Insn, Reg, Size, helper};
+use crate::asm::{Alu, Builder, Cond, EditError, Insn, Label, Reg, Size, helper};
 use crate::hook::kind::Returns;
 use crate::kernel::current;
 use crate::kernel::layout::Layout;
+use crate::kernel::scope::{OwnerInfo, ScopeInfo};
 
+use super::noter::{KEY_WORDS, NOTE_IDS};
+use super::scope::{Access, Reader, count};
 use super::word::{
-    CACHE_BITS, CACHE_SLOTS, CONTROL_LOST_DEPTH, CONTROL_LOST_SET, DEPTH_MAX, DIRECT_SETS,
-    GENERATION_SHIFT, SET_MAX, TAG_BITS,
+    CACHE_BITS, CACHE_SLOTS, CONTROL_LOST_DEPTH, CONTROL_LOST_SET, CONTROL_UNOWNED, DEPTH_MAX,
+    DIRECT_SETS, GENERATION_SHIFT, NOTE_LEVELS, SET_MAX, TAG_BITS,
 };
 
 /// Places of the maps in the dispatcher's list.
@@ -17,7 +20,9 @@ mod maps {
     pub const CONTROL: u32 = 2;
     pub const TABLE_EVEN: u32 = 3;
     pub const TABLE_ODD: u32 = 4;
+    /// The addresses of `current`, or the notes: no scope takes both.
     pub const CURRENT: u32 = 5;
+    pub const NOTES: u32 = CURRENT;
 }
 
 /// Stack of the slow path, in bytes from the frame pointer.
@@ -30,39 +35,45 @@ mod stack {
     pub const DEPTH: i16 = -24;
     /// Stands in for the cache slot of an id that has none.
     pub const NO_SLOT: i16 = -32;
+    /// What is read by a helper.
+    pub const SCRATCH: i16 = -40;
+    /// The key that a note is looked up by.
+    pub const NOTE_KEY: i16 = -56;
+}
+
+/// What a dispatcher is generated from.
+#[derive(Clone, Copy, Debug)]
+pub struct Plan<'a> {
+    /// This kernel's layout.
+    pub layout: &'a Layout,
+    /// How returns combine: what is returned where nothing runs.
+    pub returns: Returns,
+    /// Ask for the address of the traced function, on a path that hardly ever runs: the trampoline
+    /// leaves that address where members look for it only if the attached program asks
+    /// (arch/x86/net/bpf_jit_comp.c, `BPF_TRAMP_F_IP_ARG`).
+    pub has_func_ip: bool,
+    /// Whose an event is.
+    pub scope: &'a ScopeInfo,
+    /// How its arguments are read.
+    pub access: Access,
+    /// `current` is looked up in a table.
+    pub with_current_table: bool,
 }
 
 /// Generates the dispatcher. Its maps are, in this order: the PROG_ARRAY of sets, the cache, the
-/// control words, the tables of configured cgroups of even and of odd generations and, if
-/// `with_current_table`, the addresses of `current`. With `has_func_ip` it asks for the address of
-/// the traced function, on a path that hardly ever runs: the trampoline leaves that address where
-/// members look for it only if the attached program asks (arch/x86/net/bpf_jit_comp.c,
-/// `BPF_TRAMP_F_IP_ARG`).
+/// control words, the tables of configured cgroups of even and of odd generations, and then the
+/// addresses of `current`, if it looks there, or the notes, if its scope takes some.
 ///
 /// # Errors
 /// [`EditError`] if a jump became too long; the constants keep it from that.
-pub fn generate(
-    layout: &Layout,
-    returns: Returns,
-    has_func_ip: bool,
-    with_current_table: bool,
-) -> Result<Vec<Insn>, EditError> {
+pub fn generate(plan: &Plan<'_>) -> Result<Vec<Insn>, EditError> {
     let mut b = Builder::new();
     let (none, jump, slow, uncached) = (b.label(), b.label(), b.label(), b.label());
+    let unowned = b.label();
 
     b.push(Insn::mov(Reg::R6, Reg::R1));
-    current::emit(&mut b, layout, with_current_table.then_some(maps::CURRENT));
-
-    // R5 = cgroup of the event, R1 = its id.
-    b.push(Insn::load(Size::Dw, Reg::R5, Reg::R0, layout.task_cgroups))
-        .push(Insn::load(
-            Size::Dw,
-            Reg::R5,
-            Reg::R5,
-            layout.css_set_dfl_cgrp,
-        ))
-        .push(Insn::load(Size::Dw, Reg::R1, Reg::R5, layout.cgroup_kn))
-        .push(Insn::load(Size::Dw, Reg::R1, Reg::R1, layout.kn_id));
+    // R1 = id of the event's cgroup, R9 = what leads up from it.
+    let way = find(&mut b, plan, unowned);
 
     // R0 = generation, read before anything is resolved by it: what is found is stored under the
     // generation it was found in, never under a newer one.
@@ -90,19 +101,105 @@ pub fn generate(
 
     b.place(jump).push(Insn::mov(Reg::R1, Reg::R6));
     tail_calls(&mut b);
-    count(&mut b, CONTROL_LOST_SET);
+    count(&mut b, maps::CONTROL, CONTROL_LOST_SET);
 
     b.place(none)
-        .push(Insn::mov_imm(Reg::R0, returns.neutral()))
+        .push(Insn::mov_imm(Reg::R0, plan.returns.neutral()))
         .push(Insn::exit());
+
+    if !matches!(plan.scope, ScopeInfo::Current) {
+        b.place(unowned);
+        count(&mut b, maps::CONTROL, CONTROL_UNOWNED);
+        b.jump(none);
+    }
 
     b.place(uncached)
         .push(Insn::mov(Reg::R4, Reg::R10))
         .push(Insn::alu_imm(Alu::Add, Reg::R4, i32::from(stack::NO_SLOT)))
         .push(Insn::mov_imm(Reg::R2, 0));
     b.place(slow);
-    resolve(&mut b, layout, has_func_ip, jump, none);
+    let ends = Ends {
+        jump,
+        none,
+        unowned,
+    };
+    resolve(&mut b, plan, way, ends);
     b.finish()
+}
+
+/// What leads up from the cgroup of an event.
+#[derive(Clone, Copy, Debug)]
+enum Way<'a> {
+    /// R9 is the cgroup.
+    Cgroup(Reader<'a>),
+    /// R9 is a note, which holds the ids of all that is above.
+    Note,
+}
+
+/// Where the slow path ends.
+#[derive(Clone, Copy, Debug)]
+struct Ends {
+    jump: Label,
+    none: Label,
+    unowned: Label,
+}
+
+/// Appends the way to the cgroup of the event.
+fn find<'a>(b: &mut Builder, plan: &Plan<'a>, unowned: Label) -> Way<'a> {
+    let layout = plan.layout;
+    let reader = Reader::new(layout, plan.access, stack::SCRATCH);
+    match plan.scope {
+        ScopeInfo::Current => {
+            let typed = Reader::new(layout, Access::Typed, stack::SCRATCH);
+            let table = plan.with_current_table.then_some(maps::CURRENT);
+            current::emit(b, layout, table);
+            b.push(Insn::load(Size::Dw, Reg::R9, Reg::R0, layout.task_cgroups))
+                .push(Insn::load(
+                    Size::Dw,
+                    Reg::R9,
+                    Reg::R9,
+                    layout.css_set_dfl_cgrp,
+                ));
+            typed.id(b);
+            Way::Cgroup(typed)
+        }
+        ScopeInfo::Path(walk) => {
+            reader.cgroup(b, walk, unowned);
+            Way::Cgroup(reader)
+        }
+        ScopeInfo::Owner(owner) => {
+            note(b, &reader, owner, unowned);
+            Way::Note
+        }
+    }
+}
+
+/// Appends the lookup of a note: R9 is the note, R1 the id of its cgroup.
+fn note(b: &mut Builder, reader: &Reader<'_>, owner: &OwnerInfo, unowned: Label) {
+    reader.key(b, &owner.keys, stack::NOTE_KEY, unowned);
+    b.push(Insn::mov(Reg::R2, Reg::R10))
+        .push(Insn::alu_imm(Alu::Add, Reg::R2, i32::from(stack::NOTE_KEY)))
+        .extend(Insn::load_map(Reg::R1, maps::NOTES))
+        .push(Insn::call(helper::MAP_LOOKUP_ELEM))
+        .jump_if_imm(Cond::Eq, Reg::R0, 0, unowned)
+        .push(Insn::mov(Reg::R9, Reg::R0))
+        .push(Insn::load(Size::Dw, Reg::R1, Reg::R9, NOTE_IDS));
+    same_note(b, unowned);
+}
+
+/// Appends the check that the note R9 is still its key's: an evicted one is given to another key
+/// while we look at it. What was read before the check is right if it holds. Clobbers R2 and R4.
+fn same_note(b: &mut Builder, unowned: Label) {
+    for word in 0..KEY_WORDS {
+        b.push(Insn::load(Size::Dw, Reg::R2, Reg::R9, word * 8))
+            .push(Insn::load(
+                Size::Dw,
+                Reg::R4,
+                Reg::R10,
+                stack::NOTE_KEY + word * 8,
+            ))
+            .jump_if(Cond::Ne, Reg::R2, Reg::R4, unowned);
+    }
 }
 
 /// Appends the jump to set R3, context in R1; falls through if the set is not in its place.
@@ -116,7 +213,7 @@ fn tail_calls(b: &mut Builder) {
 }
 
 /// A binary search over `low..high`. A tail call with a constant index becomes a direct jump.
-fn tree(b: &mut Builder, low: i32, high: i32, lost: crate::asm::Label) {
+fn tree(b: &mut Builder, low: i32, high: i32, lost: Label) {
     if high - low == 1 {
         b.extend(Insn::load_map(Reg::R2, maps::PROGS))
             .push(Insn::mov_imm(Reg::R3, low))
@@ -131,36 +228,18 @@ fn tree(b: &mut Builder, low: i32, high: i32, lost: crate::asm::Label) {
     tree(b, middle, high, lost);
 }
 
-/// Appends the increment of a control word. Only on paths that should never be taken.
-fn count(b: &mut Builder, word: usize) {
-    b.extend(Insn::load_map_value(
-        Reg::R1,
-        maps::CONTROL,
-        word as u32 * 8,
-    ))
-    .push(Insn::mov_imm(Reg::R2, 1))
-    .push(Insn::atomic_add(Reg::R1, 0, Reg::R2));
-}
-
 /// Appends the slow path: climb to the nearest configured cgroup, store what was found, go on.
-/// Comes with R0 = generation, R1 = id, R2 = tag and generation, R4 = slot, R5 = cgroup.
-fn resolve(
-    b: &mut Builder,
-    layout: &Layout,
-    has_func_ip: bool,
-    jump: crate::asm::Label,
-    none: crate::asm::Label,
-) {
+/// Comes with R0 = generation, R1 = id, R2 = tag and generation, R4 = slot, R9 = what leads up.
+fn resolve(b: &mut Builder, plan: &Plan<'_>, way: Way<'_>, ends: Ends) {
     let (climb, up, found) = (b.label(), b.label(), b.label());
     let (odd, looked_up) = (b.label(), b.label());
     b.push(Insn::mov(Reg::R7, Reg::R4))
         .push(Insn::mov(Reg::R8, Reg::R2))
-        .push(Insn::mov(Reg::R9, Reg::R5))
         .push(Insn::store(Size::Dw, Reg::R10, stack::KEY, Reg::R1))
         .push(Insn::store(Size::Dw, Reg::R10, stack::GENERATION, Reg::R0))
         .push(Insn::mov_imm(Reg::R1, 0))
         .push(Insn::store(Size::Dw, Reg::R10, stack::DEPTH, Reg::R1));
-    if has_func_ip {
+    if plan.has_func_ip {
         b.push(Insn::mov(Reg::R1, Reg::R6))
             .push(Insn::call(helper::GET_FUNC_IP));
     }
@@ -183,27 +262,45 @@ fn resolve(
         .push(Insn::alu_imm(Alu::And, Reg::R3, 0xffff))
         .jump(found);
 
-    // cgroup_parent(): the parent's css is embedded in the parent (kernel/cgroup/cgroup.c).
-    b.place(up)
-        .push(Insn::mov_imm(Reg::R3, 0))
-        .push(Insn::load(Size::Dw, Reg::R1, Reg::R9, layout.cgroup_parent))
-        .jump_if_imm(Cond::Eq, Reg::R1, 0, found)
-        .push(Insn::load(Size::Dw, Reg::R9, Reg::R1, layout.css_cgroup))
-        .push(Insn::load(Size::Dw, Reg::R1, Reg::R9, layout.cgroup_kn))
-        .push(Insn::load(Size::Dw, Reg::R1, Reg::R1, layout.kn_id))
-        .push(Insn::store(Size::Dw, Reg::R10, stack::KEY, Reg::R1))
-        .push(Insn::load(Size::Dw, Reg::R1, Reg::R10, stack::DEPTH))
-        .push(Insn::alu_imm(Alu::Add, Reg::R1, 1))
-        .push(Insn::store(Size::Dw, Reg::R10, stack::DEPTH, Reg::R1))
-        .jump_if_imm(Cond::Lt, Reg::R1, DEPTH_MAX, climb);
-    count(b, CONTROL_LOST_DEPTH);
-    b.jump(none);
+    b.place(up);
+    let top = b.label();
+    match way {
+        Way::Cgroup(reader) => {
+            reader.parent(b, top);
+            b.push(Insn::store(Size::Dw, Reg::R10, stack::KEY, Reg::R1));
+            deeper(b);
+            b.jump_if_imm(Cond::Lt, Reg::R1, DEPTH_MAX, climb);
+            count(b, maps::CONTROL, CONTROL_LOST_DEPTH);
+            b.jump(ends.none);
+        }
+        Way::Note => {
+            deeper(b);
+            b.jump_if_imm(Cond::Ge, Reg::R1, i32::from(NOTE_LEVELS), top)
+                .push(Insn::alu_imm(Alu::Lsh, Reg::R1, 3))
+                .push(Insn::mov(Reg::R2, Reg::R9))
+                .push(Insn::alu(Alu::Add, Reg::R2, Reg::R1))
+                .push(Insn::load(Size::Dw, Reg::R1, Reg::R2, NOTE_IDS))
+                .push(Insn::store(Size::Dw, Reg::R10, stack::KEY, Reg::R1))
+                .jump_if_imm(Cond::Ne, Reg::R1, 0, climb);
+        }
+    }
+    b.place(top).push(Insn::mov_imm(Reg::R3, 0));
 
-    b.place(found)
-        .push(Insn::mov(Reg::R1, Reg::R8))
+    b.place(found);
+    if let Way::Note = way {
+        same_note(b, ends.unowned);
+    }
+    b.push(Insn::mov(Reg::R1, Reg::R8))
         .push(Insn::alu(Alu::Or, Reg::R1, Reg::R3))
         .push(Insn::store(Size::Dw, Reg::R7, 0, Reg::R1))
-        .jump_if_imm(Cond::Eq, Reg::R3, 0, none)
-        .jump_if_imm(Cond::Gt, Reg::R3, i32::from(SET_MAX), none)
-        .jump(jump);
+        .jump_if_imm(Cond::Eq, Reg::R3, 0, ends.none)
+        .jump_if_imm(Cond::Gt, Reg::R3, i32::from(SET_MAX), ends.none)
+        .jump(ends.jump);
+}
+
+/// Appends `R1 =` levels climbed, one more than before.
+fn deeper(b: &mut Builder) {
+    b.push(Insn::load(Size::Dw, Reg::R1, Reg::R10, stack::DEPTH))
+        .push(Insn::alu_imm(Alu::Add, Reg::R1, 1))
+        .push(Insn::store(Size::Dw, Reg::R10, stack::DEPTH, Reg::R1));
 }

@@ -16,6 +16,7 @@ use super::specialise::{Member, PoolIndex};
 use super::word::SET_MAX;
 use crate::asm::{EditError, encode};
 use crate::hook::kind::{ContextType, KindInfo, Returns};
+use crate::kernel::pretend::{self, Pretended};
 
 /// Which entries of a PROG_ARRAY are free.
 #[derive(Clone, Debug)]
@@ -248,16 +249,15 @@ impl Loader<'_> {
             ContextType::Struct(name) => Some(Style::Global(GlobalForm::Typed(name))),
             ContextType::None => None,
         };
+        let tagged = (!pretend::is_missing(Pretended::ArgCtxTag))
+            .then_some(Style::Global(GlobalForm::Tagged));
         let styles: Vec<Style> = match members {
             [_] => vec![Style::Inline],
-            _ => [
-                Style::Inline,
-                Style::Call,
-                Style::Global(GlobalForm::Tagged),
-            ]
-            .into_iter()
-            .chain(typed)
-            .collect(),
+            _ => [Style::Inline, Style::Call]
+                .into_iter()
+                .chain(tagged)
+                .chain(typed)
+                .collect(),
         };
         let (last, before) = styles.split_last().unwrap_or((&Style::Inline, &[]));
         for style in before {

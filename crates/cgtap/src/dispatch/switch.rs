@@ -9,8 +9,8 @@ use cgtap_sys::memory::Words;
 use cgtap_sys::{SysError, task};
 
 use super::word::{
-    CACHE_SLOTS, CONTROL_GENERATION, CONTROL_LOST_DEPTH, CONTROL_LOST_SET, CONTROL_SETTLED,
-    CONTROL_WORDS, GENERATION_MAX, GENERATION_SHIFT, SET_MAX,
+    CACHE_SLOTS, CONTROL_GENERATION, CONTROL_LOST_DEPTH, CONTROL_LOST_SET, CONTROL_NOTES_LOST,
+    CONTROL_SETTLED, CONTROL_UNOWNED, CONTROL_WORDS, GENERATION_MAX, GENERATION_SHIFT, SET_MAX,
 };
 use crate::id::CgroupId;
 
@@ -277,6 +277,18 @@ impl Switch {
     #[must_use]
     pub fn lost(&self) -> u64 {
         self.words.get(CONTROL_LOST_SET) + self.words.get(CONTROL_LOST_DEPTH)
+    }
+
+    /// Events that belonged to nobody.
+    #[must_use]
+    pub fn unowned(&self) -> u64 {
+        self.words.get(CONTROL_UNOWNED)
+    }
+
+    /// Notes that could not be stored.
+    #[must_use]
+    pub fn notes_lost(&self) -> u64 {
+        self.words.get(CONTROL_NOTES_LOST)
     }
 
     /// The generation, for tests.

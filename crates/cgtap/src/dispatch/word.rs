@@ -32,8 +32,15 @@ pub const CONTROL_LOST_SET: usize = 1;
 pub const CONTROL_LOST_DEPTH: usize = 2;
 /// Index of the generation, as a number, after whose publication a grace period has passed.
 pub const CONTROL_SETTLED: usize = 3;
+/// Index of the counter of events that belong to nobody. It may be written at every event, so it
+/// lies two cache lines away from the generation, which every event reads.
+pub const CONTROL_UNOWNED: usize = 16;
+/// Index of the counter of notes that could not be stored.
+pub const CONTROL_NOTES_LOST: usize = 17;
 /// Number of control words.
-pub const CONTROL_WORDS: usize = 8;
+pub const CONTROL_WORDS: usize = 24;
+/// Levels of the hierarchy that a note holds, the root's included.
+pub const NOTE_LEVELS: i16 = 16;
 
 /// Where a cgroup's word lies in the cache, and its tag; `None` for an id that is too wide.
 /// What the dispatcher computes, for tests and for reading the cache.

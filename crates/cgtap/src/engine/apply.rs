@@ -3,18 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::AsFd;
 
-use cgtap_sys::bpf::{Map, MapSpec, MapType, Prog, ProgSpec, pin};
+use cgtap_sys::bpf::{Map, MapSpec, MapType, pin};
 use cgtap_sys::{Errno, SysError};
 
 use super::error::{Error, ErrorKind, Result};
 use super::session::{Session, desired};
 use super::workshop::Workshop;
-use crate::asm::encode;
-use crate::dispatch::dispatcher;
 use crate::dispatch::set::{Indices, LoadedSet, Loader, SetError};
 use crate::dispatch::switch::Switch;
 use crate::id::CgroupId;
-use crate::kernel::anchor;
 use crate::store::config::{Config, HookId, HookRecord, MemberRecord, SetRecord};
 use crate::store::pins;
 
@@ -153,8 +150,8 @@ impl Session {
         let attach_btf = record.target().load_btf().map_err(sys)?;
         // The dispatcher is the first user of the array: the kernel holds all that is put into it
         // to the dispatcher's type.
-        let dispatcher = if is_new {
-            Some(self.load_dispatcher(next, &record, &switch)?)
+        let fresh = if is_new {
+            Some(self.load_fresh(next, id, &record, &switch)?)
         } else {
             None
         };
@@ -206,59 +203,10 @@ impl Session {
             pin(&one.counter, &path).map_err(sys)?;
             record.sets.insert(one.cgroup, one.record);
         }
-        if let Some(dispatcher) = dispatcher {
-            let links = anchor::attach(&dispatcher, &record.target())
-                .map_err(|e| Error::target(&format!("cannot attach to {}", record.spec), &e))?;
-            for (link, name) in links.iter().zip(pins::hook_links(id, links.len())) {
-                pin(link, &self.path(&name)).map_err(sys)?;
-            }
+        if let Some(fresh) = fresh {
+            self.attach_fresh(id, &record, &fresh)?;
         }
         Ok(record)
-    }
-
-    fn load_dispatcher(&self, next: &Config, hook: &HookRecord, switch: &Switch) -> Result<Prog> {
-        let info = hook.spec.kind().info();
-        let sys = |e: SysError| Error::sys(format!("make the dispatcher of {}", hook.spec), &e);
-        let current = if next.current_table {
-            Some(cgtap_sys::bpf::get_map(&self.path(pins::CURRENT)).map_err(sys)?)
-        } else {
-            None
-        };
-        let target = hook.target();
-        let insns = dispatcher::generate(
-            &next.layout,
-            target.returns(),
-            info.has_func_ip,
-            current.is_some(),
-        )
-        .map_err(|e| {
-            Error::new(
-                ErrorKind::Kernel,
-                format!("cannot generate a dispatcher: {e}"),
-            )
-        })?;
-        let mut maps = vec![
-            switch.progs.as_fd(),
-            switch.cache.as_fd(),
-            switch.control.as_fd(),
-            switch.tables[0].as_fd(),
-            switch.tables[1].as_fd(),
-        ];
-        maps.extend(current.iter().map(AsFd::as_fd));
-        let attach_btf = target.load_btf().map_err(sys)?;
-        Prog::load(&ProgSpec {
-            attach_type: info.attach_type,
-            attach_btf_id: target.load_btf_id(),
-            attach_btf: attach_btf.as_ref().map(AsFd::as_fd),
-            ..ProgSpec::generated("cgtap_dispatch", info.prog_type, &encode(&insns), &maps)
-        })
-        .map_err(|e| {
-            sys(SysError {
-                call: "BPF_PROG_LOAD",
-                errno: e.errno,
-            })
-            .with_log(e.log)
-        })
     }
 }
 

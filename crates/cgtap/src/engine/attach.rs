@@ -14,10 +14,10 @@ use super::session::Session;
 use super::workshop::Workshop;
 use crate::attach::{self, Anchor, RuleError};
 use crate::cgroup::Cgroup;
-use crate::hook::HookSpec;
 use crate::hook::kind::KindInfo;
+use crate::hook::{HookSpec, Scope};
 use crate::id::{AttachmentId, CgroupId, InstanceId, ProgramId};
-use crate::kernel::{target, tracepoint};
+use crate::kernel::{scope, target, tracepoint};
 use crate::store::config::{CgroupRecord, Config, HookId, HookRecord, MemberRecord};
 
 /// A program and the hook it is to run at.
@@ -90,7 +90,7 @@ fn attach_in(
     let mut next = session.config.clone();
     let (instance, chosen, fresh) = instance_of(session, &mut next, source)?;
     remember(session, &mut next, cgroup)?;
-    let jobs = jobs(&next, instance, &chosen, &request.programs)?;
+    let jobs = jobs(&next, instance, &chosen, &request.programs, &request.scope)?;
     if fresh && jobs.is_empty() {
         return Err(Error::new(
             ErrorKind::Object,
@@ -194,6 +194,7 @@ pub(super) fn jobs(
     instance: InstanceId,
     chosen: &[u32],
     choices: &[ProgramChoice],
+    scope: &Scope,
 ) -> Result<Vec<Job>> {
     let programs = config
         .instances
@@ -223,7 +224,10 @@ pub(super) fn jobs(
         }
     };
     let job = |at: usize, given: Option<&HookSpec>| {
-        let spec = hook_of(at, given)?;
+        let mut spec = hook_of(at, given)?;
+        if *scope != Scope::Current {
+            spec = spec.with_scope(scope.clone());
+        }
         Ok(Job {
             program: ProgramId {
                 instance,
@@ -269,9 +273,11 @@ fn hook_for(next: &mut Config, spec: &HookSpec) -> Result<(HookId, HookSpec)> {
     if let Some((id, _)) = next.hook(&spec) {
         return Ok((id, spec));
     }
+    let scope = scope::resolve(&spec, &target)?;
     let id = HookId(next.next.hook);
     next.next.hook += 1;
-    next.hooks.insert(id, HookRecord::new(spec.clone(), target));
+    next.hooks
+        .insert(id, HookRecord::new(spec.clone(), target, scope));
     Ok((id, spec))
 }
 
@@ -318,7 +324,9 @@ pub(super) fn check(
         )
         .with_errno(Errno::EINVAL));
     }
-    if known.verdicts.iter().any(|(s, _)| *s == spec) {
+    // What a program may read at its hook hangs on no scope.
+    let place = spec.without_scope();
+    if known.verdicts.iter().any(|(s, _)| *s == place) {
         return Ok(());
     }
     let verdict = Workshop::new(session).try_alone(next, hook, record, &member)?;
@@ -327,7 +335,7 @@ pub(super) fn check(
         .get_mut(&member.program.instance)
         .and_then(|i| i.programs.get_mut(member.program.index as usize))
     {
-        program.verdicts.push((spec, verdict));
+        program.verdicts.push((place, verdict));
     }
     Ok(())
 }

@@ -124,7 +124,7 @@ fn select(config: &Config, what: &Detach, cgroup: Option<&Cgroup>) -> Result<Vec
         }
         Detach::Cgroup(_, hook) => all
             .filter(|(_, at, _)| cgroup.is_some_and(|c| c.id == *at))
-            .filter(|(spec, _, _)| hook.as_ref().is_none_or(|h| h == *spec))
+            .filter(|(spec, _, _)| hook.as_ref().is_none_or(|h| h.matches(spec)))
             .map(|(_, _, a)| a.id)
             .collect(),
         Detach::Instance(id) => all

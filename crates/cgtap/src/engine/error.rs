@@ -3,6 +3,7 @@
 use cgtap_sys::{Errno, SysError};
 
 use crate::cgroup::CgroupError;
+use crate::counter::CounterError;
 use crate::kernel::target::TargetError;
 use crate::object::ObjectError;
 use crate::store::dir::DirError;
@@ -209,6 +210,28 @@ impl From<ObjectError> for Error {
 impl From<TargetError> for Error {
     fn from(error: TargetError) -> Self {
         Self::target("", &error)
+    }
+}
+
+impl From<CounterError> for Error {
+    fn from(error: CounterError) -> Self {
+        let words = error.to_string();
+        match error {
+            CounterError::Sys { what, source } => Self::sys(what, &source),
+            CounterError::NoCounter { errno, .. } => {
+                Self::new(ErrorKind::Unsupported, words).with_errno(errno)
+            }
+            CounterError::Load { name, errno, log } => {
+                let call = "BPF_PROG_LOAD";
+                Self::sys(format!("load {name}"), &SysError { call, errno }).with_log(log)
+            }
+            CounterError::Tracepoint(error) => TargetError::from(error).into(),
+            CounterError::Event(_) => Self::new(ErrorKind::Rule, words).with_errno(Errno::EINVAL),
+            CounterError::Generate { .. } | CounterError::Online(_) => {
+                Self::new(ErrorKind::Kernel, words)
+            }
+            CounterError::Btf(_) => Self::new(ErrorKind::Unsupported, words),
+        }
     }
 }
 

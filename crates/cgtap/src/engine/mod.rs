@@ -18,6 +18,7 @@ mod replace;
 mod report;
 mod request;
 mod session;
+mod stand;
 mod stat;
 mod workshop;
 

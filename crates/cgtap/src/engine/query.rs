@@ -53,6 +53,8 @@ pub(super) struct Counts {
     runs: HashMap<AttachmentId, u64>,
     pub(super) recursion_misses: u64,
     pub(super) lost: u64,
+    unowned: u64,
+    notes_lost: u64,
 }
 
 impl Counts {
@@ -71,11 +73,20 @@ impl Counts {
                 *counts.runs.entry(member.attachment).or_default() += runs;
             }
         }
-        counts.lost = session.switch(id)?.lost();
+        let switch = session.switch(id)?;
+        counts.lost = switch.lost();
+        counts.unowned = switch.unowned();
+        counts.notes_lost = switch.notes_lost();
         let sys = |e| Error::sys(format!("look at the dispatcher of {}", hook.spec), &e);
-        let link = get_link(&session.path(&pins::hook(id, pins::HOOK_LINK))).map_err(sys)?;
-        let prog = Prog::from_id(link.info().map_err(sys)?.prog_id).map_err(sys)?;
-        counts.recursion_misses = prog.info().map_err(sys)?.recursion_misses;
+        let misses = |name: &str| {
+            let link = get_link(&session.path(&pins::hook(id, name)))?;
+            let prog = Prog::from_id(link.info()?.prog_id)?;
+            Ok(prog.info()?.recursion_misses)
+        };
+        counts.recursion_misses = misses(pins::HOOK_LINK).map_err(sys)?;
+        if hook.scope.owner().is_some() {
+            counts.notes_lost += misses(pins::NOTER).map_err(sys)?;
+        }
         Ok(counts)
     }
 
@@ -127,7 +138,12 @@ impl Engine {
         let cgroups = which(&session, request)?;
         let mut reports = Vec::new();
         for (id, hook) in &config.hooks {
-            if request.hook.as_ref().is_some_and(|h| *h != hook.spec) || !hook.is_active() {
+            if request
+                .hook
+                .as_ref()
+                .is_some_and(|h| !h.matches(&hook.spec))
+                || !hook.is_active()
+            {
                 continue;
             }
             let counts = Counts::read(&session, *id, hook)?;
@@ -158,6 +174,8 @@ impl Engine {
                     attachments: entries.iter().map(|e| entry(config, e, &counts)).collect(),
                     recursion_misses: counts.recursion_misses,
                     lost: counts.lost,
+                    unowned: counts.unowned,
+                    notes_lost: counts.notes_lost,
                 });
             }
         }

@@ -25,7 +25,8 @@ pub struct AttachedReport {
     pub id: AttachmentId,
     /// Name of the program.
     pub program: String,
-    /// Where it runs.
+    /// Where it runs; in JSON its scope is a member of its own.
+    #[serde(flatten, serialize_with = "hook_and_scope")]
     pub hook: HookSpec,
     /// Path of the cgroup below the cgroup root, with a leading slash.
     pub cgroup: String,
@@ -49,7 +50,8 @@ pub struct ListReport {
     pub cgroup: String,
     /// Its id.
     pub cgroup_id: CgroupId,
-    /// The hook.
+    /// The hook; in JSON its scope is a member of its own.
+    #[serde(flatten, serialize_with = "hook_and_scope")]
     pub hook: HookSpec,
     /// Mode of the cgroup's own list; `none` where it has none of its own.
     pub mode: Mode,
@@ -65,6 +67,25 @@ pub struct ListReport {
     /// Events of the hook that ran no program, or not all of them, for any other reason: a set
     /// that was not in its place, a cgroup too deep.
     pub lost: u64,
+    /// Events of the hook that belonged to nobody by its scope, and so ran no program: a NULL on
+    /// the way, a cgroup of another hierarchy, no note.
+    pub unowned: u64,
+    /// Notes for the hook's scope that could not be stored: a cgroup too deep, no room, a noter
+    /// that was already running on that CPU.
+    pub notes_lost: u64,
+}
+
+fn hook_and_scope<S: serde::Serializer>(hook: &HookSpec, to: S) -> Result<S::Ok, S::Error> {
+    #[derive(Serialize)]
+    struct Both {
+        hook: HookSpec,
+        scope: String,
+    }
+    let both = Both {
+        hook: hook.without_scope(),
+        scope: hook.scope().to_string(),
+    };
+    both.serialize(to)
 }
 
 /// An attachment on a list.
@@ -105,7 +126,8 @@ pub struct TreeReport {
 /// What runs at one hook for the events of a cgroup.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct TreeHook {
-    /// The hook.
+    /// The hook; in JSON its scope is a member of its own.
+    #[serde(flatten, serialize_with = "hook_and_scope")]
     pub hook: HookSpec,
     /// In the order in which they run.
     pub attachments: Vec<TreeAttachment>,
@@ -187,14 +209,24 @@ pub struct DoctorReport {
 }
 
 /// What counting found.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct StatReport {
     /// How long it counted.
     pub seconds: f64,
     /// One row a cgroup that was asked for, or with `per_cgroup` one a cgroup below it.
     pub cgroups: Vec<StatRow>,
-    /// Events that were not counted.
+    /// Events that were not counted; of perf events, moments at which a counter could not be
+    /// charged.
     pub lost: u64,
+    /// Cgroups that found no row of their own for perf events and are counted in that of the one
+    /// above; nothing is lost.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub merged: u64,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// Counts of one cgroup.
@@ -209,7 +241,7 @@ pub struct StatRow {
 }
 
 /// One count.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct StatCount {
     /// The event as it was written.
     pub event: String,
@@ -221,4 +253,17 @@ pub struct StatCount {
     /// The same as `count`; only with `per_cgroup`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub total: Option<u64>,
+    /// Of a perf event: `count`, or `ns` for nanoseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unit: Option<&'static str>,
+    /// The count is what it would have been with a counter of the CPU all the time: it had one for
+    /// `running_ns` of `enabled_ns`.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub estimate: bool,
+    /// Of a hardware event: for how long it was to be counted, on all CPUs together.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub enabled_ns: Option<u64>,
+    /// Of a hardware event: for how much of that it had a counter of the CPU.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub running_ns: Option<u64>,
 }

@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 
 use crate::attach::{Mode, Place};
-use crate::hook::HookSpec;
+use crate::counter::{CounterEvent, EventError};
+use crate::hook::{HookFilter, HookSpec, Scope, SpecError};
 use crate::id::{AttachmentId, CgroupId, InstanceId, ProgramId};
 
 /// Where the state and the cgroups are.
@@ -100,6 +101,8 @@ pub struct AttachRequest {
     pub source: ObjectSource,
     /// Which programs; all that have a hook if empty.
     pub programs: Vec<ProgramChoice>,
+    /// Whose events they see, at all their hooks; a hook's own scope where this is `current`.
+    pub scope: Scope,
     /// Mode.
     pub mode: Mode,
     /// Run before all others.
@@ -124,6 +127,7 @@ impl AttachRequest {
             cgroup,
             source,
             programs: Vec::new(),
+            scope: Scope::Current,
             mode: Mode::Multi,
             preorder: false,
             place: Place::Append,
@@ -140,8 +144,8 @@ impl AttachRequest {
 pub enum Detach {
     /// These attachments.
     Ids(Vec<AttachmentId>),
-    /// Everything on the lists of a cgroup, or on that of one hook.
-    Cgroup(CgroupRef, Option<HookSpec>),
+    /// Everything on the lists of a cgroup, or on those of the hooks that are meant.
+    Cgroup(CgroupRef, Option<HookFilter>),
     /// Everything of an instance.
     Instance(InstanceId),
     /// Everything in the state.
@@ -166,12 +170,63 @@ pub struct ReplaceRequest {
 pub struct ListRequest {
     /// Of this cgroup; of all configured ones if not given.
     pub cgroup: Option<CgroupRef>,
-    /// Of this hook only.
-    pub hook: Option<HookSpec>,
+    /// Of the hooks that are meant.
+    pub hook: Option<HookFilter>,
     /// Effective arrays instead of own lists.
     pub effective: bool,
     /// Of the cgroup's descendants too.
     pub recursive: bool,
+}
+
+/// An event to count. Displays as it is written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StatEvent {
+    /// How often a hook fires.
+    Hook(HookSpec),
+    /// A perf event.
+    Counter(CounterEvent),
+}
+
+/// Why a word is neither.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum StatEventError {
+    /// It has a hook's form and is none.
+    #[error(transparent)]
+    Hook(#[from] SpecError),
+    /// It has no hook's form, and no perf event is called so.
+    #[error(transparent)]
+    Counter(#[from] EventError),
+}
+
+impl std::str::FromStr for StatEvent {
+    type Err = StatEventError;
+
+    fn from_str(text: &str) -> Result<Self, StatEventError> {
+        // Only hooks have a kind in front; `cycles:u` is told what is wrong with it.
+        let is_hook = text
+            .split_once([':', '/'])
+            .is_some_and(|(head, _)| head.parse::<CounterEvent>().is_err());
+        if is_hook {
+            Ok(Self::Hook(text.parse()?))
+        } else {
+            Ok(Self::Counter(text.parse()?))
+        }
+    }
+}
+
+impl std::fmt::Display for StatEvent {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Hook(spec) => spec.fmt(f),
+            Self::Counter(event) => event.fmt(f),
+        }
+    }
+}
+
+impl From<HookSpec> for StatEvent {
+    fn from(spec: HookSpec) -> Self {
+        Self::Hook(spec)
+    }
 }
 
 /// What to count.
@@ -179,8 +234,8 @@ pub struct ListRequest {
 pub struct StatRequest {
     /// In which cgroups, descendants included.
     pub cgroups: Vec<CgroupRef>,
-    /// Which events.
-    pub events: Vec<HookSpec>,
+    /// Which events, hooks and perf events in any order.
+    pub events: Vec<StatEvent>,
     /// A row for each cgroup below them.
     pub per_cgroup: bool,
     /// With `per_cgroup`, how many levels below them get a row of their own.

@@ -235,11 +235,12 @@ impl<'a> Workshop<'a> {
         let Prepared {
             code, maps, btf, ..
         } = self.prepare(config, hook, record)?;
+        let place = spec.without_scope();
         let verdict = config
             .instances
             .get(&record.program.instance)
             .and_then(|i| i.programs.get(record.program.index as usize))
-            .and_then(|p| p.verdicts.iter().find(|(s, _)| s == spec))
+            .and_then(|p| p.verdicts.iter().find(|(s, _)| *s == place))
             .map(|(_, v)| *v)
             .ok_or_else(|| {
                 Error::new(

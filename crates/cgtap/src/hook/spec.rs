@@ -6,14 +6,27 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use super::kind::{HookKind, KINDS, TargetForm};
+use super::scope::{Scope, ScopeError};
 
-/// A hook as a user names it: kind and target. Displays as it is written on the command line,
-/// e.g. `tracepoint:syscalls/sys_enter_openat`.
+/// What stands between a hook and its scope.
+const SCOPE: &str = " scope=";
+
+/// A hook as a user names it: kind and target, and whose its events are. Displays as it is written
+/// on the command line, e.g. `tracepoint:syscalls/sys_enter_openat` or `tp_btf:sched_switch
+/// scope=next`. With another scope it is another hook.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
 pub struct HookSpec {
     kind: HookKind,
     target: String,
+    scope: Scope,
+}
+
+/// Which hooks are meant: one of a place, or all of it whatever their scope.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HookFilter {
+    spec: HookSpec,
+    any_scope: bool,
 }
 
 /// Why a text is not a hook.
@@ -35,6 +48,9 @@ pub enum SpecError {
         /// The form it wants.
         want: &'static str,
     },
+    /// The part behind `scope=` is no scope.
+    #[error(transparent)]
+    Scope(#[from] ScopeError),
 }
 
 fn kinds() -> String {
@@ -84,6 +100,7 @@ fn has_form(form: TargetForm, target: &str) -> bool {
         TargetForm::BinarySymbol => {
             target.len() <= BINARY_MAX
                 && !target.contains(|c: char| c.is_control())
+                && !target.contains(SCOPE)
                 && target
                     .rsplit_once(':')
                     .is_some_and(|(binary, symbol)| !binary.is_empty() && !symbol.is_empty())
@@ -137,6 +154,7 @@ impl HookSpec {
             Ok(Self {
                 kind,
                 target: target.to_owned(),
+                scope: Scope::Current,
             })
         } else {
             Err(SpecError::Target {
@@ -151,6 +169,25 @@ impl HookSpec {
     #[must_use]
     pub fn kind(&self) -> HookKind {
         self.kind
+    }
+
+    /// Whose its events are.
+    #[must_use]
+    pub fn scope(&self) -> &Scope {
+        &self.scope
+    }
+
+    /// The hook at the same place whose events belong to `scope`.
+    #[must_use]
+    pub fn with_scope(self, scope: Scope) -> Self {
+        Self { scope, ..self }
+    }
+
+    /// The hook at the same place whose events belong to `current`: what is the same for all
+    /// scopes is said of this one.
+    #[must_use]
+    pub fn without_scope(&self) -> Self {
+        self.clone().with_scope(Scope::Current)
     }
 
     /// The target: `CATEGORY/NAME` or `NAME`.
@@ -265,7 +302,11 @@ fn function_of(prefix: &str, target: &str) -> String {
 
 impl fmt::Display for HookSpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.kind.info().prefix, self.target)
+        write!(f, "{}:{}", self.kind.info().prefix, self.target)?;
+        match &self.scope {
+            Scope::Current => Ok(()),
+            scope => write!(f, "{SCOPE}{scope}"),
+        }
     }
 }
 
@@ -273,8 +314,12 @@ impl FromStr for HookSpec {
     type Err = SpecError;
 
     /// `KIND:TARGET` with the kind's prefix or any of libbpf's section prefixes; libbpf's slash
-    /// is taken for the colon too.
+    /// is taken for the colon too. A scope may stand behind it: `KIND:TARGET scope=SCOPE`.
     fn from_str(text: &str) -> Result<Self, SpecError> {
+        let (text, scope) = match text.split_once(SCOPE) {
+            Some((text, scope)) => (text, scope.parse()?),
+            None => (text, Scope::Current),
+        };
         let unknown = || SpecError::UnknownKind {
             text: text.to_owned(),
         };
@@ -284,7 +329,39 @@ impl FromStr for HookSpec {
             .iter()
             .find(|k| k.prefix == prefix || k.sections.contains(&prefix))
             .ok_or_else(unknown)?;
-        Self::new(info.kind, &function_of(prefix, target))
+        Self::new(info.kind, &function_of(prefix, target)).map(|spec| spec.with_scope(scope))
+    }
+}
+
+impl HookFilter {
+    /// This hook is meant.
+    #[must_use]
+    pub fn matches(&self, spec: &HookSpec) -> bool {
+        self.spec.kind == spec.kind
+            && self.spec.target == spec.target
+            && (self.any_scope || self.spec.scope == spec.scope)
+    }
+}
+
+impl From<HookSpec> for HookFilter {
+    /// This hook, and none with another scope.
+    fn from(spec: HookSpec) -> Self {
+        Self {
+            spec,
+            any_scope: false,
+        }
+    }
+}
+
+impl FromStr for HookFilter {
+    type Err = SpecError;
+
+    /// As a hook is written; without a scope behind it, whatever its scope.
+    fn from_str(text: &str) -> Result<Self, SpecError> {
+        Ok(Self {
+            spec: text.parse()?,
+            any_scope: !text.contains(SCOPE),
+        })
     }
 }
 
@@ -426,6 +503,38 @@ mod tests {
             let spec = HookSpec::from_section("ksyscall/openat").unwrap().unwrap();
             assert_eq!(spec.to_string(), "kprobe:__x64_sys_openat");
         }
+    }
+
+    #[test]
+    fn a_scope_is_part_of_a_hook() {
+        for text in [
+            "tp_btf:sched_switch scope=next",
+            "raw_tracepoint:block_rq_complete scope=owner(rq) noted at tp_btf:block_rq_issue by rq",
+        ] {
+            let spec: HookSpec = text.parse().unwrap();
+            assert_eq!(spec.to_string(), text);
+            let json = serde_json::to_string(&spec).unwrap();
+            assert_eq!(serde_json::from_str::<HookSpec>(&json).unwrap(), spec);
+            assert_ne!(spec, spec.without_scope());
+        }
+        let plain: HookSpec = "tp_btf:sched_switch scope=current".parse().unwrap();
+        assert_eq!(plain.to_string(), "tp_btf:sched_switch");
+        assert!("tp_btf:sched_switch scope=".parse::<HookSpec>().is_err());
+    }
+
+    #[test]
+    fn a_filter_without_a_scope_takes_every_scope() {
+        let scoped: HookSpec = "tp_btf:sched_switch scope=next".parse().unwrap();
+        let plain = scoped.without_scope();
+        let takes = |text: &str| {
+            let filter: HookFilter = text.parse().unwrap();
+            (filter.matches(&plain), filter.matches(&scoped))
+        };
+        assert_eq!(takes("tp_btf:sched_switch"), (true, true));
+        assert_eq!(takes("tp_btf:sched_switch scope=next"), (false, true));
+        assert_eq!(takes("tp_btf:sched_switch scope=current"), (true, false));
+        assert_eq!(takes("raw_tp:sched_switch"), (false, false));
+        assert!(!HookFilter::from(plain).matches(&scoped));
     }
 
     #[test]

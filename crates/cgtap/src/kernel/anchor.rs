@@ -3,8 +3,9 @@
 use std::os::fd::AsFd;
 
 use cgtap_sys::bpf::{Link, Prog};
-use cgtap_sys::perf;
+use cgtap_sys::{Errno, SysError, perf};
 
+use super::function;
 use super::target::{Target, TargetError, addresses, open_probe, sampled};
 use crate::hook::HookKind;
 
@@ -20,11 +21,10 @@ pub fn attach(prog: &Prog, target: &Target<'_>) -> Result<Vec<Link>, TargetError
         HookKind::RawTracepoint | HookKind::RawTracepointWritable => {
             Link::raw_tracepoint(prog, Some(target.spec.name()))?
         }
-        HookKind::TpBtf
-        | HookKind::Fentry
-        | HookKind::Fexit
-        | HookKind::FmodRet
-        | HookKind::Lsm => Link::raw_tracepoint(prog, None)?,
+        HookKind::TpBtf => Link::raw_tracepoint(prog, None)?,
+        HookKind::Fentry | HookKind::Fexit | HookKind::FmodRet | HookKind::Lsm => {
+            Link::raw_tracepoint(prog, None).map_err(|e| no_trampoline(target, e))?
+        }
         HookKind::Tracepoint => {
             let event = perf::open_tracepoint(target.info.tracefs_id)?;
             Link::perf_event(prog, event.as_fd())?
@@ -41,11 +41,34 @@ pub fn attach(prog: &Prog, target: &Target<'_>) -> Result<Vec<Link>, TargetError
             let (event, sampling) = sampled(target.spec)?;
             return (target.info.cpus.iter())
                 .map(|cpu| {
-                    let event = perf::open_sampling(event.kind, event.config, sampling, *cpu)?;
+                    let event =
+                        perf::open_sampling(event.perf_type as u32, event.config, sampling, *cpu)?;
                     Ok(Link::perf_event(prog, event.as_fd())?)
                 })
                 .collect();
         }
     };
     Ok(vec![link])
+}
+
+/// Why a trampoline could not be put into a function.
+fn no_trampoline(target: &Target<'_>, error: SysError) -> TargetError {
+    let function = target.spec.name();
+    let why = match error.errno {
+        Errno::E2BIG => {
+            "38 programs stand there already (BPF_MAX_TRAMP_LINKS), those of other tools among them"
+        }
+        _ if target.spec.kind() != HookKind::Lsm
+            && function::is_traceable(function) == Some(false) =>
+        {
+            "ftrace cannot trace it (it is not in tracefs' available_filter_functions: too small, \
+             or notrace); trace a function that calls it"
+        }
+        _ => return error.into(),
+    };
+    TargetError::Refused {
+        what: format!("cannot trace {function}"),
+        why: why.to_owned(),
+        errno: error.errno,
+    }
 }

@@ -15,32 +15,25 @@ use std::os::fd::AsFd;
 
 use cgtap_sys::bpf::{Map, MapSpec, MapType, Prog, ProgSpec, ProgType, possible_cpus};
 
-use super::layout::{CurrentLayout, Layout};
+use super::layout::{CastLayout, CurrentLayout, Layout};
+use super::pretend::{self, Pretended};
 use crate::asm::{Alu, Builder, Cond, EditError, Insn, Reg, Size, encode, helper};
 
 /// CPUs that the table of addresses has room for; on machines with more the helper is called.
 const MAX_CPUS: usize = 4096;
 
-const fn kfunc(id: i32) -> Insn {
-    Insn {
-        code: 0x85,
-        regs: 2 << 4,
-        off: 0,
-        imm: id,
-    }
-}
-
-/// Appends `R0 = (word *)R1`, and clobbers R1-R5.
-fn cast(b: &mut Builder, layout: &CurrentLayout, type_id: i32) {
+/// Appends `R0 = (TYPE *)R1`, and clobbers R1-R5. The verifier puts one move in the call's place,
+/// and what is read through R0 is 0 where nothing can be read.
+pub fn cast(b: &mut Builder, layout: &CastLayout, type_id: i32) {
     b.push(Insn::mov_imm(Reg::R2, type_id))
-        .push(kfunc(layout.rdonly_cast_id));
+        .push(Insn::call_kfunc(layout.rdonly_cast_id));
 }
 
 /// Appends code that leaves `current` in R0, typed `struct task_struct *`. Clobbers R1-R5.
 /// `addresses` is the index of the table in the program's list of maps; without it the helper is
 /// called (since 5.11).
 pub fn emit(b: &mut Builder, layout: &Layout, addresses: Option<u32>) {
-    let (Some(current), Some(addresses)) = (&layout.current, addresses) else {
+    let (Some(types), Some(addresses)) = (&layout.cast, addresses) else {
         b.push(Insn::call(helper::GET_CURRENT_TASK_BTF));
         return;
     };
@@ -52,17 +45,17 @@ pub fn emit(b: &mut Builder, layout: &Layout, addresses: Option<u32>) {
         .push(Insn::alu(Alu::Add, Reg::R1, Reg::R0))
         .push(Insn::load(Size::Dw, Reg::R1, Reg::R1, 0))
         .jump_if_imm(Cond::Eq, Reg::R1, 0, call);
-    cast(b, current, current.word_struct_id);
+    cast(b, types, types.word_struct_id);
     b.push(Insn::load(Size::Dw, Reg::R1, Reg::R0, 0)).jump(have);
     b.place(call)
         .push(Insn::call(helper::GET_CURRENT_TASK))
         .push(Insn::mov(Reg::R1, Reg::R0));
     b.place(have);
-    cast(b, current, current.task_struct_id);
+    cast(b, types, types.task_struct_id);
 }
 
 /// The program that finds the address on the CPU it runs on, checks it, and stores it.
-fn finder(layout: &CurrentLayout) -> Result<Vec<Insn>, EditError> {
+fn finder(layout: &CurrentLayout, types: &CastLayout) -> Result<Vec<Insn>, EditError> {
     let mut b = Builder::new();
     let out = b.label();
     b.push(Insn::call(helper::GET_SMP_PROCESSOR_ID))
@@ -90,7 +83,7 @@ fn finder(layout: &CurrentLayout) -> Result<Vec<Insn>, EditError> {
             layout.runqueues_to_current,
         ))
         .push(Insn::mov(Reg::R1, Reg::R8));
-    cast(&mut b, layout, layout.word_struct_id);
+    cast(&mut b, types, types.word_struct_id);
     b.push(Insn::load(Size::Dw, Reg::R9, Reg::R0, 0))
         .push(Insn::call(helper::GET_CURRENT_TASK))
         .jump_if(Cond::Ne, Reg::R9, Reg::R0, out)
@@ -106,7 +99,10 @@ fn finder(layout: &CurrentLayout) -> Result<Vec<Insn>, EditError> {
 /// Failing is no error: the helper is right everywhere.
 #[must_use]
 pub fn find(layout: &Layout) -> Option<Map> {
-    let current = layout.current.as_ref()?;
+    if pretend::is_missing(Pretended::CurrentTable) {
+        return None;
+    }
+    let (current, types) = (layout.current.as_ref()?, layout.cast.as_ref()?);
     let cpus = possible_cpus().ok().filter(|n| *n <= MAX_CPUS)?;
     let map = Map::create(&MapSpec {
         name: "cgtap_current",
@@ -117,7 +113,7 @@ pub fn find(layout: &Layout) -> Option<Map> {
         flags: 0,
     })
     .ok()?;
-    let insns = finder(current).ok()?;
+    let insns = finder(current, types).ok()?;
     let prog = Prog::load(&ProgSpec::generated(
         "cgtap_current",
         ProgType::RawTracepoint,
@@ -135,7 +131,7 @@ pub fn find(layout: &Layout) -> Option<Map> {
     }
     for cpu in 0..cpus {
         // An offline CPU answers ENXIO and keeps its 0.
-        if let Err(e) = prog.test_run_on_cpu(cpu as u32) {
+        if let Err(e) = prog.test_run_on_cpu(cpu as u32, &[]) {
             tracing::debug!("current on CPU {cpu} by the helper: {e}");
         }
     }

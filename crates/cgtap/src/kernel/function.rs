@@ -56,7 +56,12 @@ pub fn look_up(name: &str) -> Known {
         .take(3)
         .collect();
     let hint = if made.is_empty() {
-        let names: Vec<String> = symbols(&text).map(|(_, n)| n.to_owned()).collect();
+        let names: Vec<String> = symbols(&text)
+            .map(|(_, n)| n)
+            // Padding before functions has a name, but is none.
+            .filter(|n| !n.starts_with("__pfx_"))
+            .map(str::to_owned)
+            .collect();
         hint(name, &names)
     } else {
         format!("; the compiler changed it to {}", made.join(", "))
@@ -69,6 +74,18 @@ pub fn look_up(name: &str) -> Known {
 pub fn is_blacklisted(name: &str) -> bool {
     fs::read_to_string("/sys/kernel/debug/kprobes/blacklist")
         .is_ok_and(|list| list.split_whitespace().any(|word| word == name))
+}
+
+/// ftrace can trace a function of this name: trampolines and multi-probes stand there. `None` where
+/// its list cannot be read.
+#[must_use]
+pub fn is_traceable(name: &str) -> Option<bool> {
+    let list = tracefs().ok()?.join("available_filter_functions");
+    let text = fs::read_to_string(list).ok()?;
+    Some(
+        text.lines()
+            .any(|line| line.split_whitespace().next() == Some(name)),
+    )
 }
 
 /// Does `name` match `pattern`, in which `*` stands for any text and `?` for one character?

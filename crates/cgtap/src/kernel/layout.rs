@@ -3,6 +3,8 @@
 use cgtap_sys::libbpf::{Btf, BtfError, BtfKind};
 use serde::{Deserialize, Serialize};
 
+use super::pretend::{self, Pretended};
+
 /// Offsets in bytes, and BTF ids, of what dispatchers read. The same for as long as the kernel
 /// runs, so a state keeps it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,8 +31,24 @@ pub struct Layout {
     pub css_cgroup: i16,
     /// `kernfs_node.id`: the cgroup's id.
     pub kn_id: i16,
-    /// What finding `current` without a call needs; `None` where this kernel's BTF lacks it.
+    /// What reading through any address needs; `None` where this kernel's BTF lacks it.
+    pub cast: Option<CastLayout>,
+    /// What finding `current` without a call needs beside that; `None` where this kernel's BTF
+    /// lacks it.
     pub current: Option<CurrentLayout>,
+}
+
+/// What it takes to read through a number as if it were a pointer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CastLayout {
+    /// BTF id of the kfunc `bpf_rdonly_cast`, since 6.2.
+    pub rdonly_cast_id: i32,
+    /// BTF id of a struct whose first eight bytes are an integer.
+    pub word_struct_id: i32,
+    /// BTF id of `struct task_struct`.
+    pub task_struct_id: i32,
+    /// BTF id of `struct cgroup`.
+    pub cgroup_struct_id: i32,
 }
 
 /// What it takes to find `current` through the per-CPU variable that holds it.
@@ -42,12 +60,6 @@ pub struct CurrentLayout {
     pub cfs_rq_rq: i16,
     /// Distance in bytes from the per-CPU variable `runqueues` to `current_task`.
     pub runqueues_to_current: i32,
-    /// BTF id of a struct whose first eight bytes are an integer.
-    pub word_struct_id: i32,
-    /// BTF id of `struct task_struct`.
-    pub task_struct_id: i32,
-    /// BTF id of the kfunc `bpf_rdonly_cast`, since 6.2.
-    pub rdonly_cast_id: i32,
 }
 
 fn offset(btf: &Btf, name: &str, path: &str) -> Result<i16, BtfError> {
@@ -76,7 +88,23 @@ impl Layout {
             root_hierarchy_id: offset(btf, "cgroup_root", "hierarchy_id")?,
             css_cgroup: offset(btf, "cgroup_subsys_state", "cgroup")?,
             kn_id: offset(btf, "kernfs_node", "id")?,
+            cast: CastLayout::read(btf),
             current: CurrentLayout::read(btf),
+        })
+    }
+}
+
+impl CastLayout {
+    fn read(btf: &Btf) -> Option<Self> {
+        if pretend::is_missing(Pretended::RdonlyCast) {
+            return None;
+        }
+        let id = |name: &str, kind| i32::try_from(btf.find(name, kind)?).ok();
+        Some(Self {
+            rdonly_cast_id: id("bpf_rdonly_cast", BtfKind::Func)?,
+            word_struct_id: id("timespec64", BtfKind::Struct)?,
+            task_struct_id: id("task_struct", BtfKind::Struct)?,
+            cgroup_struct_id: id("cgroup", BtfKind::Struct)?,
         })
     }
 }
@@ -96,14 +124,10 @@ impl CurrentLayout {
         };
         let to = place("current_task").or_else(in_hot)?;
         let from = place("runqueues")?;
-        let id = |name: &str, kind| i32::try_from(btf.find(name, kind)?).ok();
         Some(Self {
             task_cfs_rq: offset(btf, "task_struct", "se.cfs_rq").ok()?,
             cfs_rq_rq: offset(btf, "cfs_rq", "rq").ok()?,
             runqueues_to_current: i32::try_from(to - from).ok()?,
-            word_struct_id: id("timespec64", BtfKind::Struct)?,
-            task_struct_id: id("task_struct", BtfKind::Struct)?,
-            rdonly_cast_id: id("bpf_rdonly_cast", BtfKind::Func)?,
         })
     }
 }

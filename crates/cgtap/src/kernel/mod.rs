@@ -2,11 +2,16 @@
 //! binaries and events, features by trying them.
 
 pub mod anchor;
+pub mod arguments;
 pub mod binary;
+pub mod cpu;
 pub mod current;
 pub mod feature;
 pub mod function;
 pub mod layout;
+pub mod path;
 pub mod perf_event;
+pub mod pretend;
+pub mod scope;
 pub mod target;
 pub mod tracepoint;

@@ -3,12 +3,17 @@
 
 use cgtap_sys::perf::Sampling;
 
-/// `PERF_TYPE_HARDWARE`.
-const HARDWARE: u32 = 0;
-/// `PERF_TYPE_SOFTWARE`.
-const SOFTWARE: u32 = 1;
-/// `PERF_TYPE_RAW`.
-const RAW: u32 = 4;
+/// `perf_event_attr.type` (include/uapi/linux/perf_event.h), those that have names here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum PerfType {
+    /// `PERF_TYPE_HARDWARE`.
+    Hardware = 0,
+    /// `PERF_TYPE_SOFTWARE`.
+    Software = 1,
+    /// `PERF_TYPE_RAW`.
+    Raw = 4,
+}
 
 /// A counter of the processor or of the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,7 +21,7 @@ pub struct PerfEvent {
     /// Its names, the common one first.
     pub names: &'static [&'static str],
     /// `perf_event_attr.type`.
-    pub kind: u32,
+    pub perf_type: PerfType,
     /// `perf_event_attr.config`.
     pub config: u64,
     /// How often it is sampled unless something else is asked for: each of what is rare, 99 times
@@ -27,41 +32,46 @@ pub struct PerfEvent {
 const EACH: Sampling = Sampling::Period(1);
 const OFTEN: Sampling = Sampling::FrequencyHz(99);
 
-const fn event(
-    names: &'static [&'static str],
-    kind: u32,
-    config: u64,
-    usual: Sampling,
-) -> PerfEvent {
+const fn software(names: &'static [&'static str], config: u64, usual: Sampling) -> PerfEvent {
     PerfEvent {
         names,
-        kind,
+        perf_type: PerfType::Software,
         config,
         usual,
     }
 }
 
+const fn hardware(names: &'static [&'static str], config: u64) -> PerfEvent {
+    PerfEvent {
+        names,
+        perf_type: PerfType::Hardware,
+        config,
+        usual: OFTEN,
+    }
+}
+
 /// All of them.
 pub const PERF_EVENTS: &[PerfEvent] = &[
-    event(&["cpu-clock"], SOFTWARE, 0, OFTEN),
-    event(&["task-clock"], SOFTWARE, 1, OFTEN),
-    event(&["page-faults", "faults"], SOFTWARE, 2, EACH),
-    event(&["context-switches", "cs"], SOFTWARE, 3, EACH),
-    event(&["cpu-migrations", "migrations"], SOFTWARE, 4, EACH),
-    event(&["minor-faults"], SOFTWARE, 5, EACH),
-    event(&["major-faults"], SOFTWARE, 6, EACH),
-    event(&["alignment-faults"], SOFTWARE, 7, EACH),
-    event(&["emulation-faults"], SOFTWARE, 8, EACH),
-    event(&["cycles", "cpu-cycles"], HARDWARE, 0, OFTEN),
-    event(&["instructions"], HARDWARE, 1, OFTEN),
-    event(&["cache-references"], HARDWARE, 2, OFTEN),
-    event(&["cache-misses"], HARDWARE, 3, OFTEN),
-    event(&["branches", "branch-instructions"], HARDWARE, 4, OFTEN),
-    event(&["branch-misses"], HARDWARE, 5, OFTEN),
-    event(&["bus-cycles"], HARDWARE, 6, OFTEN),
-    event(&["stalled-cycles-frontend"], HARDWARE, 7, OFTEN),
-    event(&["stalled-cycles-backend"], HARDWARE, 8, OFTEN),
-    event(&["ref-cycles"], HARDWARE, 9, OFTEN),
+    software(&["context-switches", "cs"], 3, EACH),
+    software(&["page-faults", "faults"], 2, EACH),
+    software(&["minor-faults"], 5, EACH),
+    software(&["major-faults"], 6, EACH),
+    software(&["cpu-migrations", "migrations"], 4, EACH),
+    software(&["task-clock"], 1, OFTEN),
+    software(&["cpu-clock"], 0, OFTEN),
+    software(&["alignment-faults"], 7, EACH),
+    software(&["emulation-faults"], 8, EACH),
+    software(&["cgroup-switches"], 11, EACH),
+    hardware(&["cycles", "cpu-cycles"], 0),
+    hardware(&["instructions"], 1),
+    hardware(&["cache-references"], 2),
+    hardware(&["cache-misses"], 3),
+    hardware(&["branches", "branch-instructions"], 4),
+    hardware(&["branch-misses"], 5),
+    hardware(&["bus-cycles"], 6),
+    hardware(&["stalled-cycles-frontend", "idle-cycles-frontend"], 7),
+    hardware(&["stalled-cycles-backend", "idle-cycles-backend"], 8),
+    hardware(&["ref-cycles"], 9),
 ];
 
 impl PerfEvent {
@@ -71,14 +81,26 @@ impl PerfEvent {
         if let Some(known) = PERF_EVENTS.iter().find(|e| e.names.contains(&name)) {
             return Some(*known);
         }
-        let config = u64::from_str_radix(name.strip_prefix('r')?, 16).ok()?;
-        Some(event(&["raw"], RAW, config, OFTEN))
+        let digits = name.strip_prefix('r').filter(|d| !d.starts_with('+'))?;
+        Some(Self {
+            names: &["raw"],
+            perf_type: PerfType::Raw,
+            config: u64::from_str_radix(digits, 16).ok()?,
+            usual: OFTEN,
+        })
+    }
+
+    /// Every name there is.
+    #[must_use]
+    pub fn all_names() -> Vec<String> {
+        let names = PERF_EVENTS.iter().flat_map(|e| e.names);
+        names.map(|name| (*name).to_owned()).collect()
     }
 
     /// It is counted by the processor, not by the kernel.
     #[must_use]
     pub fn is_hardware(&self) -> bool {
-        self.kind != SOFTWARE
+        self.perf_type != PerfType::Software
     }
 }
 
@@ -92,7 +114,23 @@ mod tests {
         assert_eq!(PerfEvent::find("cycles").unwrap().config, 0);
         assert!(PerfEvent::find("cycles").unwrap().is_hardware());
         assert_eq!(PerfEvent::find("r1a8").unwrap().config, 0x1a8);
-        assert_eq!(PerfEvent::find("cykles"), None);
-        assert_eq!(PerfEvent::find("refs"), None);
+        // A name wins over a number.
+        let cycles = PerfEvent::find("ref-cycles").unwrap();
+        assert_eq!(cycles.perf_type, PerfType::Hardware);
+        for text in ["cykles", "refs", "r", "r+1", "r11112222333344445"] {
+            assert_eq!(PerfEvent::find(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn the_table_has_each_event_and_each_name_once() {
+        let names = PerfEvent::all_names();
+        let unique: std::collections::BTreeSet<_> = names.iter().collect();
+        assert_eq!(unique.len(), names.len());
+        for (at, event) in PERF_EVENTS.iter().enumerate() {
+            let key = (event.perf_type, event.config);
+            let mut before = PERF_EVENTS[..at].iter().map(|e| (e.perf_type, e.config));
+            assert!(before.all(|k| k != key), "{event:?}");
+        }
     }
 }

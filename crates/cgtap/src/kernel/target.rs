@@ -13,8 +13,9 @@ use cgtap_sys::{Errno, SysError};
 use serde::{Deserialize, Serialize};
 
 use super::binary::{self, BinaryError};
+use super::cpu;
 use super::function::{self, Known};
-use super::perf_event::{PERF_EVENTS, PerfEvent};
+use super::perf_event::PerfEvent;
 use super::tracepoint::{self, RawTracepoint, TracepointError, hint};
 use crate::hook::kind::Returns;
 use crate::hook::{BinaryPlace, HookKind, HookSpec, Period};
@@ -117,6 +118,16 @@ pub enum TargetError {
         /// The kernel's answer.
         errno: Errno,
     },
+    /// Its events cannot be scoped in that way.
+    #[error("cannot scope {hook} by {path}: {why}")]
+    Scope {
+        /// The hook.
+        hook: String,
+        /// The path that cannot be followed.
+        path: String,
+        /// The type that was met, and what it has near.
+        why: String,
+    },
     /// The kernel lacks it.
     #[error("this kernel cannot do {what}: {why}")]
     Unsupported {
@@ -136,6 +147,7 @@ impl TargetError {
     pub fn errno(&self) -> Errno {
         match self {
             Self::Refused { errno, .. } => *errno,
+            Self::Scope { .. } => Errno::EINVAL,
             Self::Unsupported { .. } => Errno::EOPNOTSUPP,
             Self::Sys(e) => e.errno,
             Self::Tracepoint(_) | Self::Unknown { .. } => Errno::ENOENT,
@@ -181,7 +193,10 @@ pub fn resolve(spec: &HookSpec) -> Result<(HookSpec, TargetInfo), TargetError> {
 }
 
 /// Looks in the kernel's BTF, then in that of each loaded module.
-fn search<T>(
+///
+/// # Errors
+/// [`TargetError::Unsupported`] without BTF.
+pub fn search<T>(
     find: impl Fn(&Btf) -> Option<T>,
 ) -> Result<Result<(T, Option<String>), Btf>, TargetError> {
     let mut vmlinux = Btf::vmlinux().map_err(|e| TargetError::Unsupported {
@@ -438,8 +453,10 @@ fn uprobe(spec: &HookSpec) -> Result<(HookSpec, TargetInfo), TargetError> {
         ..TargetInfo::default()
     };
     let place = &spec.target()[name.len()..];
-    let canonical = HookSpec::new(spec.kind(), &format!("{}{place}", path.display()))
-        .unwrap_or_else(|_| spec.clone());
+    let canonical = HookSpec::new(spec.kind(), &format!("{}{place}", path.display())).map_or_else(
+        |_| spec.clone(),
+        |canonical| canonical.with_scope(spec.scope().clone()),
+    );
     match open_probe(&canonical, &info) {
         Ok(_) => Ok((canonical, info)),
         Err(TargetError::Sys(e)) => Err(TargetError::Refused {
@@ -460,11 +477,7 @@ fn uprobe(spec: &HookSpec) -> Result<(HookSpec, TargetInfo), TargetError> {
 pub fn sampled(spec: &HookSpec) -> Result<(PerfEvent, Sampling), TargetError> {
     let (name, period) = spec.event().unwrap_or((spec.target(), None));
     let found = PerfEvent::find(name).ok_or_else(|| {
-        let names: Vec<String> = PERF_EVENTS
-            .iter()
-            .flat_map(|e| e.names)
-            .map(|n| (*n).to_owned())
-            .collect();
+        let names = PerfEvent::all_names();
         TargetError::Unknown {
             what: "perf event",
             name: name.to_owned(),
@@ -486,9 +499,12 @@ pub fn sampled(spec: &HookSpec) -> Result<(PerfEvent, Sampling), TargetError> {
 
 fn event(spec: &HookSpec) -> Result<TargetInfo, TargetError> {
     let (found, sampling) = sampled(spec)?;
-    let cpus = online_cpus();
+    let cpus = cpu::online().map_err(|e| TargetError::Unsupported {
+        what: "sampling on each CPU",
+        why: e.to_string(),
+    })?;
     let first = cpus.first().copied().unwrap_or(0);
-    perf::open_sampling(found.kind, found.config, sampling, first).map_err(|e| {
+    perf::open_sampling(found.perf_type as u32, found.config, sampling, first).map_err(|e| {
         let why = match (e.errno, sampling) {
             (Errno::ENOENT | Errno::EOPNOTSUPP | Errno::ENODEV, _) if found.is_hardware() => {
                 "this machine has no such hardware counter, as many virtual machines have none; \
@@ -511,20 +527,4 @@ fn event(spec: &HookSpec) -> Result<TargetInfo, TargetError> {
         cpus,
         ..TargetInfo::default()
     })
-}
-
-/// The CPUs that are online, from `0-3,8`; CPU 0 where that cannot be read.
-#[must_use]
-pub fn online_cpus() -> Vec<u32> {
-    let text = std::fs::read_to_string("/sys/devices/system/cpu/online").unwrap_or_default();
-    let cpus: Vec<u32> = text
-        .trim()
-        .split(',')
-        .filter_map(|range| {
-            let (first, last) = range.split_once('-').unwrap_or((range, range));
-            Some(first.parse::<u32>().ok()?..=last.parse::<u32>().ok()?)
-        })
-        .flatten()
-        .collect();
-    if cpus.is_empty() { vec![0] } else { cpus }
 }

@@ -124,17 +124,26 @@ pub fn raw(btf: &Btf, name: &str) -> Result<RawTracepoint, TracepointError> {
 #[must_use]
 pub fn hint(asked: &str, names: &[String]) -> String {
     let last = |s: &str| s.rsplit('/').next().unwrap_or(s).to_owned();
+    // Lists are long (200,000 functions), and names of another length are not alike.
+    let is_close = |n: &str| n.len().abs_diff(asked.len()) <= 3 + asked.len() / 4;
     let mut near: Vec<(f64, &String)> = names
         .iter()
-        .map(|n| {
-            let whole = strsim::jaro_winkler(asked, n);
+        .filter_map(|n| {
             // The right name in the wrong category is the commonest mistake.
-            let same = if last(asked) == last(n) { 1.0 } else { whole };
-            (same, n)
+            if n.contains('/') && last(asked) == last(n) {
+                return Some((1.0, n));
+            }
+            let score = is_close(n).then(|| strsim::jaro_winkler(asked, n))?;
+            let score = if is_slip(asked, n) {
+                score.max(0.9)
+            } else {
+                score
+            };
+            (score > 0.85).then_some((score, n))
         })
-        .filter(|(score, _)| *score > 0.85)
         .collect();
     near.sort_by(|a, b| b.0.total_cmp(&a.0).then_with(|| a.1.cmp(b.1)));
+    near.dedup();
     let near: Vec<&str> = near.iter().take(3).map(|(_, n)| n.as_str()).collect();
     match near.as_slice() {
         [] => String::new(),
@@ -143,9 +152,26 @@ pub fn hint(asked: &str, names: &[String]) -> String {
     }
 }
 
+/// One letter too many, too few or another, or two exchanged, in a short name: of those, what is
+/// alike is little even so.
+fn is_slip(asked: &str, name: &str) -> bool {
+    const SHORT: usize = 6;
+    (3..=SHORT).contains(&asked.len())
+        && asked.len().abs_diff(name.len()) <= 1
+        && strsim::osa_distance(asked, name) == 1
+}
+
 #[cfg(test)]
 mod tests {
     use super::hint;
+
+    #[test]
+    fn a_slip_in_a_short_name_is_seen() {
+        let names = ["bio", "biotail", "tag", "q"].map(str::to_owned);
+        assert_eq!(hint("boi", &names), "; did you mean bio?");
+        assert_eq!(hint("tab", &names), "; did you mean tag?");
+        assert_eq!(hint("p", &names), "");
+    }
 
     #[test]
     fn near_names_are_offered_and_far_ones_not() {

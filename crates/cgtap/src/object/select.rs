@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::error::Problem;
 use super::name::near;
-use crate::hook::HookSpec;
+use crate::hook::{HookSpec, SpecError};
 
 /// A program that was left out, since nobody asked for it by name.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,17 +40,23 @@ pub(super) fn select(
     if programs.is_empty() {
         return Err(Problem::NoPrograms);
     }
-    let unfit: Vec<Option<String>> = programs
-        .iter()
-        .map(|program| {
-            HookSpec::from_section(&program.section)
-                .err()
-                .map(|error| error.to_string())
-        })
-        .collect();
+    let unfit = |check: fn(&str) -> Result<(), SpecError>| -> Vec<Option<String>> {
+        programs
+            .iter()
+            .map(|program| check(&program.section).err().map(|e| e.to_string()))
+            .collect()
+    };
     match wanted {
-        Some(wanted) if !wanted.is_empty() => by_name(programs, wanted, unfit),
-        _ => all(programs, unfit),
+        // A section whose target its own loader fills in (`uretprobe/readline`) will do: whoever
+        // names the program may name the hook too.
+        Some(wanted) if !wanted.is_empty() => {
+            let unfit = unfit(|section| HookSpec::kind_of_section(section).map(drop));
+            by_name(programs, wanted, unfit)
+        }
+        _ => all(
+            programs,
+            unfit(|section| HookSpec::from_section(section).map(drop)),
+        ),
     }
 }
 

@@ -9,6 +9,7 @@ use crate::dispatch::bounds::Verdict;
 use crate::hook::HookSpec;
 use crate::id::{AttachmentId, CgroupId, InstanceId, ProgramId};
 use crate::kernel::layout::Layout;
+use crate::kernel::scope::ScopeInfo;
 use crate::kernel::target::{Target, TargetInfo};
 
 /// Identity of a hook in a state; its directory's name.
@@ -79,7 +80,7 @@ pub struct ProgramRecord {
     pub name: String,
     /// Section as in the object.
     pub section: String,
-    /// What the kernel said of it at each hook where it was tried.
+    /// What the kernel said of it at each hook where it was tried, whatever the scope.
     pub verdicts: Vec<(HookSpec, Verdict)>,
 }
 
@@ -114,6 +115,8 @@ pub struct HookRecord {
     pub spec: HookSpec,
     /// What this kernel calls it.
     pub target: TargetInfo,
+    /// How the cgroup of its events is found.
+    pub scope: ScopeInfo,
     /// The lists of all its cgroups.
     pub lists: Lists,
     /// The set that serves each configured cgroup.
@@ -166,10 +169,11 @@ pub struct Owner {
 impl HookRecord {
     /// A hook that nothing is attached to yet.
     #[must_use]
-    pub fn new(spec: HookSpec, target: TargetInfo) -> Self {
+    pub fn new(spec: HookSpec, target: TargetInfo, scope: ScopeInfo) -> Self {
         Self {
             spec,
             target,
+            scope,
             lists: Lists::new(),
             sets: BTreeMap::new(),
             retired: Vec::new(),

@@ -40,7 +40,8 @@ pub fn hook_dir(hook: HookId) -> String {
     format!("{HOOKS}/{}", hook.0)
 }
 
-/// A pin of a hook: `link`, `link_N`, `progs`, `cache`, `control`, `table_even` or `table_odd`.
+/// A pin of a hook: `link`, `link_N`, `progs`, `cache`, `control`, `table_even`, `table_odd`, `notes`
+/// or `noter`.
 #[must_use]
 pub fn hook(hook: HookId, what: &str) -> String {
     format!("{HOOKS}/{}/{what}", hook.0)
@@ -57,6 +58,11 @@ pub fn hook_links(id: HookId, count: usize) -> impl Iterator<Item = String> {
     })
 }
 
+/// The notes of a hook whose scope takes some.
+pub const NOTES: &str = "notes";
+/// The link of the program that makes them.
+pub const NOTER: &str = "noter";
+
 /// The first link of a hook.
 pub const HOOK_LINK: &str = "link";
 
@@ -66,9 +72,10 @@ pub fn is_hook_link(name: &str) -> bool {
     let last = name.rsplit('/').next().unwrap_or(name);
     name.starts_with(HOOKS)
         && name.split('/').count() == 3
-        && last
-            .strip_prefix(HOOK_LINK)
-            .is_some_and(|number| number.is_empty() || number.starts_with('_'))
+        && (last == NOTER
+            || last
+                .strip_prefix(HOOK_LINK)
+                .is_some_and(|number| number.is_empty() || number.starts_with('_')))
 }
 
 /// Run counter of a set.
@@ -145,6 +152,9 @@ pub fn expected(config: &Config) -> BTreeSet<String> {
         all.insert(hook_dir(*id));
         all.extend(HOOK_MAPS.iter().map(|what| hook(*id, what)));
         all.extend(hook_links(*id, record.link_count()));
+        if record.scope.owner().is_some() {
+            all.extend([NOTES, NOTER].map(|what| hook(*id, what)));
+        }
         for set in record.all_sets() {
             all.insert(set_counter(*id, set.serial));
         }

@@ -4,12 +4,14 @@
     reason = "each test file is a crate of its own and uses a part"
 )]
 
-use std::collections::HashMap;
+#[path = "../support/made.rs"]
+mod made;
+
 use std::fmt::Write as _;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::OnceLock;
 
 use cgtap::asm::encode;
 use cgtap::hook::HookSpec;
@@ -34,76 +36,35 @@ pub fn scratch() -> &'static Path {
     })
 }
 
-/// Where to make `path` before it is moved into place.
-fn unfinished(path: &Path) -> PathBuf {
-    path.with_extension(format!("{}.tmp", std::process::id()))
-}
-
-fn run(command: &mut Command) -> Vec<u8> {
-    let output = command
-        .output()
-        .unwrap_or_else(|e| panic!("cannot run {command:?}: {e}; `./dev test` installs it"));
-    assert!(
-        output.status.success(),
-        "{command:?}: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    output.stdout
-}
-
-/// This kernel's types as C.
-fn vmlinux() -> &'static str {
-    static TEXT: OnceLock<String> = OnceLock::new();
-    TEXT.get_or_init(|| {
-        // Debian keeps it where users' PATH does not look.
-        let bpftool = ["/usr/sbin/bpftool", "/sbin/bpftool"]
-            .into_iter()
-            .find(|path| Path::new(path).exists())
-            .unwrap_or("bpftool");
-        let text = run(Command::new(bpftool).args([
-            "btf",
-            "dump",
-            "file",
-            "/sys/kernel/btf/vmlinux",
-            "format",
-            "c",
-        ]));
-        let header = scratch().join("vmlinux.h");
-        std::fs::write(unfinished(&header), &text).unwrap();
-        std::fs::rename(unfinished(&header), header).unwrap();
-        String::from_utf8(text).unwrap()
-    })
-}
-
 /// This kernel has `BPF_MAP_TYPE_CGRP_STORAGE` (since 6.2).
 pub fn has_cgrp_storage() -> bool {
-    vmlinux().contains("BPF_MAP_TYPE_CGRP_STORAGE")
+    let name = "BPF_MAP_TYPE_CGRP_STORAGE";
+    let mut grep = Command::new("grep");
+    let status = grep.args(["-qa", name, "/sys/kernel/btf/vmlinux"]).status();
+    status.unwrap().success()
 }
 
-/// The object of a fixture, compiled once in this process for each set of flags.
+/// The object of a fixture, compiled once for each set of flags.
 pub fn compile_with(fixture: &str, flags: &[&str]) -> PathBuf {
-    static DONE: Mutex<Option<HashMap<PathBuf, ()>>> = Mutex::new(None);
+    let source = fixtures().join(format!("{fixture}.bpf.c"));
+    let mut flags = flags.to_vec();
+    let asks = std::fs::read_to_string(&source).unwrap();
+    if asks.contains("HAVE_CGRP_STORAGE") && has_cgrp_storage() {
+        flags.push("-DHAVE_CGRP_STORAGE");
+    }
     let mut name = fixture.to_owned();
-    for flag in flags {
+    for flag in &flags {
         write!(name, "{}", flag.replace(['-', '/', '='], "_")).unwrap();
     }
-    let _ = vmlinux();
     let object = scratch().join(name).with_extension("o");
-    let mut done = DONE.lock().unwrap_or_else(PoisonError::into_inner);
-    let done = done.get_or_insert_with(HashMap::new);
-    if done.insert(object.clone(), ()).is_none() {
+    made::make_once(&object, &[&fixtures()], |path| {
         let mut clang = Command::new("clang");
         clang.args(["-target", "bpf", "-O2", "-Wall", "-Werror"]);
         clang.args(["-Wno-unused-variable", "-Wno-unknown-attributes"]);
-        clang.arg("-I").arg(scratch()).arg("-I").arg(fixtures());
-        if has_cgrp_storage() {
-            clang.arg("-DHAVE_CGRP_STORAGE");
-        }
-        clang.args(flags).arg("-c");
-        clang.arg(fixtures().join(format!("{fixture}.bpf.c")));
-        run(clang.arg("-o").arg(unfinished(&object)));
-        std::fs::rename(unfinished(&object), &object).unwrap();
-    }
+        clang.arg("-I").arg(made::kernel_types(scratch()));
+        clang.arg("-I").arg(fixtures()).args(&flags).arg("-c");
+        made::run(clang.arg(&source).arg("-o").arg(path));
+    });
     object
 }
 

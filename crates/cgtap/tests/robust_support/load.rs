@@ -3,7 +3,8 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
-use std::sync::OnceLock;
+
+use crate::support::program;
 
 /// A process of load.c, which has entered its cgroup and waits.
 pub struct Load {
@@ -12,25 +13,8 @@ pub struct Load {
     output: BufReader<ChildStdout>,
 }
 
-fn binary() -> &'static Path {
-    static PATH: OnceLock<PathBuf> = OnceLock::new();
-    PATH.get_or_init(|| {
-        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/robust_support/load.c");
-        let binary = Path::new(env!("CARGO_TARGET_TMPDIR")).join("robust-load");
-        let beside = binary.with_extension(std::process::id().to_string());
-        let mut cc = Command::new("cc");
-        cc.args(["-O2", "-Wall", "-pthread", "-o"])
-            .arg(&beside)
-            .arg(source);
-        let output = cc.output().expect("cc; `./dev test` installs it");
-        assert!(
-            output.status.success(),
-            "{}",
-            String::from_utf8_lossy(&output.stderr)
-        );
-        std::fs::rename(&beside, &binary).unwrap();
-        binary
-    })
+pub fn binary() -> PathBuf {
+    program("load", "robust_support/load.c", &["-Wall", "-pthread"])
 }
 
 impl Load {

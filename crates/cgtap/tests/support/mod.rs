@@ -13,6 +13,7 @@
 )]
 
 pub mod event;
+pub mod made;
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
@@ -26,6 +27,9 @@ use cgtap::engine::{
 };
 use cgtap::hook::HookSpec;
 use cgtap::id::AttachmentId;
+
+use event::Event;
+use made::make_once;
 
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
@@ -129,7 +133,7 @@ impl Sandbox {
     pub fn effective(&self, cgroup: &str, hook: &str) -> Vec<AttachmentId> {
         let request = ListRequest {
             cgroup: Some(CgroupRef::Path(self.dir(cgroup))),
-            hook: Some(hook.parse::<HookSpec>().unwrap()),
+            hook: Some(hook.parse::<HookSpec>().unwrap().into()),
             effective: true,
             recursive: false,
         };
@@ -289,25 +293,9 @@ pub fn scratch() -> PathBuf {
     dir
 }
 
+/// Runs a program that must succeed.
 pub fn run(command: &mut Command) {
-    let output = command
-        .output()
-        .unwrap_or_else(|e| panic!("cannot run {command:?}: {e}; `./dev test` installs it"));
-    let words = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(output.status.success(), "{command:?}: {words}");
-}
-
-/// Makes a file once, for all test processes: made beside, then moved into place.
-pub fn once(path: &Path, make: impl FnOnce(&Path)) {
-    static ONE: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
-    let mut done = ONE.lock().unwrap_or_else(PoisonError::into_inner);
-    if done.iter().any(|p| p == path) {
-        return;
-    }
-    let beside = path.with_extension(format!("tmp{}", std::process::id()));
-    make(&beside);
-    std::fs::rename(&beside, path).unwrap();
-    done.push(path.to_owned());
+    made::run(command);
 }
 
 /// What to choose of a fixture to have all of it: nothing, but where sections name no hook.
@@ -334,63 +322,62 @@ pub fn compile(fixture: &str) -> PathBuf {
 
 /// The same with flags for clang, under a name of its own.
 pub fn compile_with(fixture: &str, name: &str, flags: &[&str]) -> PathBuf {
+    compile_for(event::event(), fixture, name, flags)
+}
+
+/// The same for a kind of hook.
+pub fn compile_for(event: &Event, fixture: &str, name: &str, flags: &[&str]) -> PathBuf {
     let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
-    let source = sources.join(format!("engine/{fixture}.bpf.c"));
+    let (engine, shared) = (sources.join("engine"), sources.join("object"));
+    let source = engine.join(format!("{fixture}.bpf.c"));
     let text = std::fs::read_to_string(&source).unwrap();
-    if text.contains("\"bpf.h\"") {
-        dump_types();
-    }
-    let (name, kind) = match event::event() {
-        event if text.contains("EVENT_SECTION") => (event.object(name), event.flags()),
-        _ => (name.to_owned(), Vec::new()),
+    let (name, kind) = if is_for_kinds(&text) {
+        (event.object(name), event.flags())
+    } else {
+        (name.to_owned(), Vec::new())
     };
     let object = scratch().join(format!("{name}.bpf.o"));
-    once(&object, |path| {
+    make_once(&object, &[&engine, &shared], |path| {
         let mut clang = Command::new("clang");
         clang
             .args(["-target", "bpf", "-O2", "-g", "-Wall"])
             .args(flags)
-            .args(kind);
-        clang
-            .arg("-I")
-            .arg(scratch())
-            .arg("-I")
-            .arg(sources.join("object"))
-            .arg("-c");
+            .args(&kind);
+        if text.contains("\"bpf.h\"") {
+            clang.arg("-I").arg(made::kernel_types(&scratch()));
+        }
+        clang.arg("-I").arg(shared.clone()).arg("-c");
         run(clang.arg(&source).arg("-o").arg(path));
     });
     object
 }
 
-/// This kernel's types as C, which `bpf.h` includes.
-fn dump_types() {
-    let header = scratch().join("vmlinux.h");
-    once(&header, |path| {
-        let bpftool = ["/usr/sbin/bpftool", "/sbin/bpftool"];
-        let bpftool = bpftool
-            .into_iter()
-            .find(|p| Path::new(p).exists())
-            .unwrap_or("bpftool");
-        let dump = "btf dump file /sys/kernel/btf/vmlinux format c";
-        let output = Command::new(bpftool)
-            .args(dump.split(' '))
-            .output()
-            .unwrap();
-        assert!(
-            output.status.success(),
-            "bpftool cannot dump the kernel's BTF"
-        );
-        std::fs::write(path, output.stdout).unwrap();
-    });
+/// The fixture of this text is compiled for each kind of hook.
+pub fn is_for_kinds(text: &str) -> bool {
+    text.contains("EVENT_SECTION")
 }
 
-fn worker_binary() -> PathBuf {
-    let binary = scratch().join("worker");
-    once(&binary, |path| {
-        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support/worker.c");
+/// A program of one C file below `tests`.
+pub fn program(name: &str, source: &str, flags: &[&str]) -> PathBuf {
+    let binary = scratch().join(name);
+    let source = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests")
+        .join(source);
+    make_once(&binary, &[&source], |path| {
         let mut cc = Command::new("cc");
-        cc.args(["-O2", "-o"]).arg(path).arg(source);
-        run(cc.arg(event::library()));
+        run(cc.arg("-O2").arg("-o").arg(path).arg(&source).args(flags));
     });
     binary
+}
+
+pub fn worker_binary() -> PathBuf {
+    with_events("worker", "support/worker.c")
+}
+
+/// A program of one C file that makes events.
+pub fn with_events(name: &str, source: &str) -> PathBuf {
+    let library = event::library();
+    // Its name tells which events.
+    let name = format!("{name}-{}", library.file_stem().unwrap().display());
+    program(&name, source, &[library.to_str().unwrap()])
 }

@@ -23,7 +23,7 @@ use cgtap::id::{AttachmentId, InstanceId, ProgramId};
 use cgtap_sys::Errno;
 use cgtap_sys::bpf::{Map, get_link, get_map};
 
-use crate::support::{Sandbox, compile, event, ids, once, run, scratch};
+use crate::support::{Sandbox, compile, event, ids, with_events};
 
 /// The hook of the letters.
 pub fn enter() -> &'static str {
@@ -362,15 +362,8 @@ pub fn act_on(cpu: usize, arguments: &[&str]) -> String {
     finish(command.args(arguments))
 }
 
-fn actor() -> PathBuf {
-    let binary = scratch().join("rules");
-    once(&binary, |path| {
-        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support/rules.c");
-        let mut cc = Command::new("cc");
-        cc.args(["-O2", "-o"]).arg(path).arg(source);
-        run(cc.arg(event::library()));
-    });
-    binary
+pub fn actor() -> PathBuf {
+    with_events("rules", "support/rules.c")
 }
 
 fn finish(command: &mut Command) -> String {

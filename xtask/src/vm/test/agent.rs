@@ -15,6 +15,9 @@ use super::libtest::{self, Outcome, Test};
 use super::plan::{Binary, Plan};
 use crate::Result;
 
+/// Cases of each property in a guest, of 256: what has no kernel is tested outside.
+const PROPTEST_CASES: &str = "16";
+
 /// What the agent is told.
 #[derive(clap::Args)]
 pub struct Args {
@@ -82,6 +85,7 @@ fn run_binary(plan: &Plan, binary: &Binary) -> Result<BinaryResult> {
     let start = Instant::now();
     let mut child = command(binary)
         .args(&plan.arguments)
+        .args(binary.arguments())
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -133,6 +137,17 @@ fn command(binary: &Binary) -> Command {
         // The words of a failure say where it is; the frames below drown them.
         .env("RUST_BACKTRACE", "0")
         .env_remove("CARGO");
+    if std::env::var_os("CGTAP_GUEST").is_some() {
+        // Every test, with fewer repetitions: without KVM all takes ten times as long.
+        for (name, value) in [
+            ("CGTAP_TEST_LIGHT", "1"),
+            ("PROPTEST_CASES", PROPTEST_CASES),
+        ] {
+            if std::env::var_os(name).is_none() {
+                command.env(name, value);
+            }
+        }
+    }
     command
 }
 
@@ -140,6 +155,7 @@ fn command(binary: &Binary) -> Command {
 fn all_names(plan: &Plan, binary: &Binary) -> Result<Vec<String>> {
     let output = command(binary)
         .args(&plan.arguments)
+        .args(binary.arguments())
         .args(["--list", "--format", "terse"])
         .output()?;
     Ok(libtest::listed(&String::from_utf8_lossy(&output.stdout)))

@@ -47,6 +47,11 @@ pub struct Args {
 /// Runs the tests of each kernel in turn.
 pub fn run(cache: &Cache, args: &Args) -> Result<ExitCode> {
     let plan = plan::make(args)?;
+    // Tests of gates want a GPU with a driver.
+    let mut options = args.options.clone();
+    options
+        .qemu_args
+        .extend(["-device", "virtio-gpu-pci"].map(str::to_owned));
     let mut runs = Vec::new();
     if args.here {
         let out = Out::new(cache, None)?;
@@ -67,7 +72,7 @@ pub fn run(cache: &Cache, args: &Args) -> Result<ExitCode> {
             plan.write(out.dir())?;
             let guest = Guest {
                 kernel: &kernel,
-                options: &args.options,
+                options: &options,
                 out: out.dir(),
             };
             let end = guest.run(cache, &agent_command()?)?;

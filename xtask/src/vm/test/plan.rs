@@ -50,6 +50,18 @@ struct Profile {
     test: bool,
 }
 
+impl Binary {
+    /// What this binary is told besides. The tests of devices are marked as ignored, so that they
+    /// are counted as not run where there are none: in `guest_*` files, and here they run.
+    pub fn arguments(&self) -> &'static [&'static str] {
+        if self.name.contains("/guest_") {
+            &["--include-ignored", "--test-threads=1"]
+        } else {
+            &[]
+        }
+    }
+}
+
 impl Plan {
     /// Writes it where the agent looks.
     pub fn write(&self, dir: &Path) -> Result<()> {
@@ -72,6 +84,7 @@ pub fn make(args: &Args) -> Result<Plan> {
     let built = cargo(&["test", "--workspace", "--no-run"])?;
     // Tests start them, and a guest has no time to build.
     cargo(&["build", "--workspace", "--examples"])?;
+    compile_fixtures();
     let mut binaries: Vec<Binary> = built.into_iter().filter_map(test_binary).collect();
     let chosen = |binary: &Binary| {
         let target = binary.name.rsplit('/').next().unwrap_or_default();
@@ -102,6 +115,14 @@ pub fn make(args: &Args) -> Result<Plan> {
     })
 }
 
+/// Has the objects of the tests compiled here. Guests see them; a compiler in a guest is slow.
+fn compile_fixtures() {
+    // What it compiles is where all tests look for it.
+    if let Err(error) = cargo(&["test", "-p", "cgtap", "--test", "fixtures"]) {
+        eprintln!("vm: {error}; guests compile the tests' fixtures, and that takes them minutes");
+    }
+}
+
 fn test_binary(message: Message) -> Option<Binary> {
     if message.reason != "compiler-artifact" || !message.profile?.test {
         return None;
@@ -129,8 +150,10 @@ fn cargo(arguments: &[&str]) -> Result<Vec<Message>> {
         return Err(format!("cargo {} failed ({})", arguments.join(" "), output.status).into());
     }
     let text = String::from_utf8(output.stdout)?;
+    // Tests that are run write lines of their own between.
     let messages = text
         .lines()
+        .filter(|line| line.starts_with("{\"reason\":"))
         .map(serde_json::from_str)
         .collect::<Result<_, _>>();
     Ok(messages.map_err(|e| format!("cannot read cargo's messages: {e}"))?)

@@ -107,6 +107,7 @@ mod tests {
             count,
             own: Some(own),
             total: Some(count),
+            ..StatCount::default()
         };
         StatRow {
             cgroup: cgroup.to_owned(),
@@ -143,6 +144,7 @@ mod tests {
                 stat_row("/d/a", [(7, 7), (2, 2), (0, 0)]),
             ],
             lost: 0,
+            ..StatReport::default()
         };
         let checks = sum(&whole, &whole.cgroups[0], &EVENTS);
         let ok: Vec<_> = checks.iter().map(|c| c.ok).collect();
@@ -176,6 +178,7 @@ mod tests {
                 stat_row("/x/d/a", [(0, 0); 3]),
             ],
             lost: 0,
+            ..StatReport::default()
         };
         assert_eq!(row(&report, "d", "").unwrap().cgroup, "/x/d");
         assert_eq!(row(&report, "d", "a").unwrap().cgroup, "/x/d/a");

@@ -80,7 +80,10 @@ pub fn count(
     events: &[Event],
     per_cgroup: bool,
 ) -> Result<Stat, Failure> {
-    let events: Result<_, _> = events.iter().map(|event| event.spec()).collect();
+    let events: Result<_, _> = events
+        .iter()
+        .map(|event| event.spec().map(Into::into))
+        .collect();
     Ok(engine.stat(StatRequest {
         cgroups: vec![cgroup],
         events: events?,

@@ -5,7 +5,8 @@ mod workload;
 
 use std::time::Instant;
 
-use cgtap::engine::{CgroupRef, Engine, StatReport, StatRequest};
+use cgtap::counter::event;
+use cgtap::engine::{CgroupRef, Engine, StatEvent, StatReport, StatRequest};
 use serde::Serialize;
 
 use self::home::Home;
@@ -27,6 +28,7 @@ struct Counts<'a> {
 
 /// Counts events around a command or for a time.
 pub fn run(context: &Context, args: StatArgs) -> Result<Status, Failure> {
+    check(&args)?;
     let interrupt = Interrupt::noted()?;
     let engine = context.engine()?;
     if args.command.is_empty() {
@@ -34,6 +36,15 @@ pub fn run(context: &Context, args: StatArgs) -> Result<Status, Failure> {
     } else {
         count_around_a_command(context, args, &engine, &interrupt)
     }
+}
+
+/// Whether the events go together, which no single word tells.
+fn check(args: &StatArgs) -> Result<(), Failure> {
+    let counters = args.events.iter().filter_map(|event| match event {
+        StatEvent::Counter(event) => Some(event),
+        StatEvent::Hook(_) => None,
+    });
+    event::check(counters).map_err(|e| Failure::Usage(e.to_string()))
 }
 
 fn count_for_a_time(
@@ -128,8 +139,8 @@ fn print(
                 .map_err(|e| Failure::system(format!("cannot write {}", path.display()), e))?;
         }
     }
-    if let Some(lost) = render::lost(report) {
-        context.teller.note(&lost);
+    for note in render::stat_notes(report) {
+        context.teller.note(&note);
     }
     Ok(())
 }

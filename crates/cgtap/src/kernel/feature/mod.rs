@@ -11,6 +11,8 @@ use std::path::Path;
 
 use serde::Serialize;
 
+use super::pretend;
+
 /// One thing that can be had or not.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Feature {
@@ -90,6 +92,10 @@ pub fn probe_all(state: &Path, cgroup_root: Option<&Path>) -> Vec<Feature> {
     let mut features = host::probe(&caller, state, cgroup_root);
     features.extend(program::probe(&caller));
     features.extend(mechanism::probe(&caller));
+    if let Some(words) = pretend::words() {
+        let remedy = "unset it, unless this is a test";
+        features.push(Feature::no("all that the kernel has", words, remedy));
+    }
     features
 }
 

@@ -248,7 +248,7 @@ fn hardware_counters(caller: &Caller) -> Feature {
         return Feature::unknown(name, "there is no event to try", remedy);
     };
     let period = Sampling::Period(u64::MAX >> 1);
-    match perf::open_sampling(cycles.kind, cycles.config, period, 0) {
+    match perf::open_sampling(cycles.perf_type as u32, cycles.config, period, 0) {
         Ok(_) => Feature::yes(name, "one that counts cycles was opened"),
         Err(e) if caller.is_about_us(e.errno) => {
             let why = format!("{} gave {}", e.call, caller.reason(e.errno));

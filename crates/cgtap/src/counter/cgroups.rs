@@ -1,0 +1,82 @@
+//! Which cgroup is counted in which row: those there are at the start. The program at
+//! `cgroup_mkdir` does the same for those that come.
+
+use super::Request;
+use super::error::CounterError;
+use super::maps::Maps;
+use super::rows::OUTSIDE;
+use crate::cgroup::{Cgroup, Hierarchy};
+
+/// Rows at the most.
+const ROWS_MAX: u32 = 16_384;
+/// Rows for cgroups that are yet to come: so many, and as many again as there are.
+const ROWS_TO_COME: u32 = 1_024;
+
+/// How many rows to make room for: each takes memory on every CPU.
+pub(super) fn rows_wanted(hierarchy: &Hierarchy, request: &Request<'_>) -> u32 {
+    let named = request.cgroups.len() as u32 + 1;
+    if !request.per_cgroup {
+        return named;
+    }
+    let mut there = 0u32;
+    for cgroup in request.cgroups {
+        let mut open = vec![cgroup.clone()];
+        while let Some(cgroup) = open.pop() {
+            there = there.saturating_add(1);
+            open.extend(hierarchy.children(&cgroup.path));
+        }
+    }
+    there
+        .saturating_mul(2)
+        .saturating_add(ROWS_TO_COME)
+        .min(ROWS_MAX)
+        .max(named)
+}
+
+/// Gives each cgroup there is its row.
+pub(super) fn place(
+    hierarchy: &Hierarchy,
+    request: &Request<'_>,
+    maps: &Maps,
+) -> Result<(), CounterError> {
+    // From the root down, so that the row above is there first.
+    let mut named: Vec<&Cgroup> = request.cgroups.iter().collect();
+    named.sort_by_key(|c| c.ancestors.len());
+    for cgroup in &named {
+        let mut parent = OUTSIDE;
+        for ancestor in &cgroup.ancestors {
+            if let Some(row) = maps.row_of(*ancestor)? {
+                parent = row;
+                break;
+            }
+        }
+        // One that is named twice, or was made below another meanwhile.
+        if maps.row_of(cgroup.id)?.is_none() {
+            maps.place(cgroup.id, maps.new_row(cgroup.id, parent))?;
+        }
+    }
+    for cgroup in named {
+        let Some(row) = maps.row_of(cgroup.id)? else {
+            continue;
+        };
+        let mut open = vec![(cgroup.clone(), row)];
+        while let Some((above, row)) = open.pop() {
+            for child in hierarchy.children(&above.path) {
+                let row = match maps.row_of(child.id)? {
+                    Some(known) => known,
+                    None if request.per_cgroup => {
+                        let row = maps.new_row(child.id, row);
+                        maps.place(child.id, row)?;
+                        row
+                    }
+                    None => {
+                        maps.place(child.id, row)?;
+                        row
+                    }
+                };
+                open.push((child, row));
+            }
+        }
+    }
+    Ok(())
+}

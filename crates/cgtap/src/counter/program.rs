@@ -1,0 +1,409 @@
+//! The programs that charge counters to cgroups.
+//!
+//! Each CPU has one counter an event, which counts whatever runs there. What it counted between two
+//! switches belongs to the cgroup that ran between them. So the programs remember, for each CPU, whose
+//! turn it is and what the counters said when it began; when another cgroup's turn begins, the
+//! differences are added to the row of the one that ends. A switch within a cgroup is a few loads.
+//!
+//! They never meet on a CPU: `sched_switch` runs with interrupts off and never within itself, the
+//! flush in an interrupt or with preemption off, and the one at `cgroup_attach_task` under a lock
+//! that is taken with interrupts off. So plain loads and stores on per-CPU memory will do.
+
+use super::event::AtSwitch;
+use super::rows::{OUTSIDE, Place, Plan};
+use crate::asm::{Alu, Builder, Cond, EditError, Insn, Reg, Size, helper};
+use crate::kernel::layout::Layout;
+
+/// Maps of the programs that charge, by their index.
+pub mod charge_map {
+    /// PERCPU_ARRAY of one: whose turn it is on this CPU.
+    pub const TURN: u32 = 0;
+    /// HASH: cgroup id to row.
+    pub const CGROUPS: u32 = 1;
+    /// PERCPU_ARRAY: the rows.
+    pub const ROWS: u32 = 2;
+    /// PERF_EVENT_ARRAY: event after event, in each CPU after CPU.
+    pub const EVENTS: u32 = 3;
+    /// ARRAY of one: the control words.
+    pub const CONTROL: u32 = 4;
+}
+
+/// Maps of the programs that follow the tree, by their index.
+pub mod tree_map {
+    /// HASH: cgroup id to row.
+    pub const CGROUPS: u32 = 0;
+    /// ARRAY of one: the control words.
+    pub const CONTROL: u32 = 1;
+    /// ARRAY of one: id and parent's row of each row.
+    pub const BORN: u32 = 2;
+}
+
+/// Control words.
+pub mod control {
+    /// The next row that is free.
+    pub const NEXT_ROW: usize = 0;
+    /// Cgroups that were made and found no place in the map of cgroups.
+    pub const UNPLACED: usize = 1;
+    /// Cgroups that found no row of their own and share that of the one above.
+    pub const MERGED: usize = 2;
+    /// Counters that could not be read at a switch.
+    pub const UNREAD: usize = 3;
+    /// Number of words.
+    pub const WORDS: usize = 8;
+}
+
+/// Words of a turn: the cgroup, its row, whether we count; then what each word of a row's counters
+/// said when it began.
+mod turn {
+    pub const ID: i16 = 0;
+    pub const ROW: i16 = 8;
+    pub const IS_COUNTING: i16 = 16;
+    pub const LAST: usize = 3;
+}
+
+/// Bytes of a turn.
+#[must_use]
+pub fn turn_bytes(plan: &Plan) -> usize {
+    (turn::LAST + plan.words) * 8
+}
+
+/// What is generated for.
+#[derive(Clone, Copy, Debug)]
+pub struct Target<'a> {
+    /// The kernel's layout.
+    pub layout: &'a Layout,
+    /// The rows' layout.
+    pub plan: &'a Plan,
+    /// Places for CPUs in the map of events.
+    pub cpus: u32,
+}
+
+/// Stack.
+const KEY: i16 = -8;
+const INDEX: i16 = -16;
+/// `struct bpf_perf_event_value`: counter, enabled, running.
+const VALUE: i16 = -40;
+
+const TURN: Reg = Reg::R6;
+const ROW: Reg = Reg::R7;
+/// The cgroup whose turn begins, and later the number of the CPU.
+const ID: Reg = Reg::R8;
+const CPU: Reg = Reg::R8;
+/// The row whose turn begins.
+const NEXT_ROW: Reg = Reg::R9;
+
+/// Why turns change.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum When {
+    /// At the tracepoint of a switch.
+    Switch,
+    /// Anywhere else.
+    Now,
+}
+
+/// Appends `dst = id of the cgroup of the task in dst`.
+fn cgroup_id(b: &mut Builder, layout: &Layout, dst: Reg, task: Reg) {
+    b.push(Insn::load(Size::Dw, dst, task, layout.task_cgroups))
+        .push(Insn::load(Size::Dw, dst, dst, layout.css_set_dfl_cgrp))
+        .push(Insn::load(Size::Dw, dst, dst, layout.cgroup_kn))
+        .push(Insn::load(Size::Dw, dst, dst, layout.kn_id));
+}
+
+/// Appends a lookup of the key at `key` on the stack.
+fn lookup(b: &mut Builder, map: u32, key: i16) {
+    b.push(Insn::mov(Reg::R2, Reg::R10))
+        .push(Insn::alu_imm(Alu::Add, Reg::R2, i32::from(key)))
+        .extend(Insn::load_map(Reg::R1, map))
+        .push(Insn::call(helper::MAP_LOOKUP_ELEM));
+}
+
+/// Appends `lock word += 1` in the control words.
+fn count(b: &mut Builder, map: u32, word: usize) {
+    b.extend(Insn::load_map_value(Reg::R1, map, (word * 8) as u32))
+        .push(Insn::mov_imm(Reg::R2, 1))
+        .push(Insn::atomic_add(Reg::R1, 0, Reg::R2));
+}
+
+/// Appends `[ROW + word] += R1 - [TURN last word]; [TURN last word] = R1`.
+fn charge_word(b: &mut Builder, word: usize) {
+    let last = ((turn::LAST + word) * 8) as i16;
+    let sum = (word * 8) as i16;
+    b.push(Insn::load(Size::Dw, Reg::R2, TURN, last))
+        .push(Insn::store(Size::Dw, TURN, last, Reg::R1))
+        .push(Insn::alu(Alu::Sub, Reg::R1, Reg::R2))
+        .push(Insn::load(Size::Dw, Reg::R2, ROW, sum))
+        .push(Insn::alu(Alu::Add, Reg::R2, Reg::R1))
+        .push(Insn::store(Size::Dw, ROW, sum, Reg::R2));
+}
+
+/// Appends `[ROW + word] += 1`.
+fn count_word(b: &mut Builder, word: usize) {
+    let sum = (word * 8) as i16;
+    b.push(Insn::load(Size::Dw, Reg::R1, ROW, sum))
+        .push(Insn::alu_imm(Alu::Add, Reg::R1, 1))
+        .push(Insn::store(Size::Dw, ROW, sum, Reg::R1));
+}
+
+/// Appends what ends the turn of the row whose number is in R1: reads every counter and adds what
+/// it has counted since the turn began. Clobbers [`ID`].
+fn charge(b: &mut Builder, target: &Target<'_>, when: When, out: crate::asm::Label) {
+    b.push(Insn::store(Size::W, Reg::R10, INDEX, Reg::R1));
+    lookup(b, charge_map::ROWS, INDEX);
+    b.jump_if_imm(Cond::Eq, Reg::R0, 0, out)
+        .push(Insn::mov(ROW, Reg::R0))
+        .push(Insn::call(helper::GET_SMP_PROCESSOR_ID))
+        .push(Insn::mov(CPU, Reg::R0));
+    let mut at = 0;
+    for place in &target.plan.places {
+        if place.at_switch == AtSwitch::Itself {
+            if when == When::Switch {
+                count_word(b, place.word);
+            }
+            continue;
+        }
+        read(b, target, at);
+        at += 1;
+        let (unread, next) = (b.label(), b.label());
+        b.jump_if_imm(Cond::Ne, Reg::R0, 0, unread);
+        charge_value(b, place, when);
+        b.jump(next);
+        b.place(unread);
+        count(b, charge_map::CONTROL, control::UNREAD);
+        b.place(next);
+    }
+}
+
+/// Appends a read of perf event `at` on this CPU into the stack; R0 is 0 if it went well.
+fn read(b: &mut Builder, target: &Target<'_>, at: u32) {
+    b.extend(Insn::load_map(Reg::R1, charge_map::EVENTS))
+        .push(Insn::mov(Reg::R2, CPU))
+        .push(Insn::alu_imm(Alu::Add, Reg::R2, (at * target.cpus) as i32))
+        .push(Insn::mov(Reg::R3, Reg::R10))
+        .push(Insn::alu_imm(Alu::Add, Reg::R3, i32::from(VALUE)))
+        .push(Insn::mov_imm(Reg::R4, 24))
+        .push(Insn::call(helper::PERF_EVENT_READ_VALUE));
+}
+
+fn charge_value(b: &mut Builder, place: &Place, when: When) {
+    b.push(Insn::load(Size::Dw, Reg::R1, Reg::R10, VALUE));
+    if place.at_switch == AtSwitch::OneMore && when == When::Switch {
+        b.push(Insn::alu_imm(Alu::Add, Reg::R1, 1));
+    }
+    charge_word(b, place.word);
+    if place.has_times {
+        for time in 1..=2 {
+            b.push(Insn::load(Size::Dw, Reg::R1, Reg::R10, VALUE + 8 * time));
+            charge_word(b, place.word + time as usize);
+        }
+    }
+}
+
+/// Appends `TURN = this CPU's turn`.
+fn find_turn(b: &mut Builder, out: crate::asm::Label) {
+    b.push(Insn::store_imm(Size::W, Reg::R10, INDEX, 0));
+    lookup(b, charge_map::TURN, INDEX);
+    b.jump_if_imm(Cond::Eq, Reg::R0, 0, out)
+        .push(Insn::mov(TURN, Reg::R0));
+}
+
+/// Appends `NEXT_ROW = row of the cgroup ID`, which is the one outside for one that is not counted.
+fn find_row(b: &mut Builder) {
+    let unknown = b.label();
+    b.push(Insn::store(Size::Dw, Reg::R10, KEY, ID));
+    lookup(b, charge_map::CGROUPS, KEY);
+    b.push(Insn::mov_imm(NEXT_ROW, OUTSIDE as i32))
+        .jump_if_imm(Cond::Eq, Reg::R0, 0, unknown)
+        .push(Insn::load(Size::Dw, NEXT_ROW, Reg::R0, 0));
+    b.place(unknown);
+}
+
+/// Appends the change of turns to the cgroup whose id is in [`ID`], and the end.
+fn change(b: &mut Builder, target: &Target<'_>, when: When) {
+    let (out, same_row) = (b.label(), b.label());
+    find_turn(b, out);
+    b.push(Insn::load(Size::Dw, Reg::R1, TURN, turn::ID))
+        .jump_if(Cond::Eq, Reg::R1, ID, out)
+        .push(Insn::load(Size::Dw, Reg::R1, TURN, turn::IS_COUNTING))
+        .jump_if_imm(Cond::Eq, Reg::R1, 0, out);
+    find_row(b);
+    b.push(Insn::store(Size::Dw, TURN, turn::ID, ID))
+        .push(Insn::load(Size::Dw, Reg::R1, TURN, turn::ROW))
+        // Two cgroups that are counted in one row, or not at all, go on with one turn.
+        .jump_if(Cond::Eq, Reg::R1, NEXT_ROW, same_row)
+        .push(Insn::store(Size::Dw, TURN, turn::ROW, NEXT_ROW));
+    charge(b, target, when, out);
+    b.jump(out);
+    b.place(same_row);
+    let itself = target
+        .plan
+        .places
+        .iter()
+        .find(|p| p.at_switch == AtSwitch::Itself);
+    if let (Some(place), When::Switch) = (itself, when) {
+        b.push(Insn::store(Size::W, Reg::R10, INDEX, Reg::R1));
+        lookup(b, charge_map::ROWS, INDEX);
+        b.jump_if_imm(Cond::Eq, Reg::R0, 0, out)
+            .push(Insn::mov(ROW, Reg::R0));
+        count_word(b, place.word);
+    }
+    end(b, out);
+}
+
+fn end(b: &mut Builder, out: crate::asm::Label) {
+    b.place(out)
+        .push(Insn::mov_imm(Reg::R0, 0))
+        .push(Insn::exit());
+}
+
+/// Generates the program at `tp_btf/sched_switch`, whose arguments are `preempt`, `prev`, `next`.
+/// Its maps are those of [`charge_map`], as are those of the two below.
+///
+/// The cgroup that ends its turn is the remembered one, not that of `prev`: a task that was moved
+/// by another while it ran here has worked for the old one until now.
+///
+/// # Errors
+/// [`EditError`] if a jump became too long; it cannot.
+pub fn at_switch(target: &Target<'_>) -> Result<Vec<Insn>, EditError> {
+    let mut b = Builder::new();
+    b.push(Insn::load(Size::Dw, Reg::R1, Reg::R1, 16));
+    cgroup_id(&mut b, target.layout, ID, Reg::R1);
+    change(&mut b, target, When::Switch);
+    b.finish()
+}
+
+/// Generates the program at `tp_btf/cgroup_attach_task`: a task that moves itself, which is what
+/// `echo $$ >cgroup.procs` does, works for the new cgroup from here on.
+///
+/// # Errors
+/// As [`at_switch`].
+pub fn at_move(target: &Target<'_>) -> Result<Vec<Insn>, EditError> {
+    let mut b = Builder::new();
+    b.push(Insn::call(helper::GET_CURRENT_TASK_BTF));
+    cgroup_id(&mut b, target.layout, ID, Reg::R0);
+    change(&mut b, target, When::Now);
+    b.finish()
+}
+
+/// Generates the raw tracepoint program that ends the turn on the CPU it is run on and begins that
+/// of whoever runs there. Its one argument says whether we count from now on.
+///
+/// # Errors
+/// As [`at_switch`].
+pub fn flush(target: &Target<'_>) -> Result<Vec<Insn>, EditError> {
+    let mut b = Builder::new();
+    let (out, was_off) = (b.label(), b.label());
+    b.push(Insn::load(Size::Dw, ROW, Reg::R1, 0));
+    find_turn(&mut b, out);
+    b.push(Insn::load(Size::Dw, NEXT_ROW, TURN, turn::IS_COUNTING))
+        .push(Insn::store(Size::Dw, TURN, turn::IS_COUNTING, ROW))
+        .jump_if_imm(Cond::Ne, NEXT_ROW, 0, was_off)
+        // What was counted before the start is nobody's.
+        .push(Insn::mov_imm(Reg::R1, OUTSIDE as i32))
+        .push(Insn::store(Size::Dw, TURN, turn::ROW, Reg::R1));
+    b.place(was_off)
+        .push(Insn::call(helper::GET_CURRENT_TASK_BTF));
+    cgroup_id(&mut b, target.layout, ID, Reg::R0);
+    find_row(&mut b);
+    b.push(Insn::store(Size::Dw, TURN, turn::ID, ID))
+        .push(Insn::load(Size::Dw, Reg::R1, TURN, turn::ROW))
+        .push(Insn::store(Size::Dw, TURN, turn::ROW, NEXT_ROW));
+    charge(&mut b, target, When::Now, out);
+    end(&mut b, out);
+    b.finish()
+}
+
+/// Appends `R6 = ctx's cgroup`, or leaves: ids are counted anew in each hierarchy, and only the
+/// default one is ours.
+fn of_default_hierarchy(b: &mut Builder, layout: &Layout, out: crate::asm::Label) {
+    b.push(Insn::load(Size::Dw, Reg::R6, Reg::R1, 0))
+        .push(Insn::load(Size::Dw, Reg::R1, Reg::R6, layout.cgroup_root))
+        .push(Insn::load(
+            Size::W,
+            Reg::R1,
+            Reg::R1,
+            layout.root_hierarchy_id,
+        ))
+        .jump_if_imm(Cond::Ne, Reg::R1, 0, out);
+}
+
+/// Generates the program at `tp_btf/cgroup_mkdir`: a cgroup below a counted one is counted before
+/// any task can enter it. With `rows` it gets a row of its own if there is one of so many left;
+/// otherwise it is counted in the row of the one above. Its maps are those of [`tree_map`].
+///
+/// # Errors
+/// As [`at_switch`].
+pub fn at_mkdir(layout: &Layout, rows: Option<u32>) -> Result<Vec<Insn>, EditError> {
+    const PARENT_ROW: Reg = Reg::R7;
+    let mut b = Builder::new();
+    let (out, full, have_row) = (b.label(), b.label(), b.label());
+    of_default_hierarchy(&mut b, layout, out);
+    b.push(Insn::load(Size::Dw, Reg::R1, Reg::R6, layout.cgroup_parent))
+        .jump_if_imm(Cond::Eq, Reg::R1, 0, out)
+        .push(Insn::load(Size::Dw, Reg::R1, Reg::R1, layout.css_cgroup))
+        .push(Insn::load(Size::Dw, Reg::R1, Reg::R1, layout.cgroup_kn))
+        .push(Insn::load(Size::Dw, Reg::R1, Reg::R1, layout.kn_id))
+        .push(Insn::store(Size::Dw, Reg::R10, KEY, Reg::R1));
+    lookup(&mut b, tree_map::CGROUPS, KEY);
+    b.jump_if_imm(Cond::Eq, Reg::R0, 0, out)
+        .push(Insn::load(Size::Dw, PARENT_ROW, Reg::R0, 0))
+        .push(Insn::load(Size::Dw, ID, Reg::R6, layout.cgroup_kn))
+        .push(Insn::load(Size::Dw, ID, ID, layout.kn_id))
+        .push(Insn::store(Size::Dw, Reg::R10, KEY, ID))
+        .push(Insn::mov(NEXT_ROW, PARENT_ROW));
+    if let Some(rows) = rows {
+        let merged = b.label();
+        b.extend(Insn::load_map_value(
+            Reg::R1,
+            tree_map::CONTROL,
+            (control::NEXT_ROW * 8) as u32,
+        ))
+        .push(Insn::mov_imm(Reg::R2, 1))
+        .push(Insn::atomic_fetch_add(Reg::R1, 0, Reg::R2))
+        .jump_if_imm(Cond::Ge, Reg::R2, rows as i32, merged)
+        .push(Insn::mov(NEXT_ROW, Reg::R2))
+        .push(Insn::alu_imm(Alu::Lsh, Reg::R2, 4))
+        .extend(Insn::load_map_value(Reg::R1, tree_map::BORN, 0))
+        .push(Insn::alu(Alu::Add, Reg::R1, Reg::R2))
+        .push(Insn::store(Size::Dw, Reg::R1, 8, PARENT_ROW))
+        .push(Insn::store(Size::Dw, Reg::R1, 0, ID))
+        .jump(have_row);
+        b.place(merged);
+        count(&mut b, tree_map::CONTROL, control::MERGED);
+    }
+    b.place(have_row)
+        .push(Insn::store(Size::Dw, Reg::R10, INDEX, NEXT_ROW))
+        .push(Insn::mov(Reg::R2, Reg::R10))
+        .push(Insn::alu_imm(Alu::Add, Reg::R2, i32::from(KEY)))
+        .push(Insn::mov(Reg::R3, Reg::R10))
+        .push(Insn::alu_imm(Alu::Add, Reg::R3, i32::from(INDEX)))
+        .push(Insn::mov_imm(Reg::R4, 0))
+        .extend(Insn::load_map(Reg::R1, tree_map::CGROUPS))
+        .push(Insn::call(helper::MAP_UPDATE_ELEM))
+        .jump_if_imm(Cond::Ne, Reg::R0, 0, full)
+        .jump(out);
+    b.place(full);
+    count(&mut b, tree_map::CONTROL, control::UNPLACED);
+    end(&mut b, out);
+    b.finish()
+}
+
+/// Generates the program at `tp_btf/cgroup_release`: no task is left that could run in it, not even
+/// one on its way out, so its place in the map of cgroups is free. Its row stays. Its map is that
+/// of [`tree_map::CGROUPS`].
+///
+/// # Errors
+/// As [`at_switch`].
+pub fn at_release(layout: &Layout) -> Result<Vec<Insn>, EditError> {
+    let mut b = Builder::new();
+    let out = b.label();
+    of_default_hierarchy(&mut b, layout, out);
+    b.push(Insn::load(Size::Dw, Reg::R1, Reg::R6, layout.cgroup_kn))
+        .push(Insn::load(Size::Dw, Reg::R1, Reg::R1, layout.kn_id))
+        .push(Insn::store(Size::Dw, Reg::R10, KEY, Reg::R1))
+        .push(Insn::mov(Reg::R2, Reg::R10))
+        .push(Insn::alu_imm(Alu::Add, Reg::R2, i32::from(KEY)))
+        .extend(Insn::load_map(Reg::R1, tree_map::CGROUPS))
+        .push(Insn::call(helper::MAP_DELETE_ELEM));
+    end(&mut b, out);
+    b.finish()
+}

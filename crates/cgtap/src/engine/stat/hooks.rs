@@ -1,0 +1,349 @@
+//! Counting hooks: a generated program on the same lists as any other.
+
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd, OwnedFd};
+
+use cgtap_sys::SysError;
+use cgtap_sys::bpf::{Map, MapSpec, MapType};
+
+use super::super::instance::Loaded;
+use super::super::query::Counts;
+use super::super::session::{Session, sum_words};
+use super::super::{
+    AttachRequest, CgroupRef, Detach, Engine, Error, ErrorKind, Lifetime, Lock, ObjectSource,
+    ProgramChoice, Result,
+};
+use crate::asm::{Alu, Builder, Cond, Insn, Reg, Size, helper};
+use crate::hook::HookSpec;
+use crate::hook::kind::Returns;
+use crate::id::{AttachmentId, CgroupId, InstanceId};
+use crate::object::image::{MapImage, ObjectImage, ProgramImage};
+
+/// Cgroups that one event can be counted for at a time; more are counted as lost.
+const CGROUPS_MAX: u32 = 16_384;
+
+/// Hooks that are counted: for each cgroup one attachment a hook. They go with this value, or with
+/// the process.
+#[derive(Debug)]
+pub(super) struct Hooks {
+    engine: Engine,
+    specs: Vec<HookSpec>,
+    /// In the order of the cgroups that were asked for.
+    cgroups: Vec<Vec<Counter>>,
+    /// Events lost at each hook before the start.
+    lost_before: u64,
+    is_finished: bool,
+}
+
+#[derive(Debug)]
+struct Counter {
+    attachment: AttachmentId,
+    /// Counts of each cgroup, and what did not fit; with `per_cgroup`.
+    per_cgroup: Option<(Map, Map)>,
+}
+
+/// What the hooks of one cgroup counted, one number a hook.
+pub(super) struct HookCounts {
+    /// Descendants included.
+    pub totals: Vec<u64>,
+    /// Each cgroup by itself; empty without `per_cgroup`.
+    pub own: BTreeMap<CgroupId, Vec<u64>>,
+}
+
+/// The program that counts by being run: the runs of an attachment are counted anyway.
+fn counting(returns: Returns) -> Vec<Insn> {
+    vec![Insn::mov_imm(Reg::R0, returns.neutral()), Insn::exit()]
+}
+
+/// The program that counts by the event's cgroup, in map 0; what finds no room is counted in the
+/// first word of map 1.
+fn counting_by_cgroup(returns: Returns) -> Result<Vec<Insn>> {
+    const KEY: i16 = -8;
+    const ZERO: i16 = -16;
+    let mut b = Builder::new();
+    let (found, full, out) = (b.label(), b.label(), b.label());
+    let lookup = |b: &mut Builder| {
+        b.push(Insn::mov(Reg::R2, Reg::R10))
+            .push(Insn::alu_imm(Alu::Add, Reg::R2, i32::from(KEY)))
+            .extend(Insn::load_map(Reg::R1, 0))
+            .push(Insn::call(helper::MAP_LOOKUP_ELEM));
+    };
+    b.push(Insn::call(helper::GET_CURRENT_CGROUP_ID))
+        .push(Insn::store(Size::Dw, Reg::R10, KEY, Reg::R0));
+    lookup(&mut b);
+    b.jump_if_imm(Cond::Ne, Reg::R0, 0, found)
+        .push(Insn::mov_imm(Reg::R1, 0))
+        .push(Insn::store(Size::Dw, Reg::R10, ZERO, Reg::R1))
+        .push(Insn::mov(Reg::R3, Reg::R10))
+        .push(Insn::alu_imm(Alu::Add, Reg::R3, i32::from(ZERO)))
+        .push(Insn::mov(Reg::R2, Reg::R10))
+        .push(Insn::alu_imm(Alu::Add, Reg::R2, i32::from(KEY)))
+        .extend(Insn::load_map(Reg::R1, 0))
+        // BPF_NOEXIST: another CPU may have been first.
+        .push(Insn::mov_imm(Reg::R4, 1))
+        .push(Insn::call(helper::MAP_UPDATE_ELEM));
+    lookup(&mut b);
+    b.jump_if_imm(Cond::Eq, Reg::R0, 0, full);
+    b.place(found)
+        .push(Insn::load(Size::Dw, Reg::R1, Reg::R0, 0))
+        .push(Insn::alu_imm(Alu::Add, Reg::R1, 1))
+        .push(Insn::store(Size::Dw, Reg::R0, 0, Reg::R1))
+        .jump(out);
+    b.place(full)
+        .extend(Insn::load_map_value(Reg::R1, 1, 0))
+        .push(Insn::mov_imm(Reg::R2, 1))
+        .push(Insn::atomic_add(Reg::R1, 0, Reg::R2));
+    b.place(out)
+        .push(Insn::mov_imm(Reg::R0, returns.neutral()))
+        .push(Insn::exit());
+    b.finish()
+        .map_err(|e| Error::new(ErrorKind::Kernel, format!("cannot generate: {e}")))
+}
+
+fn program(event: &HookSpec, per_cgroup: bool) -> Result<ProgramImage> {
+    let returns = event.kind().info().returns;
+    Ok(ProgramImage {
+        name: "count".to_owned(),
+        section: format!("{}/{}", event.kind().info().sections[0], event.target()),
+        sleepable: false,
+        insns: if per_cgroup {
+            counting_by_cgroup(returns)?
+        } else {
+            counting(returns)
+        },
+        func_info: Vec::new(),
+        line_info: Vec::new(),
+    })
+}
+
+/// The maps of a counter by cgroup.
+fn maps() -> Result<(Map, Map)> {
+    let sys = |e: SysError| Error::sys("make the counters", &e);
+    let counts = Map::create(&MapSpec {
+        name: "counts",
+        map_type: MapType::PercpuHash,
+        key_size: 8,
+        value_size: 8,
+        max_entries: CGROUPS_MAX,
+        flags: 0,
+    })
+    .map_err(sys)?;
+    let lost = Map::create(&MapSpec {
+        name: "lost",
+        map_type: MapType::Array,
+        key_size: 4,
+        value_size: 8,
+        max_entries: 1,
+        flags: 0,
+    })
+    .map_err(sys)?;
+    Ok((counts, lost))
+}
+
+fn map_image(name: &str, map: &Map) -> Result<MapImage> {
+    let info = map
+        .info()
+        .map_err(|e| Error::sys("look at a counter", &e))?;
+    Ok(MapImage {
+        name: name.to_owned(),
+        map_type: info.map_type,
+        key_size: info.key_size,
+        value_size: info.value_size,
+        max_entries: info.max_entries,
+        storage: None,
+    })
+}
+
+impl Hooks {
+    /// Starts counting `specs` in each of `cgroups`. Nothing is touched if there are none.
+    pub fn start(
+        engine: &Engine,
+        cgroups: &[CgroupRef],
+        specs: Vec<HookSpec>,
+        per_cgroup: bool,
+    ) -> Result<Self> {
+        let mut hooks = Self {
+            engine: engine.clone(),
+            specs,
+            cgroups: Vec::new(),
+            lost_before: 0,
+            is_finished: false,
+        };
+        for cgroup in cgroups {
+            // What was started goes again with `hooks` if a later one fails.
+            hooks.cgroups.push(Vec::new());
+            for spec in hooks.specs.clone() {
+                let counter = start_counter(engine, cgroup, &spec, per_cgroup)?;
+                if let Some(last) = hooks.cgroups.last_mut() {
+                    last.push(counter);
+                }
+            }
+        }
+        hooks.lost_before = hooks.lost_at_hooks()?;
+        Ok(hooks)
+    }
+
+    fn session(&self) -> Result<Option<Session>> {
+        if self.specs.is_empty() {
+            return Ok(None);
+        }
+        Session::open(self.engine.state(), Lock::Shared, self.engine.hierarchy()?)
+    }
+
+    fn lost_at_hooks(&self) -> Result<u64> {
+        let Some(session) = self.session()? else {
+            return Ok(0);
+        };
+        let mut lost = 0;
+        for (id, hook) in &session.config.hooks {
+            if self.specs.contains(&hook.spec) {
+                let counts = Counts::read(&session, *id, hook)?;
+                lost += counts.lost + counts.recursion_misses;
+            }
+        }
+        Ok(lost)
+    }
+
+    /// What each cgroup that was asked for counted, and how many events were lost.
+    pub fn read(&self) -> Result<(Vec<HookCounts>, u64)> {
+        // What each cgroup counted is read before what all counted: a total read later is never
+        // less than its parts, though events go on meanwhile.
+        let mut lost = 0;
+        let mut own = Vec::new();
+        for counters in &self.cgroups {
+            own.push(self.own_counts(counters, &mut lost)?);
+        }
+        let mut runs: BTreeMap<AttachmentId, u64> = BTreeMap::new();
+        if let Some(session) = self.session()? {
+            for (id, hook) in &session.config.hooks {
+                if self.specs.contains(&hook.spec) {
+                    let counts = Counts::read(&session, *id, hook)?;
+                    let ids = hook.lists.attachments().map(|(_, a)| a.id);
+                    runs.extend(ids.map(|id| (id, counts.of(id))));
+                    lost += counts.lost + counts.recursion_misses;
+                }
+            }
+        }
+        let run_count = |c: &Counter| runs.get(&c.attachment).copied().unwrap_or(0);
+        let counts = self
+            .cgroups
+            .iter()
+            .zip(own)
+            .map(|(counters, own)| HookCounts {
+                totals: counters.iter().map(run_count).collect(),
+                own,
+            });
+        Ok((counts.collect(), lost.saturating_sub(self.lost_before)))
+    }
+
+    /// What each cgroup below a cgroup counted itself, one count an event; empty without
+    /// `per_cgroup`. Adds what found no room to `lost`.
+    fn own_counts(
+        &self,
+        counters: &[Counter],
+        lost: &mut u64,
+    ) -> Result<BTreeMap<CgroupId, Vec<u64>>> {
+        let sys = |e: SysError| Error::sys("read the counters", &e);
+        let mut own: BTreeMap<CgroupId, Vec<u64>> = BTreeMap::new();
+        for (at, counter) in counters.iter().enumerate() {
+            let Some((counts, full)) = &counter.per_cgroup else {
+                continue;
+            };
+            for key in counts.keys().map_err(sys)? {
+                let id = key
+                    .as_slice()
+                    .try_into()
+                    .map(u64::from_ne_bytes)
+                    .unwrap_or_default();
+                let value = counts
+                    .lookup(&key)
+                    .map_err(sys)?
+                    .map_or(0, |value| sum_words(&value));
+                let width = self.specs.len();
+                own.entry(CgroupId(id)).or_insert_with(|| vec![0; width])[at] = value;
+            }
+            *lost += full
+                .lookup(&0u32.to_ne_bytes())
+                .map_err(sys)?
+                .map_or(0, |value| sum_words(&value));
+        }
+        Ok(own)
+    }
+
+    /// Stops counting.
+    pub fn stop(&mut self) -> Result<()> {
+        if std::mem::replace(&mut self.is_finished, true) {
+            return Ok(());
+        }
+        let ids: Vec<AttachmentId> = self
+            .cgroups
+            .iter()
+            .flatten()
+            .map(|c| c.attachment)
+            .collect();
+        // One whose cgroup went is detached already.
+        for id in ids {
+            match self.engine.detach(&Detach::Ids(vec![id])) {
+                Err(e) if e.kind() != ErrorKind::NotFound => return Err(e),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Hooks {
+    fn drop(&mut self) {
+        if let Err(e) = self.stop() {
+            tracing::warn!("the counters are still attached: {e}");
+        }
+    }
+}
+
+fn start_counter(
+    engine: &Engine,
+    cgroup: &CgroupRef,
+    event: &HookSpec,
+    per_cgroup: bool,
+) -> Result<Counter> {
+    let maps = if per_cgroup { Some(maps()?) } else { None };
+    let mut images = Vec::new();
+    let mut fds: Vec<Option<OwnedFd>> = Vec::new();
+    if let Some((counts, lost)) = &maps {
+        for (name, map) in [("counts", counts), ("lost", lost)] {
+            images.push(map_image(name, map)?);
+            let fd = map.as_fd().try_clone_to_owned().map_err(|e| {
+                Error::new(ErrorKind::Kernel, format!("cannot open a counter: {e}"))
+            })?;
+            fds.push(Some(fd));
+        }
+    }
+    let loaded = Loaded {
+        name: format!("cgtap stat {event}"),
+        image: ObjectImage {
+            name: "cgtap_stat".to_owned(),
+            license: "GPL".to_owned(),
+            kern_version: 0,
+            btf: Vec::new(),
+            maps: images,
+            programs: vec![program(event, per_cgroup)?],
+            prog_array_slots: Vec::new(),
+        },
+        maps: fds,
+        chosen: vec![0],
+    };
+    let request = AttachRequest {
+        programs: vec![ProgramChoice {
+            name: "count".to_owned(),
+            hook: Some(event.clone()),
+        }],
+        lifetime: Lifetime::Process,
+        ..AttachRequest::new(cgroup.clone(), ObjectSource::Instance(InstanceId(0)))
+    };
+    let report = engine.attach_loaded(&request, loaded)?;
+    let attachment = report.attachments.first().map_or(AttachmentId(0), |a| a.id);
+    Ok(Counter {
+        attachment,
+        per_cgroup: maps,
+    })
+}

@@ -1,0 +1,192 @@
+//! From counts to the rows of the report.
+
+use std::collections::BTreeSet;
+
+use super::super::report::{StatCount, StatRow};
+use super::super::request::{StatEvent, StatRequest};
+use super::hooks::HookCounts;
+use crate::cgroup::{Cgroup, Hierarchy};
+use crate::counter::rows::{self, Value};
+use crate::counter::{Counts, Unit};
+use crate::id::CgroupId;
+
+/// Everything that was counted, with the totals of the perf events.
+pub(super) struct Table<'a> {
+    request: &'a StatRequest,
+    hooks: &'a [HookCounts],
+    counters: Option<&'a Counts>,
+    totals: Vec<Vec<Value>>,
+}
+
+/// A cgroup's counts, one a hook.
+struct HookRow {
+    own: Vec<u64>,
+    total: Vec<u64>,
+}
+
+/// A cgroup and how far below the one that was asked for it is.
+type Place = (Cgroup, usize);
+
+impl<'a> Table<'a> {
+    pub fn new(
+        request: &'a StatRequest,
+        hooks: &'a [HookCounts],
+        counters: Option<&'a Counts>,
+    ) -> Self {
+        Self {
+            request,
+            hooks,
+            counters,
+            totals: counters.map_or_else(Vec::new, |c| rows::totals(&c.rows)),
+        }
+    }
+
+    /// The row of the `at`th cgroup that was asked for.
+    pub fn total(&self, at: usize, cgroup: &Cgroup) -> StatRow {
+        let hooks = HookRow {
+            own: Vec::new(),
+            total: self.hooks[at].totals.clone(),
+        };
+        self.row(&cgroup.path, cgroup.id, &hooks)
+    }
+
+    /// The row of a perf event's counts.
+    fn counted(&self, id: CgroupId) -> Option<usize> {
+        self.counters?.row_of(id)
+    }
+
+    fn row(&self, path: &str, id: CgroupId, hooks: &HookRow) -> StatRow {
+        let row = self.counted(id);
+        let (mut hook, mut counter) = (0, 0);
+        let events = self.request.events.iter().map(|event| match event {
+            StatEvent::Hook(spec) => {
+                let number = |of: &[u64]| of.get(hook).copied().unwrap_or(0);
+                let (own, count) = (number(&hooks.own), number(&hooks.total));
+                hook += 1;
+                self.count(spec.to_string(), own, count)
+            }
+            StatEvent::Counter(event) => {
+                let value = |of: Option<&Vec<Value>>| {
+                    of.and_then(|v| v.get(counter)).copied().unwrap_or_default()
+                };
+                let own = self.counters.zip(row).map(|(c, row)| &c.rows[row].own);
+                let total = value(row.and_then(|row| self.totals.get(row)));
+                let own = value(own).scaled().0;
+                counter += 1;
+                let (count, is_estimate) = total.scaled();
+                StatCount {
+                    unit: Some(match event.unit() {
+                        Unit::Count => "count",
+                        Unit::Ns => "ns",
+                    }),
+                    estimate: is_estimate,
+                    enabled_ns: event.is_hardware().then_some(total.enabled_ns),
+                    running_ns: event.is_hardware().then_some(total.running_ns),
+                    ..self.count(event.to_string(), own, count)
+                }
+            }
+        });
+        StatRow {
+            cgroup: path.to_owned(),
+            cgroup_id: id,
+            events: events.collect(),
+        }
+    }
+
+    fn count(&self, event: String, own: u64, count: u64) -> StatCount {
+        let per_cgroup = self.request.per_cgroup;
+        StatCount {
+            event,
+            count,
+            own: per_cgroup.then_some(own),
+            total: per_cgroup.then_some(count),
+            ..StatCount::default()
+        }
+    }
+
+    /// One row a cgroup below the `at`th that was asked for; its total adds up what it and those
+    /// below it counted. A cgroup that is gone has a row without a name, and is in the total of the
+    /// one that was asked for.
+    pub fn per_cgroup(
+        &self,
+        hierarchy: &Hierarchy,
+        at: usize,
+        top: &Cgroup,
+        rows: &mut Vec<StatRow>,
+    ) {
+        let HookCounts { totals, own } = &self.hooks[at];
+        let none = vec![0; totals.len()];
+        let mine = |id: CgroupId| own.get(&id).unwrap_or(&none).clone();
+        let order = in_order(hierarchy, top);
+        let sums = sums(&order, mine);
+        for (at, (cgroup, level)) in order.iter().enumerate() {
+            if self.request.depth.is_some_and(|depth| *level > depth) {
+                continue;
+            }
+            let hooks = HookRow {
+                own: mine(cgroup.id),
+                total: if at == 0 { totals } else { &sums[at] }.clone(),
+            };
+            rows.push(self.row(&cgroup.path, cgroup.id, &hooks));
+        }
+        let known: BTreeSet<CgroupId> = order.iter().map(|(c, _)| c.id).collect();
+        let mut gone: BTreeSet<CgroupId> = own.keys().copied().collect();
+        gone.extend(self.counted_below(top.id));
+        for id in gone.difference(&known) {
+            let hooks = HookRow {
+                own: mine(*id),
+                total: mine(*id),
+            };
+            rows.push(self.row(&format!("id:{id}"), *id, &hooks));
+        }
+    }
+
+    /// The cgroups below `top` of which a perf event was counted.
+    fn counted_below(&self, top: CgroupId) -> Vec<CgroupId> {
+        let (Some(counters), Some(top)) = (self.counters, self.counted(top)) else {
+            return Vec::new();
+        };
+        let mut is_below = vec![false; counters.rows.len()];
+        let mut found = Vec::new();
+        // A row's parent comes before it.
+        for (at, row) in counters.rows.iter().enumerate().skip(top + 1) {
+            is_below[at] = row.parent == top || is_below[row.parent.min(at)];
+            if is_below[at] && row.own.iter().any(|v| v.count > 0) {
+                found.push(row.id);
+            }
+        }
+        found
+    }
+}
+
+/// `top` and all below it, each before those below it.
+fn in_order(hierarchy: &Hierarchy, top: &Cgroup) -> Vec<Place> {
+    let mut open = vec![(top.clone(), 0)];
+    let mut order = Vec::new();
+    while let Some((cgroup, level)) = open.pop() {
+        let children = hierarchy.children(&cgroup.path);
+        open.extend(children.into_iter().rev().map(|c| (c, level + 1)));
+        order.push((cgroup, level));
+    }
+    order
+}
+
+/// What each place and those below it come to.
+fn sums(order: &[Place], own: impl Fn(CgroupId) -> Vec<u64>) -> Vec<Vec<u64>> {
+    let mut sums: Vec<Vec<u64>> = order.iter().map(|(c, _)| own(c.id)).collect();
+    let mut parents: Vec<usize> = Vec::new();
+    let mut above = vec![0; order.len()];
+    for (at, (_, level)) in order.iter().enumerate() {
+        parents.truncate(*level);
+        above[at] = parents.last().copied().unwrap_or(0);
+        parents.push(at);
+    }
+    // From the leaves up: in reverse order each cgroup comes after all below it.
+    for at in (1..order.len()).rev() {
+        let below = sums[at].clone();
+        for (sum, more) in sums[above[at]].iter_mut().zip(below) {
+            *sum += more;
+        }
+    }
+    sums
+}

@@ -1,0 +1,74 @@
+//! Pretending that a kernel lacks what it has, so that what is done instead can be tried on any.
+//!
+//! `CGTAP_PRETEND_MISSING=rdonly_cast,current_table` in the environment is read here and nowhere
+//! else. What is taken for missing stays so for a state that is made meanwhile.
+
+/// The variable.
+pub const VARIABLE: &str = "CGTAP_PRETEND_MISSING";
+
+/// What can be taken for missing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pretended {
+    /// `bpf_rdonly_cast()`, since 6.2.
+    RdonlyCast,
+    /// The tag `arg:ctx` of global functions, since 6.8.
+    ArgCtxTag,
+    /// Where `current` lies on each CPU.
+    CurrentTable,
+}
+
+impl Pretended {
+    const ALL: [Self; 3] = [Self::RdonlyCast, Self::ArgCtxTag, Self::CurrentTable];
+
+    /// Its name in the variable.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::RdonlyCast => "rdonly_cast",
+            Self::ArgCtxTag => "arg_ctx_tag",
+            Self::CurrentTable => "current_table",
+        }
+    }
+}
+
+fn asked() -> Vec<String> {
+    let text = std::env::var(VARIABLE).unwrap_or_default();
+    text.split(',')
+        .map(|name| name.trim().to_owned())
+        .filter(|name| !name.is_empty())
+        .collect()
+}
+
+/// Whether it is to be taken for missing.
+#[must_use]
+pub fn is_missing(what: Pretended) -> bool {
+    asked().iter().any(|name| name == what.name())
+}
+
+/// What is set, in words; `None` where nothing is.
+#[must_use]
+pub fn words() -> Option<String> {
+    let asked = asked();
+    if asked.is_empty() {
+        return None;
+    }
+    let known = |name: &&String| Pretended::ALL.iter().any(|p| p.name() == **name);
+    let (taken, unknown): (Vec<_>, Vec<_>) = asked.iter().partition(known);
+    let list = |names: &[&String]| {
+        let names: Vec<&str> = names.iter().map(|n| n.as_str()).collect();
+        names.join(", ")
+    };
+    let mut words = format!("{VARIABLE} is set");
+    if !taken.is_empty() {
+        words += &format!("; taken for missing: {}", list(&taken));
+    }
+    if !unknown.is_empty() {
+        let all: Vec<&str> = Pretended::ALL.iter().map(|p| p.name()).collect();
+        words += &format!(
+            "; not known: {} (there are {})",
+            list(&unknown),
+            all.join(", ")
+        );
+    }
+    Some(words)
+}
