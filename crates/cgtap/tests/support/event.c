@@ -3,8 +3,8 @@
  *
  * An event is a call of getppid; where the kind of hook that is tested (CGTAP_TEST_HOOK) sees no
  * system call of that name, it is also what that kind sees, once:
- *   fmod_ret, lsm   getsid of the process itself, which asks security_task_getsid()
- *   perf_event      a fault at EVENT_PAGE, where nothing else is
+ *   fentry, fexit, fmod_ret, lsm   getsid of the process itself, which calls security_task_getsid()
+ *   perf_event                     a fault at EVENT_PAGE, where nothing else is
  */
 #define _GNU_SOURCE
 #include <stdlib.h>
@@ -24,7 +24,7 @@ static __attribute__((constructor)) void prepare(void)
 
 	if (!kind)
 		return;
-	if (!strcmp(kind, "lsm") || !strcmp(kind, "fmod_ret"))
+	if (strstr("fentry fexit fmod_ret lsm", kind))
 		pid = getpid();
 	if (!strcmp(kind, "perf_event")) {
 		page = mmap(EVENT_PAGE, getpagesize(), PROT_READ | PROT_WRITE,

@@ -77,7 +77,7 @@ impl Event {
         let kind = KINDS.iter().find(|k| **k == kind);
         let kind = *kind.unwrap_or_else(|| panic!("{VARIABLE}: one of {KINDS:?}"));
         let binary = |s: &str| format!("{s}{}:event", library().display());
-        let getppid = "__x64_sys_getppid";
+        let (getppid, getsid) = ("__x64_sys_getppid", "security_task_getsid");
         let (target, form, returns) = match kind {
             "tracepoint" => (
                 "syscalls/sys_enter_getppid".to_owned(),
@@ -92,8 +92,9 @@ impl Event {
                 ("__x64_sys_getppi?".to_owned(), Form::Every, Returns::Any)
             }
             "uprobe" | "uretprobe" => (binary(""), Form::Every, Returns::Any),
-            "fentry" | "fexit" => (getppid.to_owned(), Form::Every, Returns::Zero),
-            "fmod_ret" => ("security_task_getsid".to_owned(), Form::Every, Returns::Any),
+            // getppid has no type in BTF: it takes no arguments.
+            "fentry" | "fexit" => (getsid.to_owned(), Form::Every, Returns::Zero),
+            "fmod_ret" => (getsid.to_owned(), Form::Every, Returns::Any),
             "lsm" => ("task_getsid".to_owned(), Form::Every, Returns::ZeroOrErrno),
             _ => ("page-faults/1".to_owned(), Form::Address, Returns::Any),
         };
