@@ -38,6 +38,20 @@ fn of_the_engine() {
 }
 
 #[test]
+fn of_the_engine_for_each_kind_of_hook() {
+    for kind in support::event::KINDS {
+        let event = support::event::Event::of(kind);
+        for name in names("engine") {
+            let source = object_support::fixtures().with_file_name("engine");
+            let source = source.join(format!("{name}.bpf.c"));
+            if support::is_for_kinds(&std::fs::read_to_string(source).unwrap()) {
+                support::compile_for(&event, &name, &name, &[]);
+            }
+        }
+    }
+}
+
+#[test]
 fn of_objects() {
     for name in names("object") {
         object_support::compile(&name);

@@ -22,8 +22,8 @@ use cgtap::engine::{
 use cgtap::id::{AttachmentId, InstanceId};
 use cgtap_sys::Errno;
 use cgtap_sys::bpf::Prog;
-use rules::{ENTER, Lab, act, files, ok, refused, word};
-use support::{Sandbox, compile, ids};
+use rules::{Lab, act, enter, files, ok, refused, word};
+use support::{Sandbox, compile, ids, whole};
 
 /// S14: a cgroup made after the attach is covered from its first event on; so is one below it.
 #[test]
@@ -166,8 +166,8 @@ fn s15_only_the_removed_cgroups_own_attachments_go() {
     }
     let ran = (lab.runs(above), lab.runs(beside));
     lab.remove("t/child");
-    assert_eq!(lab.own_ids("t", ENTER), [above]);
-    assert_eq!(lab.own_ids("t/beside", ENTER), [beside]);
+    assert_eq!(lab.own_ids("t", enter()), [above]);
+    assert_eq!(lab.own_ids("t/beside", enter()), [beside]);
     assert_eq!((lab.runs(above), lab.runs(beside)), ran);
     lab.getppid("t/beside", 1);
     assert_eq!(word(&counts, 0), 31);
@@ -195,7 +195,7 @@ fn s15_a_new_cgroup_of_the_same_name_is_not_taken_for_the_old_one() {
     let id = lab.put("t", "raw_zero");
     lab.getppid("t", 4);
     assert_eq!((word(&counts, 0), word(&counts, 1)), (2, 4));
-    assert_eq!(lab.own_ids("t", ENTER), [id]);
+    assert_eq!(lab.own_ids("t", enter()), [id]);
 }
 
 /// S15: a tree goes from its leaves up, with attachments at every level, and no command between.
@@ -237,6 +237,7 @@ fn child_process() {
         set: Vec::new(),
     };
     let mut request = AttachRequest::new(CgroupRef::Path(PathBuf::from(words[1])), source);
+    request.programs = whole("count");
     if words[3] == "process" {
         request.lifetime = Lifetime::Process;
     }
@@ -322,7 +323,7 @@ fn gone_with_its_process(name: &str, end: impl FnOnce(&mut Child)) {
     // Nothing of it runs any more, though no command of ours has run yet.
     sandbox.getppid("t", 10);
     assert_eq!(word(&map, 0), 100);
-    assert_eq!(sandbox.own_ids("t", ENTER), [stays]);
+    assert_eq!(sandbox.own_ids("t", enter()), [stays]);
     refused(sandbox.detach(id), Errno::ENOENT);
     refused(sandbox.engine.maps(Some(instance)), Errno::ENOENT);
     let left: Vec<_> = files(&sandbox.state)
@@ -358,7 +359,7 @@ fn s19_a_link_outlives_the_thread_that_made_it() {
     });
     lab.getppid("t", 5);
     assert_eq!(word(&counts, 0), 5);
-    assert_eq!(lab.own_ids("t", ENTER), [id]);
+    assert_eq!(lab.own_ids("t", enter()), [id]);
 }
 
 /// S19 and S20: whoever updates it, it goes with the process that made it.
@@ -376,7 +377,7 @@ fn s19_an_updated_link_goes_with_the_process_that_made_it() {
     child.wait().unwrap();
     lab.getppid("t/child", 10);
     assert_eq!((word(&counts, 0), word(&counts, 1)), (10, 20));
-    assert_eq!(lab.own_ids("t", ENTER).len(), 1);
+    assert_eq!(lab.own_ids("t", enter()).len(), 1);
 }
 
 /// S19: also when it is killed and can do nothing about it.

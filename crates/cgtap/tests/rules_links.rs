@@ -14,7 +14,7 @@ mod support;
 use cgtap::attach::Mode;
 use cgtap::engine::{Lifetime, ReplaceRequest};
 use cgtap_sys::Errno;
-use rules::{ENTER, Lab, mode, ok, refused, source, word};
+use rules::{Lab, enter, mode, ok, refused, source, word};
 use support::ids;
 
 /// S19: a link that goes with its process stands beside those that stay, in one order.
@@ -83,7 +83,7 @@ fn s20_an_update_keeps_place_id_and_cookie() {
     assert_eq!(lab.letters("t"), "da!c");
     ok(lab.engine.replace(lab.update(p, "e")));
     assert_eq!(lab.letters("t"), "ea!c");
-    assert_eq!(lab.own_ids("t", ENTER), [p, a, b, c]);
+    assert_eq!(lab.own_ids("t", enter()), [p, a, b, c]);
 
     // By a new loading of the object: the old instance stays, others use it.
     let from_file = ReplaceRequest {

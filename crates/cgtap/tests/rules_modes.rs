@@ -15,7 +15,7 @@ use cgtap::attach::Mode;
 use cgtap::engine::{CgroupRef, Detach, ErrorKind};
 use cgtap::id::AttachmentId;
 use cgtap_sys::Errno;
-use rules::{ENTER, ENTER_TYPED, Lab, hook, mode, ok, refused};
+use rules::{Lab, enter, hook, mode, ok, other, refused};
 
 /// S1: each hook has a list of its own, with a mode of its own.
 #[test]
@@ -30,10 +30,10 @@ fn s01_two_hooks_never_influence_each_other() {
     lab.put("t/child", "x");
     lab.refuse(Errno::EPERM, "t/child", "b", |_| {});
 
-    let gone = Detach::Cgroup(CgroupRef::Path(lab.dir("t")), Some(hook(ENTER).into()));
+    let gone = Detach::Cgroup(CgroupRef::Path(lab.dir("t")), Some(hook(enter()).into()));
     ok(lab.engine.detach(&gone));
     assert_eq!(lab.letters("t"), "x");
-    assert_eq!(lab.own_ids("t", ENTER_TYPED).len(), 1);
+    assert_eq!(lab.own_ids("t", other()).len(), 1);
 }
 
 /// S1: the first attachment sets the mode, and with the last one it goes.
@@ -143,7 +143,7 @@ fn s05_a_second_attach_in_none_or_override_replaces_the_first() {
         let first = lab.put_as("t", "a", mode(wanted));
         assert_eq!(lab.letters("t"), "a");
         let second = lab.put_as("t", "b", mode(wanted));
-        assert_eq!(lab.own_ids("t", ENTER), [second]);
+        assert_eq!(lab.own_ids("t", enter()), [second]);
         assert_eq!(lab.letters("t"), "b");
         refused(lab.detach(first), Errno::ENOENT);
         // The same program again is no error here.
@@ -204,7 +204,7 @@ fn s07_the_65th_attachment_of_a_list_is_e2big() {
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let all = lab.ask("t", &names[..65]);
     lab.unchanged(|| refused(lab.engine.attach(all), Errno::E2BIG));
-    assert!(lab.own_ids("t", ENTER).is_empty());
+    assert!(lab.own_ids("t", enter()).is_empty());
 
     let report = ok(lab.engine.attach(lab.ask("t", &names[..64])));
     let words = lab.refuse(Errno::E2BIG, "t", "p64", |_| {});
@@ -239,16 +239,13 @@ fn s08_detach_must_name_what_is_attached() {
     lab.cgroup("t/child");
     let child = Detach::Cgroup(CgroupRef::Path(lab.dir("t/child")), None);
     lab.unchanged(|| refused(lab.engine.detach(&child), Errno::ENOENT));
-    let elsewhere = Detach::Cgroup(
-        CgroupRef::Path(lab.dir("t")),
-        Some(hook(ENTER_TYPED).into()),
-    );
+    let elsewhere = Detach::Cgroup(CgroupRef::Path(lab.dir("t")), Some(hook(other()).into()));
     lab.unchanged(|| refused(lab.engine.detach(&elsewhere), Errno::ENOENT));
 
     lab.detach(ids[0]).unwrap();
     assert_eq!(lab.letters("t"), "b");
     lab.unchanged(|| refused(lab.detach(ids[0]), Errno::ENOENT));
-    let list = Detach::Cgroup(CgroupRef::Path(lab.dir("t")), Some(hook(ENTER).into()));
+    let list = Detach::Cgroup(CgroupRef::Path(lab.dir("t")), Some(hook(enter()).into()));
     let report = ok(lab.engine.detach(&list));
     assert_eq!(report.detached, [ids[1]]);
     assert_eq!(lab.letters("t"), "");
@@ -260,7 +257,7 @@ fn s08_the_only_one_of_an_exclusive_list_goes_with_its_list() {
     let lab = Lab::new("s08-one");
     for wanted in [Mode::None, Mode::Override] {
         let id = lab.put_as("t", "a", mode(wanted));
-        let list = Detach::Cgroup(CgroupRef::Path(lab.dir("t")), Some(hook(ENTER).into()));
+        let list = Detach::Cgroup(CgroupRef::Path(lab.dir("t")), Some(hook(enter()).into()));
         assert_eq!(ok(lab.engine.detach(&list)).detached, [id]);
         lab.unchanged(|| refused(lab.engine.detach(&list), Errno::ENOENT));
     }
@@ -273,16 +270,16 @@ fn s09_replace_keeps_the_place() {
     let ids = [lab.put("t", "a"), lab.put("t", "b"), lab.put("t", "c")];
     let new = lab.put_as("t", "d", |r| r.replace = Some(ids[1]));
     assert_ne!(new, ids[1]);
-    assert_eq!(lab.own_ids("t", ENTER), [ids[0], new, ids[2]]);
+    assert_eq!(lab.own_ids("t", enter()), [ids[0], new, ids[2]]);
     assert_eq!(lab.letters("t"), "adc");
     // By itself.
     let same = lab.put_as("t", "d", |r| r.replace = Some(new));
-    assert_eq!(lab.own_ids("t", ENTER), [ids[0], same, ids[2]]);
+    assert_eq!(lab.own_ids("t", enter()), [ids[0], same, ids[2]]);
     assert_eq!(lab.letters("t"), "adc");
     // In place: even the id stays.
     ok(lab.engine.replace(lab.update(ids[0], "e")));
     ok(lab.engine.replace(lab.update(ids[0], "e")));
-    assert_eq!(lab.own_ids("t", ENTER), [ids[0], same, ids[2]]);
+    assert_eq!(lab.own_ids("t", enter()), [ids[0], same, ids[2]]);
     assert_eq!(lab.letters("t"), "edc");
 }
 
@@ -360,5 +357,5 @@ fn s10_an_effective_array_that_cannot_be_built_undoes_the_whole_change() {
     }
     assert_eq!(lab.numbers("t"), [29]);
     assert_eq!(lab.numbers("t/child"), (0..30).collect::<Vec<u64>>());
-    assert_eq!(lab.own_ids("t", ENTER), [above]);
+    assert_eq!(lab.own_ids("t", enter()), [above]);
 }

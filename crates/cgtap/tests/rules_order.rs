@@ -17,7 +17,7 @@ use cgtap::attach::{Anchor, Mode, Place};
 use cgtap::engine::{AttachRequest, CgroupRef, Detach};
 use cgtap::id::AttachmentId;
 use cgtap_sys::Errno;
-use rules::{ENTER, Lab, hook, mode, ok, place, refused, word};
+use rules::{Lab, enter, hook, mode, ok, place, refused, word};
 
 /// S11: of the lists on the way up, the nearest counts whatever its mode, those further up only in
 /// mode multi.
@@ -65,8 +65,8 @@ fn s11_the_root_is_inherited_from_too() {
     let counts = lab.map(lab.instance, "counts");
     let below = lab.put("t/child", "raw_zero");
     let root = lab.put_as("t", "raw_one", at_root);
-    assert_eq!(lab.effective("t/child", ENTER), [below, root]);
-    assert_eq!(lab.effective("t", ENTER), [root]);
+    assert_eq!(lab.effective("t/child", enter()), [below, root]);
+    assert_eq!(lab.effective("t", enter()), [root]);
     lab.getppid("t", 100);
     lab.getppid("t/child", 10);
     // Others on this machine may call it too.
@@ -79,7 +79,7 @@ fn s11_the_root_is_inherited_from_too() {
     // Named by its id, a cgroup is the same one.
     let id = lab.own("t/child")[0].cgroup_id;
     let again = lab.put_as("t", "raw_minus", |r| r.cgroup = CgroupRef::Id(id));
-    assert_eq!(lab.own_ids("t/child", ENTER), [below, again]);
+    assert_eq!(lab.own_ids("t/child", enter()), [below, again]);
 }
 
 /// S12: nearest first, within a list as attached; preorder before all, ancestors first.
@@ -99,9 +99,9 @@ fn s12_nearest_first_preorder_before_all() {
     assert_eq!(lab.letters("t/mid/leaf"), "befcda");
 
     // What is shown is what runs.
-    let shown: Vec<AttachmentId> = lab.effective("t/mid/leaf", ENTER);
-    let own = lab.own_ids("t/mid", ENTER);
-    let above = lab.own_ids("t", ENTER);
+    let shown: Vec<AttachmentId> = lab.effective("t/mid/leaf", enter());
+    let own = lab.own_ids("t/mid", enter());
+    let above = lab.own_ids("t", enter());
     let want = [above[0], own[0], own[1], own[2], own[3], above[1]];
     assert_eq!(shown, want);
 }
@@ -354,7 +354,7 @@ fn s18_the_revision_goes_on_over_an_emptied_list() {
         assert_eq!(lab.revision("t"), 1 + 2 * round);
         let id = lab.put("t", "a");
         lab.detach(id).unwrap();
-        assert!(lab.own_ids("t", ENTER).is_empty());
+        assert!(lab.own_ids("t", enter()).is_empty());
     }
     lab.refuse(Errno::ESTALE, "t", "a", |r| r.expect_revision = Some(1));
     ok(lab.engine.detach(&Detach::Instance(lab.instance)));
@@ -365,6 +365,6 @@ fn s18_the_revision_goes_on_over_an_emptied_list() {
     lab.cgroup("t");
     assert_eq!(lab.revision("t"), 1);
     let cgroup = CgroupRef::Path(lab.dir("t"));
-    let nothing = Detach::Cgroup(cgroup, Some(hook(ENTER).into()));
+    let nothing = Detach::Cgroup(cgroup, Some(hook(enter()).into()));
     refused(lab.engine.detach(&nothing), Errno::ENOENT);
 }

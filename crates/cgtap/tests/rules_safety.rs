@@ -16,7 +16,7 @@ mod support;
 
 use cgtap::engine::{AttachRequest, ErrorKind};
 use cgtap_sys::Errno;
-use rules::{Lab, choose, letters, ok, refused, source};
+use rules::{Lab, choose, choose_as_written, letters, ok, refused, source};
 use support::Sandbox;
 
 /// Attaches a program of `unsafe.bpf.c` and expects this errno and these words; in a state that
@@ -28,7 +28,7 @@ fn is_refused(name: &str, program: &str, errno: Errno, words: &[&str]) {
     used.put("t", "x");
     let ask = |sandbox: &Sandbox| {
         let mut request: AttachRequest = sandbox.request("t", "unsafe");
-        request.programs = choose(&[program]);
+        request.programs = choose_as_written(&[program]);
         request
     };
     let first = ask(&fresh);
@@ -81,7 +81,7 @@ fn s31_a_program_is_held_to_the_hook_it_is_attached_to() {
     // Also when the same instance runs where it may.
     let lab = Lab::new("s31-moved");
     let mut request = lab.request("t", "unsafe");
-    request.programs = choose(&["raw_of_switch"]);
+    request.programs = choose_as_written(&["raw_of_switch"]);
     let report = ok(lab.engine.attach(request));
     let mut again = lab.ask("t", &[moved]);
     again.source = cgtap::engine::ObjectSource::Instance(report.instance);
@@ -97,7 +97,7 @@ fn s31_reading_past_the_record_of_a_classic_tracepoint_is_eacces() {
     // The last field is its own.
     let lab = Lab::new("s31-last");
     let mut request = lab.request("t", "unsafe");
-    request.programs = choose(&["classic_last"]);
+    request.programs = choose_as_written(&["classic_last"]);
     ok(lab.engine.attach(request));
 }
 

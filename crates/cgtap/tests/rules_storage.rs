@@ -129,9 +129,9 @@ fn s25_the_key_chooses_whether_hooks_share() {
     let lab = Lab::with_keep_only("s25", "stores");
     let raw = lab.put("t", "enter");
     let typed = lab.put("t", "typed");
-    let classic = lab.put("t", "classic");
+    let third = lab.put("t", "third");
     lab.getppid("t", 100);
-    lab.detach(classic).unwrap();
+    lab.detach(third).unwrap();
     lab.getppid("t", 10);
     for id in [raw, typed] {
         assert_eq!(counts(&lab, id), [320, 110, 320, 110]);
@@ -319,7 +319,7 @@ fn s28_a_program_gets_its_attachments_cookie() {
 #[test]
 fn s28_cookies_at_every_kind_of_hook_and_in_functions() {
     let lab = Lab::with_keep_only("s28-kinds", "stores");
-    for (n, program) in ["enter", "typed", "classic"].into_iter().enumerate() {
+    for (n, program) in ["enter", "typed", "third"].into_iter().enumerate() {
         let cookie = 0x1_0000_0001 * (n as u64 + 1);
         let id = lab.put_as(&format!("t{n}"), program, |r| r.cookie = cookie);
         lab.getppid(&format!("t{n}"), 1);

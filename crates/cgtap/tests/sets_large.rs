@@ -19,7 +19,7 @@ use cgtap::engine::{AttachRequest, ObjectSource};
 use cgtap::id::AttachmentId;
 use cgtap_sys::Errno;
 use cgtap_sys::bpf::Prog;
-use rules::{ENTER, Lab, act, choose, letters, ok, word};
+use rules::{Lab, act, choose, enter, letters, ok, word};
 use support::{Sandbox, compile_with, ids};
 
 /// `PREFIX00` and so on.
@@ -49,7 +49,7 @@ fn a_hundred_effective_programs_run_in_order_once_for_every_event() {
     assert_eq!(lab.numbers("t/child"), (0..100).collect::<Vec<u64>>());
     assert_eq!(lab.numbers("t"), (64..100).collect::<Vec<u64>>());
     let want: Vec<AttachmentId> = near.into_iter().chain(mid).chain(top).collect();
-    assert_eq!(lab.effective("t/child", ENTER), want);
+    assert_eq!(lab.effective("t/child", enter()), want);
 
     lab.getppid("t/child", 1000);
     lab.getppid("", 10);

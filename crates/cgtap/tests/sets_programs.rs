@@ -15,7 +15,7 @@ mod support;
 use cgtap::engine::{AttachRequest, Detach, Error, ListRequest, ObjectSource, ReplaceRequest};
 use cgtap::id::{AttachmentId, InstanceId};
 use cgtap_sys::Errno;
-use rules::{ENTER, Lab, choose, ok, refused, source, word};
+use rules::{Lab, choose, enter, ok, refused, source, word};
 use support::{Sandbox, compile, ids};
 
 const CALL: &str = "tracepoint:syscalls/sys_enter_getppid";
@@ -58,7 +58,7 @@ fn programs_of_an_object_share_its_maps() {
         .iter()
         .map(|a| a.hook.to_string())
         .collect();
-    assert_eq!(hooks, [ENTER, "tp_btf:sys_exit"]);
+    assert_eq!(hooks, [enter(), "tp_btf:sys_exit"]);
     sandbox.getppid("t", 1000);
     sandbox.getppid("beside", 10);
     sandbox.getppid("t/child", 1);
@@ -176,7 +176,12 @@ fn a_program_runs_at_the_hook_that_is_named() {
     });
     assert!(said.contains("anywhere@HOOK"), "{said}");
     // And not one of another type.
-    let asked = request(&sandbox, "t", with(&[]), &[&format!("anywhere@{ENTER}")]);
+    let asked = request(
+        &sandbox,
+        "t",
+        with(&[]),
+        &[&format!("anywhere@{}", enter())],
+    );
     rules::unchanged(&sandbox, || {
         refused(sandbox.engine.attach(asked), Errno::EINVAL)
     });
@@ -203,7 +208,7 @@ fn a_replacement_from_a_file_keeps_its_place_among_several() {
         ..lab.update(id, program)
     };
     let report = ok(lab.engine.replace(update(b, "d")));
-    assert_eq!(lab.own_ids("t", ENTER), [a, b, c]);
+    assert_eq!(lab.own_ids("t", enter()), [a, b, c]);
     assert_eq!(lab.letters("t"), "ac");
     let log = lab.map(report.instance, "trace");
     assert_eq!(word(&log, 0), 1);
@@ -220,7 +225,7 @@ fn a_replacement_from_a_file_keeps_its_place_among_several() {
         ..update(b, "d")
     };
     let report = ok(lab.engine.replace(single));
-    assert_eq!(lab.own_ids("t", ENTER), [a, b, c]);
+    assert_eq!(lab.own_ids("t", enter()), [a, b, c]);
     assert_eq!(lab.letters("t"), "ac");
     assert_eq!(word(&lab.map(report.instance, "counts"), 0), 1);
 }

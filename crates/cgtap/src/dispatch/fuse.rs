@@ -131,6 +131,7 @@ pub fn fuse(members: &[Member], plan: &Plan) -> Result<Fused, EditError> {
     if let [only] = members
         && plan.next.is_none()
         && (plan.returns != Returns::And || plan.verdict != 0)
+        && plan.returns.passes_on()
     {
         return single(only, plan, maps);
     }

@@ -64,7 +64,7 @@ pub(super) fn combine(main: &mut Builder, home: Home, returns: Returns) {
             // The kernel takes an int.
             .push(Insn::alu_imm(Alu::Lsh, Reg::R0, 32))
             .push(Insn::alu_imm(Alu::Arsh, Reg::R0, 32));
-        if returns == Returns::FirstErrno {
+        if matches!(returns, Returns::FirstErrno | Returns::FirstErrnoChecked) {
             main.jump_if_imm(Cond::SignedGe, Reg::R0, 0, keep);
         }
         main.push(Insn::mov(running, Reg::R0)).place(keep);
@@ -85,14 +85,22 @@ pub(super) fn load_verdict(main: &mut Builder, home: Home, returns: Returns) {
             main.push(Insn::load(Size::Dw, Reg::R0, Reg::R10, verdict))
         }
     };
-    if returns == Returns::FirstErrno {
-        // It is negative or 0. The verifier wants to see how low the hook's returns go
-        // (kernel/bpf/bpf_lsm.c, `bpf_lsm_get_retval_range`, since 6.12).
-        let fits = main.label();
-        main.jump_if_imm(Cond::SignedGe, Reg::R0, -ERRNO_MAX, fits)
-            .push(Insn::mov_imm(Reg::R0, -ERRNO_MAX));
-        main.place(fits);
+    // The verifier wants to see how far the hook's returns go (kernel/bpf/bpf_lsm.c,
+    // `bpf_lsm_get_retval_range`, since 6.12).
+    let fits = main.label();
+    match returns {
+        // It is negative or 0.
+        Returns::FirstErrno | Returns::FirstErrnoChecked => {
+            main.jump_if_imm(Cond::SignedGe, Reg::R0, -ERRNO_MAX, fits)
+                .push(Insn::mov_imm(Reg::R0, -ERRNO_MAX));
+        }
+        Returns::Any => {
+            main.jump_if_imm(Cond::Eq, Reg::R0, 0, fits)
+                .push(Insn::mov_imm(Reg::R0, 1));
+        }
+        Returns::Ignored | Returns::And | Returns::FirstNonZero => {}
     }
+    main.place(fits);
 }
 
 /// Appends one more run in the per-CPU counter. Where the kernel never runs a hook's dispatcher

@@ -10,7 +10,10 @@ use super::instance::{Source, instance_of, load};
 use super::report::{AttachReport, AttachedReport};
 use super::request::{ProgramChoice, ReplaceRequest};
 use super::session::Session;
-use crate::store::config::MemberRecord;
+use crate::hook::HookSpec;
+use crate::id::{InstanceId, ProgramId};
+use crate::kernel::target;
+use crate::store::config::{Config, MemberRecord};
 
 impl Engine {
     /// Puts another program in the place of an attached one (S20). Position, id and cookie stay;
@@ -66,17 +69,16 @@ fn replace_in(
         .get(&hook)
         .map(|h| h.spec.clone())
         .ok_or_else(|| no_attachment(request.id))?;
-    let choice: Vec<ProgramChoice> = match &request.program {
-        Some(name) => vec![ProgramChoice {
-            name: name.clone(),
-            hook: Some(spec.clone()),
-        }],
-        None => Vec::new(),
+    let fitting = match &request.program {
+        Some(name) => {
+            let choice = ProgramChoice {
+                name: name.clone(),
+                hook: Some(spec.clone()),
+            };
+            jobs(&next, instance, &chosen, &[choice], spec.scope())?
+        }
+        None => fitting(&next, instance, &chosen, &spec),
     };
-    let fitting: Vec<Job> = jobs(&next, instance, &chosen, &choice, spec.scope())?
-        .into_iter()
-        .filter(|j| j.spec == spec)
-        .collect();
     let [job] = fitting.as_slice() else {
         return Err(Error::new(
             ErrorKind::Object,
@@ -126,4 +128,52 @@ fn replace_in(
     };
     session.apply(next)?;
     Ok(report)
+}
+
+/// The programs whose sections say that they are for the hook; if none does, those that are for its
+/// kind and leave open where.
+fn fitting(config: &Config, instance: InstanceId, chosen: &[u32], spec: &HookSpec) -> Vec<Job> {
+    let programs = config
+        .instances
+        .get(&instance)
+        .map_or(&[][..], |i| &i.programs);
+    let with = |fits: &dyn Fn(&str) -> bool| -> Vec<Job> {
+        (chosen.iter())
+            .filter(|at| {
+                programs
+                    .get(**at as usize)
+                    .is_some_and(|p| fits(&p.section))
+            })
+            .map(|at| Job {
+                program: ProgramId {
+                    instance,
+                    index: *at,
+                },
+                spec: spec.clone(),
+            })
+            .collect()
+    };
+    let named = with(&|section| {
+        HookSpec::from_section(section)
+            .ok()
+            .flatten()
+            .is_some_and(|own| stands_at(&own, spec))
+    });
+    if !named.is_empty() {
+        return named;
+    }
+    with(&|section| {
+        matches!(HookSpec::from_section(section), Ok(None))
+            && HookSpec::kind_of_section(section).is_ok_and(|kind| kind == spec.kind())
+    })
+}
+
+/// A section names its hook in any of the ways there are, a binary by any of its paths; `spec` is
+/// the one name of its place.
+fn stands_at(own: &HookSpec, spec: &HookSpec) -> bool {
+    let same = |own: &HookSpec| own.clone().with_scope(spec.scope().clone()) == *spec;
+    same(own)
+        || (own.kind() == spec.kind()
+            && own.binary().is_some()
+            && target::resolve(own).is_ok_and(|(own, _)| same(&own)))
 }

@@ -51,6 +51,10 @@ pub enum Returns {
     /// The first negative errno wins; a number that is none (above 0) decides nothing, and one
     /// below -4095 is -4095. All members run.
     FirstErrno,
+    /// The same where the kernel has checked that each member returns 0 or an errno.
+    FirstErrnoChecked,
+    /// The answer is yes (1) if any member says so. All members run.
+    Any,
     /// The first number that is not 0 wins. All members run.
     FirstNonZero,
 }
@@ -66,7 +70,13 @@ impl Returns {
     /// the choice of the next: all members have to stand in one.
     #[must_use]
     pub fn wants_one_program(self) -> bool {
-        matches!(self, Self::FirstErrno | Self::FirstNonZero)
+        !matches!(self, Self::Ignored | Self::And)
+    }
+
+    /// What one member returns can be what the set returns, whatever it is.
+    #[must_use]
+    pub fn passes_on(self) -> bool {
+        self != Self::FirstErrno
     }
 }
 

@@ -35,7 +35,17 @@ pub fn attach(prog: &Prog, target: &Target<'_>) -> Result<Vec<Link>, TargetError
         }
         HookKind::KprobeMulti | HookKind::KretprobeMulti => {
             let addresses = addresses(target.spec.target())?;
-            Link::kprobe_multi(prog, &addresses, target.spec.kind().is_return())?
+            Link::kprobe_multi(prog, &addresses, target.spec.kind().is_return()).map_err(|e| {
+                match e.errno {
+                    Errno::EOPNOTSUPP => TargetError::Unsupported {
+                        what: "probes at many functions",
+                        why: "it was built without CONFIG_FPROBE; kprobe hooks, one for each \
+                              function, do the same"
+                            .to_owned(),
+                    },
+                    _ => e.into(),
+                }
+            })?
         }
         HookKind::PerfEvent => {
             let (event, sampling) = sampled(target.spec)?;

@@ -9,6 +9,7 @@ pub mod current;
 pub mod feature;
 pub mod function;
 pub mod layout;
+mod lsm;
 pub mod path;
 pub mod perf_event;
 pub mod pretend;

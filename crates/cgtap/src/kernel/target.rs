@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::binary::{self, BinaryError};
 use super::cpu;
 use super::function::{self, Known};
+use super::lsm;
 use super::perf_event::PerfEvent;
 use super::tracepoint::{self, RawTracepoint, TracepointError, hint};
 use crate::hook::kind::Returns;
@@ -35,18 +36,34 @@ pub struct TargetInfo {
     pub file_offset: u64,
     /// CPUs that an event is opened on, each with a link of its own.
     pub cpus: Vec<u32>,
+    /// What is known of the returns of programs here.
+    pub returned: Returned,
+}
+
+/// What the kernel makes of what a program returns at a hook, where it is not the same for all of
+/// the kind.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Returned {
+    /// What is usual for the kind.
+    #[default]
+    Usual,
     /// The function returns nothing.
-    pub returns_void: bool,
+    Nothing,
+    /// 0 or an errno, and the verifier holds programs to it.
+    Errno,
+    /// Yes or no: 1 or 0.
+    Flag,
 }
 
 impl TargetInfo {
     /// How returns combine at this target.
     #[must_use]
     pub fn returns(&self, kind: HookKind) -> Returns {
-        if self.returns_void {
-            Returns::Ignored
-        } else {
-            kind.info().returns
+        match self.returned {
+            Returned::Usual => kind.info().returns,
+            Returned::Nothing => Returns::Ignored,
+            Returned::Errno => Returns::FirstErrnoChecked,
+            Returned::Flag => Returns::Any,
         }
     }
 }
@@ -186,7 +203,7 @@ pub fn resolve(spec: &HookSpec) -> Result<(HookSpec, TargetInfo), TargetError> {
         HookKind::Fentry | HookKind::Fexit | HookKind::FmodRet => {
             traced(spec.target(), "function", spec.target())?
         }
-        HookKind::Lsm => lsm(spec.target())?,
+        HookKind::Lsm => lsm::resolve(spec.target())?,
         HookKind::PerfEvent => event(spec)?,
     };
     Ok((spec.clone(), info))
@@ -258,16 +275,23 @@ fn raw_tracepoint(name: &str) -> Result<TargetInfo, TargetError> {
 }
 
 /// A function that a trampoline can stand at.
-fn traced(function: &str, what: &'static str, asked: &str) -> Result<TargetInfo, TargetError> {
+pub(super) fn traced(
+    function: &str,
+    what: &'static str,
+    asked: &str,
+) -> Result<TargetInfo, TargetError> {
     let find = |btf: &Btf| {
         let id = btf.find(function, BtfKind::Func)?;
-        let returns_void = btf.target(btf.target(id)?)? == 0;
-        Some((id, returns_void))
+        let returned = match btf.target(btf.target(id)?)? {
+            0 => Returned::Nothing,
+            _ => Returned::Usual,
+        };
+        Some((id, returned))
     };
     match search(find)? {
-        Ok(((attach_btf_id, returns_void), module)) => Ok(TargetInfo {
+        Ok(((attach_btf_id, returned), module)) => Ok(TargetInfo {
             attach_btf_id,
-            returns_void,
+            returned,
             module,
             ..TargetInfo::default()
         }),
@@ -292,42 +316,6 @@ fn traced(function: &str, what: &'static str, asked: &str) -> Result<TargetInfo,
             },
         }),
     }
-}
-
-fn lsm(hook: &str) -> Result<TargetInfo, TargetError> {
-    const PREFIX: &str = "bpf_lsm_";
-    let active = std::fs::read_to_string("/sys/kernel/security/lsm");
-    if active.is_ok_and(|list| !list.trim().split(',').any(|name| name == "bpf")) {
-        return Err(TargetError::Unsupported {
-            what: "lsm hooks",
-            why: "`bpf` is not in its list of security modules, so no program would ever be \
-                  called; boot with `lsm=...,bpf` (/sys/kernel/security/lsm shows the list)"
-                .to_owned(),
-        });
-    }
-    traced(&format!("{PREFIX}{hook}"), "security hook", hook).map_err(|e| match e {
-        TargetError::Unknown { what, name, .. } => {
-            let vmlinux = Btf::vmlinux();
-            let names: Vec<String> = vmlinux
-                .iter()
-                .flat_map(|btf| (1..btf.type_count()).map(move |id| (btf, id)))
-                .filter(|(btf, id)| btf.kind(*id) == Some(BtfKind::Func))
-                .filter_map(|(btf, id)| Some(btf.type_name(id)?.strip_prefix(PREFIX)?.to_owned()))
-                .collect();
-            if names.is_empty() {
-                return TargetError::Unsupported {
-                    what: "lsm hooks",
-                    why: "it was built without CONFIG_BPF_LSM".to_owned(),
-                };
-            }
-            TargetError::Unknown {
-                what,
-                hint: hint(&name, &names),
-                name,
-            }
-        }
-        other => other,
-    })
 }
 
 /// A dynamic event source of perf.

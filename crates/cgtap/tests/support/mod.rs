@@ -12,6 +12,7 @@
     reason = "each test file is a crate of its own and uses a part"
 )]
 
+pub mod event;
 pub mod made;
 
 use std::io::{BufRead, BufReader, Write};
@@ -22,11 +23,12 @@ use std::sync::{Mutex, PoisonError};
 
 use cgtap::engine::{
     AttachReport, AttachRequest, CgroupRef, Detach, Engine, Error, ListReport, ListRequest,
-    ObjectSource, Options,
+    ObjectSource, Options, ProgramChoice,
 };
 use cgtap::hook::HookSpec;
 use cgtap::id::AttachmentId;
 
+use event::Event;
 use made::make_once;
 
 static NEXT: AtomicU32 = AtomicU32::new(0);
@@ -100,7 +102,9 @@ impl Sandbox {
             path: compile(fixture),
             set: Vec::new(),
         };
-        AttachRequest::new(self.cgroup(cgroup), source)
+        let mut request = AttachRequest::new(self.cgroup(cgroup), source);
+        request.programs = whole(fixture);
+        request
     }
 
     /// Attaches a fixture; the ids in the order of its programs.
@@ -150,7 +154,7 @@ impl Sandbox {
             .unwrap_or_else(|| panic!("no {id}"))
     }
 
-    /// `count` calls of getppid in a cgroup, done when this returns.
+    /// `count` events in a cgroup, each with one call of getppid, done when this returns.
     pub fn getppid(&self, cgroup: &str, count: u64) {
         assert_eq!(self.worker(cgroup, "getppid", count).go().finish(), count);
     }
@@ -294,29 +298,63 @@ pub fn run(command: &mut Command) {
     made::run(command);
 }
 
-/// The object of `tests/fixtures/engine/NAME.bpf.c`.
+/// What to choose of a fixture to have all of it: nothing, but where sections name no hook.
+pub fn whole(fixture: &str) -> Vec<ProgramChoice> {
+    let names: &[&str] = match fixture {
+        _ if !event::event().wants_hook() => &[],
+        "count" => &["count"],
+        "half" => &["good", "bad"],
+        "loops" => &["loops"],
+        "gpl" => &["reads"],
+        _ => &[],
+    };
+    let choice = |name: &&str| ProgramChoice {
+        name: (*name).to_owned(),
+        hook: Some(event::event().spec()),
+    };
+    names.iter().map(choice).collect()
+}
+
+/// The object of `tests/fixtures/engine/NAME.bpf.c`, for the kind of hook that is tested.
 pub fn compile(fixture: &str) -> PathBuf {
     compile_with(fixture, fixture, &[])
 }
 
 /// The same with flags for clang, under a name of its own.
 pub fn compile_with(fixture: &str, name: &str, flags: &[&str]) -> PathBuf {
+    compile_for(event::event(), fixture, name, flags)
+}
+
+/// The same for a kind of hook.
+pub fn compile_for(event: &Event, fixture: &str, name: &str, flags: &[&str]) -> PathBuf {
     let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
     let (engine, shared) = (sources.join("engine"), sources.join("object"));
+    let source = engine.join(format!("{fixture}.bpf.c"));
+    let text = std::fs::read_to_string(&source).unwrap();
+    let (name, kind) = if is_for_kinds(&text) {
+        (event.object(name), event.flags())
+    } else {
+        (name.to_owned(), Vec::new())
+    };
     let object = scratch().join(format!("{name}.bpf.o"));
     make_once(&object, &[&engine, &shared], |path| {
-        let source = engine.join(format!("{fixture}.bpf.c"));
         let mut clang = Command::new("clang");
         clang
             .args(["-target", "bpf", "-O2", "-g", "-Wall"])
-            .args(flags);
-        if std::fs::read_to_string(&source).unwrap().contains("bpf.h") {
+            .args(flags)
+            .args(&kind);
+        if text.contains("\"bpf.h\"") {
             clang.arg("-I").arg(made::kernel_types(&scratch()));
         }
         clang.arg("-I").arg(shared.clone()).arg("-c");
         run(clang.arg(&source).arg("-o").arg(path));
     });
     object
+}
+
+/// The fixture of this text is compiled for each kind of hook.
+pub fn is_for_kinds(text: &str) -> bool {
+    text.contains("EVENT_SECTION")
 }
 
 /// A program of one C file below `tests`.
@@ -327,13 +365,21 @@ pub fn program(name: &str, source: &str, flags: &[&str]) -> PathBuf {
         .join(source);
     make_once(&binary, &[&source], |path| {
         let mut cc = Command::new("cc");
-        run(cc.arg("-O2").args(flags).arg("-o").arg(path).arg(&source));
+        run(cc.arg("-O2").arg("-o").arg(path).arg(&source).args(flags));
     });
     binary
 }
 
 pub fn worker_binary() -> PathBuf {
-    program("worker", "support/worker.c", &[])
+    with_events("worker", "support/worker.c")
+}
+
+/// A program of one C file that makes events.
+pub fn with_events(name: &str, source: &str) -> PathBuf {
+    let library = event::library();
+    // Its name tells which events.
+    let name = format!("{name}-{}", library.file_stem().unwrap().display());
+    program(&name, source, &[library.to_str().unwrap()])
 }
 
 /// Runs all tests of this binary once more, in a process of its own, on a kernel that is taken to

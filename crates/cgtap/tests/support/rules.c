@@ -1,6 +1,6 @@
-/* What the tests of the rules do in a cgroup, besides calling getppid a number of times.
+/* What the tests of the rules do in a cgroup, besides making a number of events (event.c).
  *
- *   hop PROCS COUNT [PROCS COUNT]...   moves itself from cgroup to cgroup and calls getppid
+ *   hop PROCS COUNT [PROCS COUNT]...   moves itself from cgroup to cgroup and makes events
  *   perf PROCS ID COUNT                counts and samples its own COUNT calls of getppid at the
  *                                      tracepoint with this tracefs id: prints both figures
  *   finish PROCS COUNT                 test-runs an empty socket filter, which passes the
@@ -17,6 +17,8 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+int event(void);
+
 static int enter(const char *procs)
 {
 	int fd = open(procs, O_WRONLY);
@@ -32,7 +34,7 @@ static int enter(const char *procs)
 static void call(unsigned long count)
 {
 	while (count--)
-		syscall(SYS_getppid);
+		event();
 }
 
 static int perf(const char *id, unsigned long count)

@@ -23,12 +23,17 @@ use cgtap::id::{AttachmentId, InstanceId, ProgramId};
 use cgtap_sys::Errno;
 use cgtap_sys::bpf::{Map, get_link, get_map};
 
-use crate::support::{Sandbox, compile, ids, program};
+use crate::support::{Sandbox, compile, event, ids, with_events};
 
 /// The hook of the letters.
-pub const ENTER: &str = "raw_tracepoint:sys_enter";
+pub fn enter() -> &'static str {
+    &event::event().hook
+}
+
 /// The other hook.
-pub const ENTER_TYPED: &str = "tp_btf:sys_enter";
+pub fn other() -> &'static str {
+    event::event().other()
+}
 
 pub fn hook(text: &str) -> HookSpec {
     text.parse().unwrap()
@@ -51,7 +56,7 @@ impl std::ops::Deref for Lab {
 }
 
 impl Lab {
-    /// With the programs of `letters.bpf.c`: `a` to `f` at [`ENTER`], `x` at [`ENTER_TYPED`].
+    /// With the programs of `letters.bpf.c`: `a` to `f` at [`enter`], `x` at [`other`].
     pub fn new(name: &str) -> Self {
         Self::with(name, "letters")
     }
@@ -197,17 +202,17 @@ impl Lab {
         letters(&self.numbers(cgroup))
     }
 
-    /// Mode of the list at [`ENTER`]; `None` if it is empty.
+    /// Mode of the list at [`enter`]; `None` if it is empty.
     pub fn mode(&self, cgroup: &str) -> Option<Mode> {
         let all = self.own(cgroup);
-        all.iter().find(|l| l.hook == hook(ENTER)).map(|l| l.mode)
+        all.iter().find(|l| l.hook == hook(enter())).map(|l| l.mode)
     }
 
-    /// Revision of the list at [`ENTER`], whether or not it is empty.
+    /// Revision of the list at [`enter`], whether or not it is empty.
     pub fn revision(&self, cgroup: &str) -> u64 {
         let cgroup = CgroupRef::Path(self.dir(cgroup));
         let array = cgtap::attach::Array::Own;
-        let answer = self.engine.query(&cgroup, &hook(ENTER), array, 0);
+        let answer = self.engine.query(&cgroup, &hook(enter()), array, 0);
         answer.unwrap().revision.unwrap()
     }
 }
@@ -275,8 +280,12 @@ impl Sandbox {
     }
 }
 
-/// Programs by name, where their sections say.
+/// Programs of fixtures that are not for the kind of hook that is tested.
+const ELSEWHERE: [&str; 4] = ["keep", "x", "typed", "third"];
+
+/// Programs by name, where their sections say, or else where events are.
 pub fn choose(names: &[&str]) -> Vec<ProgramChoice> {
+    let is_here = |name: &str| event::event().wants_hook() && !ELSEWHERE.contains(&name);
     let choice = |name: &&str| match name.split_once('@') {
         Some((name, at)) => ProgramChoice {
             name: name.to_owned(),
@@ -284,10 +293,19 @@ pub fn choose(names: &[&str]) -> Vec<ProgramChoice> {
         },
         None => ProgramChoice {
             name: (*name).to_owned(),
-            hook: None,
+            hook: is_here(name).then(|| event::event().spec()),
         },
     };
     names.iter().map(choice).collect()
+}
+
+/// Programs by name, where their sections say.
+pub fn choose_as_written(names: &[&str]) -> Vec<ProgramChoice> {
+    let mut choices = choose(names);
+    for (choice, name) in choices.iter_mut().zip(names) {
+        choice.hook = choice.hook.take().filter(|_| name.contains('@'));
+    }
+    choices
 }
 
 pub fn letters(numbers: &[u64]) -> String {
@@ -362,7 +380,7 @@ pub fn act_on(cpu: usize, arguments: &[&str]) -> String {
 }
 
 pub fn actor() -> PathBuf {
-    program("rules", "support/rules.c", &[])
+    with_events("rules", "support/rules.c")
 }
 
 fn finish(command: &mut Command) -> String {

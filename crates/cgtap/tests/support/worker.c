@@ -4,16 +4,17 @@
  *
  * Moves itself into the cgroup first, and says `ready` on stdout; does nothing more until it
  * reads a byte (or the end) on stdin. Actions:
- *   getppid  COUNT calls of getppid
- *   forever  calls of getppid until SECONDS are over or it is killed; prints how many
+ *   getppid  COUNT events (event.c), each with one call of getppid
+ *   forever  events until SECONDS are over or it is killed; prints how many
  */
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
+
+int event(void);
 
 static volatile unsigned long done;
 
@@ -39,12 +40,12 @@ int main(int argc, char **argv)
 	count = strtoul(argv[3], NULL, 0);
 	if (!strcmp(argv[2], "getppid")) {
 		for (at = 0; at < count; at++)
-			syscall(SYS_getppid);
+			event();
 	} else {
 		end = time(NULL) + (argc > 4 ? atoi(argv[4]) : 600);
 		while (time(NULL) < end)
 			for (at = 0; at < 1000; at++, done++)
-				syscall(SYS_getppid);
+				event();
 	}
 	printf("%lu\n", count ? count : done);
 	return 0;
