@@ -12,6 +12,8 @@
     reason = "a test that cannot go on fails"
 )]
 
+#[path = "support/kinds.rs"]
+mod kinds;
 #[path = "support/rules.rs"]
 mod rules;
 
@@ -22,9 +24,7 @@ use std::process::Command;
 use std::sync::{LazyLock, Mutex, PoisonError};
 use std::time::SystemTime;
 
-use cgtap::engine::{AttachRequest, Engine, ErrorKind, ObjectSource, Options, ProgramChoice};
-use support::Sandbox;
-use support::event::{self, Event};
+use support::event;
 
 /// The tests of the rules.
 const RULES: [&str; 7] = [
@@ -59,47 +59,6 @@ const EXCEPT: &[(&[&str], &str, &str, &str)] = &[
          rules_refused::s31_security_hooks_take_the_gpl_only",
     ),
 ];
-
-/// Kernels in which tests run as guests: what they are known to have is not to be taken for
-/// lacking.
-fn has_to_be_there(kind: &str) -> bool {
-    let version = std::fs::read_to_string("/proc/version").unwrap();
-    let release = cgtap::kernel::feature::release();
-    let old = release.starts_with("6.1.");
-    version.contains("Debian") && !(old && kind.contains(".multi"))
-}
-
-/// What is promised to who asks for a kind that the kernel lacks.
-fn promised(kind: &str) -> &'static str {
-    match kind {
-        "kprobe" | "kretprobe" => "CONFIG_KPROBES",
-        "kprobe.multi" | "kretprobe.multi" => "CONFIG_FPROBE",
-        "uprobe" | "uretprobe" => "CONFIG_UPROBES",
-        "fentry" | "fexit" | "fmod_ret" => "CONFIG_DYNAMIC_FTRACE_WITH_DIRECT_CALLS",
-        "lsm" => "CONFIG_",
-        _ => panic!("every kernel that the tests run on has {kind} hooks"),
-    }
-}
-
-/// Attaching says what lacks, and leaves nothing.
-fn is_refused(event: &Event) {
-    let sandbox = Sandbox::new("kinds-refused");
-    let mut request = AttachRequest::new(
-        sandbox.cgroup("t"),
-        ObjectSource::File {
-            path: support::compile_for(event, "count", "count", &[]),
-            set: Vec::new(),
-        },
-    );
-    request.programs = vec![ProgramChoice {
-        name: "count".to_owned(),
-        hook: Some(event.spec()),
-    }];
-    let error = rules::unchanged(&sandbox, || sandbox.engine.attach(request).unwrap_err());
-    assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
-    assert!(error.to_string().contains(promised(event.kind)), "{error}");
-    println!("not run here: {} ({error})", event.kind);
-}
 
 /// The binary of another test file, built from what is there now.
 fn binary(name: &str) -> PathBuf {
@@ -176,8 +135,8 @@ fn holds(kind: &str) {
     // They have the machine to themselves: each runs many tests at once already.
     static ONE: Mutex<()> = Mutex::new(());
     let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
-    if !is_there(kind) {
-        return is_refused(&Event::of(kind));
+    if !kinds::is_there(kind) {
+        return;
     }
     let is_full = std::env::var_os("CGTAP_TEST_FULL").is_some();
     let mut binaries: Vec<&str> = if is_full {
@@ -221,24 +180,6 @@ fn holds(kind: &str) {
         }
     }
     assert!(failures.is_empty(), "{failures}");
-}
-
-/// Whether this kernel has hooks of a kind: tried, by the library.
-fn is_there(kind: &str) -> bool {
-    let engine = Engine::open(Options {
-        state: PathBuf::from("/sys/fs/bpf/cgtap-test-kinds"),
-        cgroup_root: None,
-    });
-    let report = engine.unwrap().doctor(false).unwrap();
-    let name = format!("hook {kind}");
-    let found = report.features.iter().find(|f| f.name == name).unwrap();
-    let is_there = found.state == cgtap::kernel::feature::FeatureState::Yes;
-    assert!(
-        is_there || !has_to_be_there(kind),
-        "{name} is lacking: {}",
-        found.why
-    );
-    is_there
 }
 
 macro_rules! at {
