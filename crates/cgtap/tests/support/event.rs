@@ -148,11 +148,11 @@ impl Event {
         ]
     }
 
-    /// The name of an object that was compiled with these flags.
+    /// The name of an object that was compiled with these flags, and tells with which.
     pub fn object(&self, name: &str) -> String {
         match self.kind {
             "raw_tracepoint" => name.to_owned(),
-            kind => format!("{name}-{kind}"),
+            kind => format!("{name}-{kind}-{:016x}", hash_of(&self.flags())),
         }
     }
 
@@ -171,14 +171,19 @@ pub fn event() -> &'static Event {
     &EVENT
 }
 
+fn hash_of(value: &impl Hash) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    value.hash(&mut hasher);
+    hasher.finish()
+}
+
 /// The library that makes events. A uprobe stands in a file, not at a path: it is never written
 /// anew, and its name says what it was made of.
 pub fn library() -> &'static Path {
     static LIBRARY: LazyLock<PathBuf> = LazyLock::new(|| {
         let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support/event.c");
-        let mut hasher = DefaultHasher::new();
-        std::fs::read(&source).unwrap().hash(&mut hasher);
-        let name = format!("libcgtap-event-{:016x}.so", hasher.finish());
+        let made_of = hash_of(&std::fs::read(&source).unwrap());
+        let name = format!("libcgtap-event-{made_of:016x}.so");
         let path = super::scratch().canonicalize().unwrap().join(name);
         if !path.exists() {
             let beside = path.with_extension(format!("tmp{}", std::process::id()));

@@ -46,6 +46,8 @@ impl Sandbox {
     /// `name` shows up in the names of the state and the cgroups.
     pub fn new(name: &str) -> Self {
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        // bpffs has no names with dots.
+        let name = name.replace('.', "-");
         let unique = format!("cgtap-test-{name}-{}-{number}", std::process::id());
         let state = PathBuf::from("/sys/fs/bpf").join(&unique);
         let engine = Engine::open(Options {

@@ -5,6 +5,9 @@
  *                                      tracepoint with this tracefs id: prints both figures
  *   finish PROCS COUNT                 test-runs an empty socket filter, which passes the
  *                                      writable tracepoint bpf_test_finish: prints each errno
+ *   ask PROCS COUNT                    asks for its own session COUNT times, which security hooks
+ *                                      and security_task_getsid() decide: prints `right`, another
+ *                                      answer, or the errno with a minus
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -101,6 +104,21 @@ static int finish(unsigned long count)
 	return 0;
 }
 
+static int ask(unsigned long count)
+{
+	long answer;
+
+	while (count--) {
+		answer = syscall(SYS_getsid, getpid());
+		if (answer == getsid(0))
+			printf("right ");
+		else
+			printf("%ld ", answer < 0 ? -errno : answer);
+	}
+	puts("");
+	return 0;
+}
+
 int main(int argc, char **argv)
 {
 	int at;
@@ -121,6 +139,8 @@ int main(int argc, char **argv)
 		at = perf(argv[3], strtoul(argv[4], NULL, 0));
 	else if (!strcmp(argv[1], "finish"))
 		at = finish(strtoul(argv[3], NULL, 0));
+	else if (!strcmp(argv[1], "ask"))
+		at = ask(strtoul(argv[3], NULL, 0));
 	else
 		return 2;
 	if (at)

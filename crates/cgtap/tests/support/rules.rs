@@ -372,6 +372,15 @@ pub fn act(arguments: &[&str]) -> String {
     finish(Command::new(actor()).args(arguments))
 }
 
+/// The same where an event is what a kind of hook sees.
+pub fn act_as(kind: &str, arguments: &[&str]) -> String {
+    finish(
+        Command::new(actor())
+            .args(arguments)
+            .env(event::VARIABLE, kind),
+    )
+}
+
 /// The same on one CPU.
 pub fn act_on(cpu: usize, arguments: &[&str]) -> String {
     let mut command = Command::new("taskset");
