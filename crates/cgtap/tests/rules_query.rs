@@ -95,8 +95,8 @@ fn s22_lists_show_mode_revision_and_run_order() {
     assert_eq!(lab.letters("t").replace('x', ""), "ba");
 
     let lists = lab.own("t");
-    let at: Vec<String> = lists.iter().map(|l| l.hook.to_string()).collect();
-    let mut both = [enter(), other()];
+    let at: Vec<_> = lists.iter().map(|l| l.hook.clone()).collect();
+    let mut both = [hook(enter()), hook(other())];
     both.sort_unstable();
     assert_eq!(at, both);
     let lists: Vec<_> = lists.iter().filter(|l| l.hook == hook(enter())).collect();

@@ -134,7 +134,8 @@ fn s31_reading_past_typed_arguments_is_eacces() {
 /// S31: a helper that programs of the type may not call.
 #[test]
 fn s31_a_helper_of_another_type_is_einval() {
-    let words = ["bpf_skb_load_bytes#26", "cannot use helper"];
+    // Unknown to Linux 6.1, not for this type to later ones.
+    let words = ["bpf_skb_load_bytes#26"];
     is_refused("s31-helper", "foreign_helper", Errno::EINVAL, &words);
 }
 

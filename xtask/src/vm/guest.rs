@@ -115,7 +115,9 @@ impl Guest<'_> {
         let mut command = Command::new("setpriv");
         command
             .args(["--pdeathsig", "KILL", "--", "qemu-system-x86_64"])
-            .args(["-accel", "tcg,thread=multi", "-cpu", "max", "-smp"])
+            // One thread for all CPUs: with a thread each, a CPU that runs into code which the kernel
+            // is patching (tracepoints, as tests switch them on and off) can spin there for ever.
+            .args(["-accel", "tcg,thread=single", "-cpu", "max", "-smp"])
             .arg(options.cpus.to_string())
             .args(["-m", &format!("{}M", options.memory_mib)])
             .args([
