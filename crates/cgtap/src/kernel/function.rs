@@ -113,7 +113,8 @@ pub fn matches(pattern: &str, name: &str) -> bool {
 }
 
 /// Addresses of all functions whose name matches `pattern` and that ftrace can trace, in order of
-/// address. A name that several functions have stands for all of them.
+/// address. A name that several functions have stands for all of them; of a function with several
+/// names ftrace lists one (of `__x64_sys_getppid` another architecture's), and any matches.
 ///
 /// # Errors
 /// In words: what cannot be read.
@@ -126,11 +127,14 @@ pub fn traceable(pattern: &str) -> Result<BTreeMap<u64, String>, String> {
     let names: BTreeSet<&str> = text
         .lines()
         .filter_map(|line| line.split_whitespace().next())
-        .filter(|name| matches(pattern, name))
         .collect();
     let symbols_text = kallsyms()?;
-    let found: BTreeMap<u64, String> = symbols(&symbols_text)
+    let listed: BTreeSet<u64> = symbols(&symbols_text)
         .filter(|(_, name)| names.contains(name))
+        .map(|(address, _)| address)
+        .collect();
+    let found: BTreeMap<u64, String> = symbols(&symbols_text)
+        .filter(|(address, name)| matches(pattern, name) && listed.contains(address))
         .map(|(address, name)| (address, name.to_owned()))
         .collect();
     if found.len() == 1 && found.contains_key(&0) {

@@ -5,6 +5,8 @@
  *                                      tracepoint with this tracefs id: prints both figures
  *   finish PROCS COUNT                 test-runs an empty socket filter, which passes the
  *                                      writable tracepoint bpf_test_finish: prints each errno
+ *   libc PROCS COUNT                   calls libc's getpid
+ *   read PROCS COUNT                   reads from /dev/zero
  *   ask PROCS COUNT                    asks for its own session COUNT times, which security hooks
  *                                      and security_task_getsid() decide: prints `right`, another
  *                                      answer, or the errno with a minus
@@ -119,6 +121,26 @@ static int ask(unsigned long count)
 	return 0;
 }
 
+static int zero;
+
+static int libc(unsigned long count)
+{
+	while (count--)
+		if (getpid() < 0)
+			return -1;
+	return 0;
+}
+
+static int reads(unsigned long count)
+{
+	char byte;
+
+	while (count--)
+		if (read(zero, &byte, 1) != 1)
+			return -1;
+	return 0;
+}
+
 int main(int argc, char **argv)
 {
 	int at;
@@ -133,9 +155,14 @@ int main(int argc, char **argv)
 		}
 		return 0;
 	}
+	zero = open("/dev/zero", O_RDONLY);
 	if (enter(argv[2]))
 		return 1;
-	if (!strcmp(argv[1], "perf") && argc > 4)
+	if (!strcmp(argv[1], "libc"))
+		at = libc(strtoul(argv[3], NULL, 0));
+	else if (!strcmp(argv[1], "read"))
+		at = reads(strtoul(argv[3], NULL, 0));
+	else if (!strcmp(argv[1], "perf") && argc > 4)
 		at = perf(argv[3], strtoul(argv[4], NULL, 0));
 	else if (!strcmp(argv[1], "finish"))
 		at = finish(strtoul(argv[3], NULL, 0));

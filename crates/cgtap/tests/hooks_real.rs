@@ -1,0 +1,139 @@
+//! Hooks at what others wrote: libc, a Rust program, a function of the kernel with many callers, a
+//! clock. Only what happens in the cgroup is counted, and all of that.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "helpers of a test fail it by panicking"
+)]
+
+#[path = "support/kinds.rs"]
+mod kinds;
+#[path = "support/rules.rs"]
+mod rules;
+
+mod support;
+
+use cgtap::engine::{AttachReport, AttachRequest, ObjectSource};
+use kinds::is_there;
+use rules::{act, choose, ok, source, word};
+use support::event::Event;
+use support::{Sandbox, compile_for, example};
+
+/// Attaches the program that counts, compiled for a kind, at a hook of that kind.
+fn count_at(sandbox: &Sandbox, cgroup: &str, kind: &str, target: &str) -> AttachReport {
+    let source = ObjectSource::File {
+        path: compile_for(&Event::of(kind), "count", "count", &[]),
+        set: Vec::new(),
+    };
+    let mut request = AttachRequest::new(sandbox.cgroup(cgroup), source);
+    request.programs = choose(&[&format!("count@{kind}:{target}")]);
+    ok(sandbox.engine.attach(request))
+}
+
+fn counted(sandbox: &Sandbox, report: &AttachReport) -> u64 {
+    word(&sandbox.map(report.instance, "counts"), 0)
+}
+
+/// One of two cgroups whose processes call the same function of libc.
+#[test]
+fn calls_of_libc_are_counted_in_one_cgroup() {
+    for kind in ["uprobe", "uretprobe"] {
+        if !is_there(kind) {
+            continue;
+        }
+        let sandbox = Sandbox::new(&format!("libc-{kind}"));
+        let report = count_at(&sandbox, "t", kind, "libc.so.6:getpid");
+        for (cgroup, count) in [("t", "100"), ("beside", "1000"), ("t/child", "10")] {
+            act(&["libc", &sandbox.procs(cgroup).display().to_string(), count]);
+        }
+        assert_eq!(counted(&sandbox, &report), 110);
+    }
+}
+
+/// A function of a Rust program, whose name the refusal of a part of it tells.
+#[test]
+fn calls_in_a_rust_program_are_counted_in_one_cgroup() {
+    if !is_there("uprobe") {
+        return;
+    }
+    let sandbox = Sandbox::new("rust");
+    let program = example("hold");
+    let source = ObjectSource::File {
+        path: compile_for(&Event::of("uprobe"), "count", "count", &[]),
+        set: Vec::new(),
+    };
+    let mut request = AttachRequest::new(sandbox.cgroup("t"), source);
+    request.programs = choose(&[&format!("count@uprobe:{}:hold4main", program.display())]);
+    let said = sandbox.engine.attach(request).unwrap_err().to_string();
+    let name = said
+        .split([' ', ',', ';'])
+        .find(|word| word.starts_with("_ZN4hold4main17h"))
+        .unwrap_or_else(|| panic!("{said}"));
+    let target = format!("{}:{name}", program.display());
+    let report = count_at(&sandbox, "t", "uprobe", &target);
+    for (cgroup, count) in [("t", 3), ("beside", 2)] {
+        let procs = sandbox.procs(cgroup).display().to_string();
+        let run = program.display();
+        let line = format!("echo $$ >{procs}; for n in $(seq {count}); do {run} </dev/null; done");
+        // It wants arguments and says so; it has been started.
+        let _ = std::process::Command::new("sh")
+            .args(["-c", &line])
+            .output()
+            .unwrap();
+    }
+    assert_eq!(counted(&sandbox, &report), 3);
+}
+
+/// A function that everybody on the machine calls.
+#[test]
+fn a_function_with_many_callers_is_counted_in_one_cgroup() {
+    for kind in ["kprobe", "kretprobe", "kprobe.multi", "fentry", "fexit"] {
+        if !is_there(kind) {
+            continue;
+        }
+        let sandbox = Sandbox::new(&format!("many-{kind}"));
+        let report = count_at(&sandbox, "t", kind, "vfs_read");
+        for (cgroup, count) in [("t", "1000"), ("beside", "300"), ("t/child", "70")] {
+            act(&["read", &sandbox.procs(cgroup).display().to_string(), count]);
+        }
+        assert_eq!(counted(&sandbox, &report), 1070, "{kind}");
+    }
+}
+
+/// Two busy cgroups, one sampled: every sample is of a process there, and stacks can be taken.
+#[test]
+fn samples_are_of_one_cgroup() {
+    if !is_there("perf_event") {
+        return;
+    }
+    let sandbox = Sandbox::new("samples");
+    let mut request = AttachRequest::new(sandbox.cgroup("t"), source("samples"));
+    request.programs = choose(&["sample@perf_event:cpu-clock/99hz"]);
+    let report = ok(sandbox.engine.attach(request));
+    let here = sandbox.worker("t/child", "forever", 0).go();
+    let beside = sandbox.worker("beside", "forever", 0).go();
+    let counts = sandbox.map(report.instance, "counts");
+    let start = std::time::Instant::now();
+    while word(&counts, 0) < 50 {
+        assert!(
+            start.elapsed().as_secs() < 120,
+            "there are hardly any samples"
+        );
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+    let by_process = sandbox.map(report.instance, "by_process");
+    let processes: Vec<u32> = by_process
+        .keys()
+        .unwrap()
+        .into_iter()
+        .map(|key| u32::from_ne_bytes(key.try_into().unwrap()))
+        .collect();
+    assert_eq!(processes, [here.child.id()]);
+    assert_ne!(processes, [beside.child.id()]);
+    let all = word(&counts, 0);
+    for (key, what) in [(1, "stackid"), (2, "stack")] {
+        let taken = word(&counts, key);
+        assert!(taken > 0 && taken <= all, "{what}: {taken} of {all}");
+    }
+}
