@@ -213,7 +213,9 @@ fn a_timer_belongs_to_who_started_it() {
     let started = counter(&sandbox, "a", "tp_btf:hrtimer_start", "current");
     act(&sandbox, "a", "sleep", &["300"]);
     let (expired, started) = (sandbox.runs(a), sandbox.runs(started));
-    assert!(expired >= 300, "{expired} of 300 sleeps");
+    // The kernel drops an event where a program of its hook runs on that CPU already (both hooks are
+    // run in interrupts), and on a busy machine that is now and then one.
+    assert!(expired >= 297, "{expired} of 300 sleeps");
     assert!(expired <= started, "{expired} of {started}");
     assert_eq!(sandbox.runs(b), 0);
 }
