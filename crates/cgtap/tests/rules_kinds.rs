@@ -56,7 +56,7 @@ const EXCEPT: &[(&[&str], &str, &str, &str)] = &[
         "rules_safety",
         "s31_a_gpl_only_helper_needs_a_licence_that_fits",
         "the kernel takes programs under the GPL only at security hooks: \
-         rules_refused::s31_security_hooks_take_the_gpl_only",
+         hooks_refused::s31_security_hooks_take_the_gpl_only",
     ),
 ];
 
