@@ -213,9 +213,14 @@ fn a_timer_belongs_to_who_started_it() {
     let started = counter(&sandbox, "a", "tp_btf:hrtimer_start", "current");
     act(&sandbox, "a", "sleep", &["300"]);
     let (expired, started) = (sandbox.runs(a), sandbox.runs(started));
-    // The kernel drops an event where a program of its hook runs on that CPU already (both hooks are
-    // run in interrupts), and on a busy machine that is now and then one.
-    assert!(expired >= 297, "{expired} of 300 sleeps");
+    // The kernel drops an event where a program of its hook runs on that CPU already (timers are
+    // started and expire in interrupts too), and says so: with those it is all.
+    let at = first(&sandbox, "tp_btf:hrtimer_expire_entry");
+    let missed = at.recursion_misses + at.notes_lost;
+    assert!(
+        expired + missed >= 300,
+        "{expired} of 300 sleeps, {missed} missed"
+    );
     assert!(expired <= started, "{expired} of {started}");
     assert_eq!(sandbox.runs(b), 0);
 }
