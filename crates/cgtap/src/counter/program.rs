@@ -12,6 +12,7 @@
 use super::event::AtSwitch;
 use super::rows::{OUTSIDE, Place, Plan};
 use crate::asm::{Alu, Builder, Cond, EditError, Insn, Reg, Size, helper};
+use crate::kernel::emit;
 use crate::kernel::layout::Layout;
 
 /// Maps of the programs that charge, by their index.
@@ -103,9 +104,8 @@ enum When {
 
 /// Appends `dst = id of the cgroup of the task in dst`.
 fn cgroup_id(b: &mut Builder, layout: &Layout, dst: Reg, task: Reg) {
-    b.push(Insn::load(Size::Dw, dst, task, layout.task_cgroups))
-        .push(Insn::load(Size::Dw, dst, dst, layout.css_set_dfl_cgrp))
-        .push(Insn::load(Size::Dw, dst, dst, layout.cgroup_kn))
+    emit::cgroup_of_task(b, layout, dst, task);
+    b.push(Insn::load(Size::Dw, dst, dst, layout.cgroup_kn))
         .push(Insn::load(Size::Dw, dst, dst, layout.kn_id));
 }
 
@@ -115,13 +115,6 @@ fn lookup(b: &mut Builder, map: u32, key: i16) {
         .push(Insn::alu_imm(Alu::Add, Reg::R2, i32::from(key)))
         .extend(Insn::load_map(Reg::R1, map))
         .push(Insn::call(helper::MAP_LOOKUP_ELEM));
-}
-
-/// Appends `lock word += 1` in the control words.
-fn count(b: &mut Builder, map: u32, word: usize) {
-    b.extend(Insn::load_map_value(Reg::R1, map, (word * 8) as u32))
-        .push(Insn::mov_imm(Reg::R2, 1))
-        .push(Insn::atomic_add(Reg::R1, 0, Reg::R2));
 }
 
 /// Appends `[ROW + word] += R1 - [TURN last word]; [TURN last word] = R1`.
@@ -168,7 +161,7 @@ fn charge(b: &mut Builder, target: &Target<'_>, when: When, out: crate::asm::Lab
         charge_value(b, place, when);
         b.jump(next);
         b.place(unread);
-        count(b, charge_map::CONTROL, control::UNREAD);
+        b.increment(charge_map::CONTROL, control::UNREAD as u32 * 8);
         b.place(next);
     }
 }
@@ -312,20 +305,6 @@ pub fn flush(target: &Target<'_>) -> Result<Vec<Insn>, EditError> {
     b.finish()
 }
 
-/// Appends `R6 = ctx's cgroup`, or leaves: ids are counted anew in each hierarchy, and only the
-/// default one is ours.
-fn of_default_hierarchy(b: &mut Builder, layout: &Layout, out: crate::asm::Label) {
-    b.push(Insn::load(Size::Dw, Reg::R6, Reg::R1, 0))
-        .push(Insn::load(Size::Dw, Reg::R1, Reg::R6, layout.cgroup_root))
-        .push(Insn::load(
-            Size::W,
-            Reg::R1,
-            Reg::R1,
-            layout.root_hierarchy_id,
-        ))
-        .jump_if_imm(Cond::Ne, Reg::R1, 0, out);
-}
-
 /// Generates the program at `tp_btf/cgroup_mkdir`: a cgroup below a counted one is counted before
 /// any task can enter it. With `rows` it gets a row of its own if there is one of so many left;
 /// otherwise it is counted in the row of the one above. Its maps are those of [`tree_map`].
@@ -336,7 +315,7 @@ pub fn at_mkdir(layout: &Layout, rows: Option<u32>) -> Result<Vec<Insn>, EditErr
     const PARENT_ROW: Reg = Reg::R7;
     let mut b = Builder::new();
     let (out, full, have_row) = (b.label(), b.label(), b.label());
-    of_default_hierarchy(&mut b, layout, out);
+    emit::cgroup_argument(&mut b, layout, out);
     b.push(Insn::load(Size::Dw, Reg::R1, Reg::R6, layout.cgroup_parent))
         .jump_if_imm(Cond::Eq, Reg::R1, 0, out)
         .push(Insn::load(Size::Dw, Reg::R1, Reg::R1, layout.css_cgroup))
@@ -368,7 +347,7 @@ pub fn at_mkdir(layout: &Layout, rows: Option<u32>) -> Result<Vec<Insn>, EditErr
         .push(Insn::store(Size::Dw, Reg::R1, 0, ID))
         .jump(have_row);
         b.place(merged);
-        count(&mut b, tree_map::CONTROL, control::MERGED);
+        b.increment(tree_map::CONTROL, control::MERGED as u32 * 8);
     }
     b.place(have_row)
         .push(Insn::store(Size::Dw, Reg::R10, INDEX, NEXT_ROW))
@@ -382,7 +361,7 @@ pub fn at_mkdir(layout: &Layout, rows: Option<u32>) -> Result<Vec<Insn>, EditErr
         .jump_if_imm(Cond::Ne, Reg::R0, 0, full)
         .jump(out);
     b.place(full);
-    count(&mut b, tree_map::CONTROL, control::UNPLACED);
+    b.increment(tree_map::CONTROL, control::UNPLACED as u32 * 8);
     end(&mut b, out);
     b.finish()
 }
@@ -396,7 +375,7 @@ pub fn at_mkdir(layout: &Layout, rows: Option<u32>) -> Result<Vec<Insn>, EditErr
 pub fn at_release(layout: &Layout) -> Result<Vec<Insn>, EditError> {
     let mut b = Builder::new();
     let out = b.label();
-    of_default_hierarchy(&mut b, layout, out);
+    emit::cgroup_argument(&mut b, layout, out);
     b.push(Insn::load(Size::Dw, Reg::R1, Reg::R6, layout.cgroup_kn))
         .push(Insn::load(Size::Dw, Reg::R1, Reg::R1, layout.kn_id))
         .push(Insn::store(Size::Dw, Reg::R10, KEY, Reg::R1))

@@ -14,7 +14,7 @@ use super::pool::{BtfPool, MapPool};
 use super::specialise::PoolIndex;
 use crate::asm::{Code, Cond, Insn, Reg, Size, encode, helper};
 use crate::hook::HookKind;
-use crate::kernel::target::{Target, TargetError, open_probe, sampled};
+use crate::kernel::target::{Target, TargetError, open_probe, open_sampled};
 
 /// A program to try, with its constants built in.
 #[derive(Clone, Copy, Debug)]
@@ -127,12 +127,8 @@ pub fn check(
             at_event(&prog, open_probe(target.spec, target.info)?)?;
         }
         HookKind::PerfEvent => {
-            let (event, sampling) = sampled(target.spec)?;
             let cpu = target.info.cpus.first().copied().unwrap_or(0);
-            at_event(
-                &prog,
-                perf::open_sampling(event.perf_type as u32, event.config, sampling, cpu)?,
-            )?;
+            at_event(&prog, open_sampled(target.spec, cpu)?)?;
         }
         // Typed arguments were checked when the program was loaded, and registers are always
         // there.

@@ -2,9 +2,9 @@
 
 use crate::asm::{Alu, Builder, Cond, EditError, Insn, Label, Reg, Size, helper};
 use crate::hook::kind::Returns;
-use crate::kernel::current;
 use crate::kernel::layout::Layout;
 use crate::kernel::scope::{OwnerInfo, ScopeInfo};
+use crate::kernel::{current, emit};
 
 use super::noter::{KEY_WORDS, NOTE_IDS};
 use super::scope::{Access, Reader, count};
@@ -153,13 +153,7 @@ fn find<'a>(b: &mut Builder, plan: &Plan<'a>, unowned: Label) -> Way<'a> {
             let typed = Reader::new(layout, Access::Typed, stack::SCRATCH);
             let table = plan.with_current_table.then_some(maps::CURRENT);
             current::emit(b, layout, table);
-            b.push(Insn::load(Size::Dw, Reg::R9, Reg::R0, layout.task_cgroups))
-                .push(Insn::load(
-                    Size::Dw,
-                    Reg::R9,
-                    Reg::R9,
-                    layout.css_set_dfl_cgrp,
-                ));
+            emit::cgroup_of_task(b, layout, Reg::R9, Reg::R0);
             typed.id(b);
             Way::Cgroup(typed)
         }

@@ -146,14 +146,9 @@ pub(super) fn finish(main: &mut Builder, maps: &mut Maps, home: Home, plan: &Pla
                 .push(Insn::mov_imm(Reg::R3, i32::from(next.index_zero)))
                 .push(Insn::call(helper::TAIL_CALL));
         }
+        let control = maps.index(next.control);
         main.place(lost)
-            .extend(Insn::load_map_value(
-                Reg::R1,
-                maps.index(next.control),
-                CONTROL_LOST_SET as u32 * 8,
-            ))
-            .push(Insn::mov_imm(Reg::R2, 1))
-            .push(Insn::atomic_add(Reg::R1, 0, Reg::R2));
+            .increment(control, CONTROL_LOST_SET as u32 * 8);
     }
     load_verdict(main, home, plan.returns);
     main.push(Insn::exit());

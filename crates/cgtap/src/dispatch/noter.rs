@@ -12,9 +12,9 @@ use cgtap_sys::bpf::{Map, MapSpec, MapType};
 use super::scope::{Access, Reader, count};
 use super::word::{CONTROL_NOTES_LOST, NOTE_LEVELS};
 use crate::asm::{Alu, Builder, EditError, Insn, Reg, Size, helper};
-use crate::kernel::current;
 use crate::kernel::layout::Layout;
 use crate::kernel::scope::OwnerInfo;
+use crate::kernel::{current, emit};
 
 /// Notes that a hook keeps; the one that was not used for the longest time makes room.
 pub const NOTES_MAX: u32 = 16_384;
@@ -83,13 +83,7 @@ pub fn generate(
             let typed = Reader::new(layout, Access::Typed, stack::SCRATCH);
             let table = with_current_table.then_some(maps::CURRENT);
             current::emit(&mut b, layout, table);
-            b.push(Insn::load(Size::Dw, Reg::R9, Reg::R0, layout.task_cgroups))
-                .push(Insn::load(
-                    Size::Dw,
-                    Reg::R9,
-                    Reg::R9,
-                    layout.css_set_dfl_cgrp,
-                ));
+            emit::cgroup_of_task(&mut b, layout, Reg::R9, Reg::R0);
             typed.id(&mut b);
             typed
         }

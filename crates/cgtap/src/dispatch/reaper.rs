@@ -7,6 +7,7 @@
 //! command frees them.
 
 use crate::asm::{Alu, Builder, Cond, EditError, Insn, Reg, Size, helper};
+use crate::kernel::emit;
 use crate::kernel::layout::Layout;
 
 /// Processes that can hold attachments at a time: words in the map of gates.
@@ -29,17 +30,8 @@ const CONTROL: u32 = 1;
 pub fn generate(layout: &Layout) -> Result<Vec<Insn>, EditError> {
     let mut b = Builder::new();
     let out = b.label();
-    b.push(Insn::load(Size::Dw, Reg::R6, Reg::R1, 0))
-        // Ids are counted anew in each hierarchy: only the default one is ours.
-        .push(Insn::load(Size::Dw, Reg::R1, Reg::R6, layout.cgroup_root))
-        .push(Insn::load(
-            Size::W,
-            Reg::R1,
-            Reg::R1,
-            layout.root_hierarchy_id,
-        ))
-        .jump_if_imm(Cond::Ne, Reg::R1, 0, out)
-        .push(Insn::load(Size::Dw, Reg::R1, Reg::R6, layout.cgroup_kn))
+    emit::cgroup_argument(&mut b, layout, out);
+    b.push(Insn::load(Size::Dw, Reg::R1, Reg::R6, layout.cgroup_kn))
         .push(Insn::load(Size::Dw, Reg::R1, Reg::R1, layout.kn_id))
         .push(Insn::store(Size::Dw, Reg::R10, -8, Reg::R1))
         .push(Insn::mov(Reg::R2, Reg::R10))
@@ -49,9 +41,7 @@ pub fn generate(layout: &Layout) -> Result<Vec<Insn>, EditError> {
         .jump_if_imm(Cond::Eq, Reg::R0, 0, out)
         .push(Insn::mov_imm(Reg::R1, DEAD as i32))
         .push(Insn::store(Size::Dw, Reg::R0, 0, Reg::R1))
-        .extend(Insn::load_map_value(Reg::R1, CONTROL, 0))
-        .push(Insn::mov_imm(Reg::R2, 1))
-        .push(Insn::atomic_add(Reg::R1, 0, Reg::R2));
+        .increment(CONTROL, 0);
     b.place(out)
         .push(Insn::mov_imm(Reg::R0, 0))
         .push(Insn::exit());

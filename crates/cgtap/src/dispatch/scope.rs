@@ -214,7 +214,5 @@ fn add(b: &mut Builder, to: Reg, offset: i32) {
 /// Appends the increment of a control word; `control` is the place of the control words in the
 /// program's list of maps.
 pub fn count(b: &mut Builder, control: u32, word: usize) {
-    b.extend(Insn::load_map_value(Reg::R1, control, word as u32 * 8))
-        .push(Insn::mov_imm(Reg::R2, 1))
-        .push(Insn::atomic_add(Reg::R1, 0, Reg::R2));
+    b.increment(control, word as u32 * 8);
 }

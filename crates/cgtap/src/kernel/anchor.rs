@@ -6,7 +6,7 @@ use cgtap_sys::bpf::{Link, Prog};
 use cgtap_sys::{Errno, SysError, perf};
 
 use super::function;
-use super::target::{Target, TargetError, addresses, open_probe, sampled};
+use super::target::{Target, TargetError, addresses, open_probe, open_sampled};
 use crate::hook::HookKind;
 
 /// Attaches the program at the target. Classic tracepoints and probes take a perf event on one
@@ -48,11 +48,9 @@ pub fn attach(prog: &Prog, target: &Target<'_>) -> Result<Vec<Link>, TargetError
             })?
         }
         HookKind::PerfEvent => {
-            let (event, sampling) = sampled(target.spec)?;
             return (target.info.cpus.iter())
                 .map(|cpu| {
-                    let event =
-                        perf::open_sampling(event.perf_type as u32, event.config, sampling, *cpu)?;
+                    let event = open_sampled(target.spec, *cpu)?;
                     Ok(Link::perf_event(prog, event.as_fd())?)
                 })
                 .collect();

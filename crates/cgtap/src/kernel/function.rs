@@ -80,12 +80,21 @@ pub fn is_blacklisted(name: &str) -> bool {
 /// its list cannot be read.
 #[must_use]
 pub fn is_traceable(name: &str) -> Option<bool> {
-    let list = tracefs().ok()?.join("available_filter_functions");
-    let text = fs::read_to_string(list).ok()?;
-    Some(
-        text.lines()
-            .any(|line| line.split_whitespace().next() == Some(name)),
-    )
+    let text = filter_functions().ok()?;
+    Some(names_of(&text).any(|n| n == name))
+}
+
+/// ftrace's list of the functions that it can trace.
+fn filter_functions() -> Result<String, String> {
+    let list = tracefs()
+        .map_err(|e| e.to_string())?
+        .join("available_filter_functions");
+    fs::read_to_string(&list).map_err(|e| format!("cannot read {}: {e}", list.display()))
+}
+
+/// The names in that list; a module stands behind some.
+fn names_of(list: &str) -> impl Iterator<Item = &str> {
+    list.lines().filter_map(|l| l.split_whitespace().next())
 }
 
 /// Does `name` match `pattern`, in which `*` stands for any text and `?` for one character?
@@ -119,15 +128,8 @@ pub fn matches(pattern: &str, name: &str) -> bool {
 /// # Errors
 /// In words: what cannot be read.
 pub fn traceable(pattern: &str) -> Result<BTreeMap<u64, String>, String> {
-    let list = tracefs()
-        .map_err(|e| e.to_string())?
-        .join("available_filter_functions");
-    let text =
-        fs::read_to_string(&list).map_err(|e| format!("cannot read {}: {e}", list.display()))?;
-    let names: BTreeSet<&str> = text
-        .lines()
-        .filter_map(|line| line.split_whitespace().next())
-        .collect();
+    let text = filter_functions()?;
+    let names: BTreeSet<&str> = names_of(&text).collect();
     let symbols_text = kallsyms()?;
     let listed: BTreeSet<u64> = symbols(&symbols_text)
         .filter(|(_, name)| names.contains(name))

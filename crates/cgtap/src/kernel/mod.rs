@@ -6,6 +6,7 @@ pub mod arguments;
 pub mod binary;
 pub mod cpu;
 pub mod current;
+pub mod emit;
 pub mod feature;
 pub mod function;
 pub mod layout;

@@ -17,7 +17,7 @@ use super::cpu;
 use super::function::{self, Known};
 use super::lsm;
 use super::perf_event::PerfEvent;
-use super::tracepoint::{self, RawTracepoint, TracepointError, hint};
+use super::tracepoint::{self, TracepointError, hint};
 use crate::hook::kind::Returns;
 use crate::hook::{BinaryPlace, HookKind, HookSpec, Period};
 
@@ -249,28 +249,14 @@ fn modules() -> Vec<String> {
 }
 
 fn raw_tracepoint(name: &str) -> Result<TargetInfo, TargetError> {
-    match search(|btf| tracepoint::raw(btf, name).ok())? {
-        Ok((
-            RawTracepoint {
-                typedef_id,
-                arg_count,
-            },
-            module,
-        )) => Ok(TargetInfo {
-            attach_btf_id: typedef_id,
-            arg_count: arg_count as u32,
+    match search(|btf| tracepoint::find_raw(btf, name))? {
+        Ok((raw, module)) => Ok(TargetInfo {
+            attach_btf_id: raw.typedef_id,
+            arg_count: raw.arg_count as u32,
             module,
             ..TargetInfo::default()
         }),
-        // Once more for the words.
-        Err(vmlinux) => match tracepoint::raw(&vmlinux, name) {
-            Err(e) => Err(e.into()),
-            Ok(_) => Err(TracepointError::Unknown {
-                name: name.to_owned(),
-                hint: String::new(),
-            }
-            .into()),
-        },
+        Err(vmlinux) => Err(tracepoint::unknown_raw(&vmlinux, name).into()),
     }
 }
 
@@ -459,10 +445,7 @@ fn uprobe(spec: &HookSpec) -> Result<(HookSpec, TargetInfo), TargetError> {
 }
 
 /// The event of a hook, and how often it calls.
-///
-/// # Errors
-/// [`TargetError::Unknown`] with near names.
-pub fn sampled(spec: &HookSpec) -> Result<(PerfEvent, Sampling), TargetError> {
+fn sampled(spec: &HookSpec) -> Result<(PerfEvent, Sampling), TargetError> {
     let (name, period) = spec.event().unwrap_or((spec.target(), None));
     let found = PerfEvent::find(name).ok_or_else(|| {
         let names = PerfEvent::all_names();
@@ -485,6 +468,16 @@ pub fn sampled(spec: &HookSpec) -> Result<(PerfEvent, Sampling), TargetError> {
     Ok((found, sampling))
 }
 
+/// Opens the event of a hook on a CPU.
+///
+/// # Errors
+/// [`TargetError::Unknown`], or the kernel's answer.
+pub fn open_sampled(spec: &HookSpec, cpu: u32) -> Result<OwnedFd, TargetError> {
+    let (found, sampling) = sampled(spec)?;
+    let kind = found.perf_type as u32;
+    Ok(perf::open_sampling(kind, found.config, sampling, cpu)?)
+}
+
 fn event(spec: &HookSpec) -> Result<TargetInfo, TargetError> {
     let (found, sampling) = sampled(spec)?;
     let cpus = cpu::online().map_err(|e| TargetError::Unsupported {
@@ -492,8 +485,8 @@ fn event(spec: &HookSpec) -> Result<TargetInfo, TargetError> {
         why: e.to_string(),
     })?;
     let first = cpus.first().copied().unwrap_or(0);
-    perf::open_sampling(found.perf_type as u32, found.config, sampling, first).map_err(|e| {
-        let why = match (e.errno, sampling) {
+    open_sampled(spec, first).map_err(|e| {
+        let why = match (e.errno(), sampling) {
             (Errno::ENOENT | Errno::EOPNOTSUPP | Errno::ENODEV, _) if found.is_hardware() => {
                 "this machine has no such hardware counter, as many virtual machines have none; \
                  events of the kernel work, such as cpu-clock and page-faults"
@@ -508,7 +501,7 @@ fn event(spec: &HookSpec) -> Result<TargetInfo, TargetError> {
         TargetError::Refused {
             what: format!("cannot sample {}", spec.target()),
             why,
-            errno: e.errno,
+            errno: e.errno(),
         }
     })?;
     Ok(TargetInfo {

@@ -91,33 +91,41 @@ fn classic_names(events: &Path) -> Vec<String> {
         .collect()
 }
 
-/// The raw tracepoint `name`, from the typedef the kernel keeps for it
-/// (include/trace/bpf_probe.h). Its prototype has a leading `void *` that programs do not see.
+/// How the typedef begins that the kernel keeps for a raw tracepoint (include/trace/bpf_probe.h).
+const TYPEDEF: &str = "btf_trace_";
+
+/// The raw tracepoint `name`, from its typedef; `None` if there is none in this BTF. Its prototype
+/// has a leading `void *` that programs do not see.
+#[must_use]
+pub fn find_raw(btf: &Btf, name: &str) -> Option<RawTracepoint> {
+    let typedef_id = btf.find(&format!("{TYPEDEF}{name}"), BtfKind::Typedef)?;
+    let proto = btf.resolve(btf.pointee(btf.resolve(typedef_id))?);
+    let arg_count = btf.func_proto_param_count(proto)?.checked_sub(1)?;
+    Some(RawTracepoint {
+        typedef_id,
+        arg_count,
+    })
+}
+
+/// That there is no raw tracepoint `name`, with near names.
+#[must_use]
+pub fn unknown_raw(btf: &Btf, name: &str) -> TracepointError {
+    let names: Vec<String> = (1..btf.type_count())
+        .filter(|id| btf.kind(*id) == Some(BtfKind::Typedef))
+        .filter_map(|id| btf.type_name(id)?.strip_prefix(TYPEDEF).map(str::to_owned))
+        .collect();
+    TracepointError::Unknown {
+        name: name.to_owned(),
+        hint: hint(name, &names),
+    }
+}
+
+/// The raw tracepoint `name`.
 ///
 /// # Errors
 /// [`TracepointError::Unknown`] with near names.
 pub fn raw(btf: &Btf, name: &str) -> Result<RawTracepoint, TracepointError> {
-    const PREFIX: &str = "btf_trace_";
-    let found = btf
-        .find(&format!("{PREFIX}{name}"), BtfKind::Typedef)
-        .and_then(|typedef_id| {
-            let proto = btf.resolve(btf.pointee(btf.resolve(typedef_id))?);
-            let arg_count = btf.func_proto_param_count(proto)?.checked_sub(1)?;
-            Some(RawTracepoint {
-                typedef_id,
-                arg_count,
-            })
-        });
-    found.ok_or_else(|| {
-        let names: Vec<String> = (1..btf.type_count())
-            .filter(|id| btf.kind(*id) == Some(BtfKind::Typedef))
-            .filter_map(|id| btf.type_name(id)?.strip_prefix(PREFIX).map(str::to_owned))
-            .collect();
-        TracepointError::Unknown {
-            name: name.to_owned(),
-            hint: hint(name, &names),
-        }
-    })
+    find_raw(btf, name).ok_or_else(|| unknown_raw(btf, name))
 }
 
 /// `; did you mean A, B or C?` with the nearest names, or nothing.

@@ -89,10 +89,7 @@ fn counting_by_cgroup(returns: Returns) -> Result<Vec<Insn>> {
         .push(Insn::alu_imm(Alu::Add, Reg::R1, 1))
         .push(Insn::store(Size::Dw, Reg::R0, 0, Reg::R1))
         .jump(out);
-    b.place(full)
-        .extend(Insn::load_map_value(Reg::R1, 1, 0))
-        .push(Insn::mov_imm(Reg::R2, 1))
-        .push(Insn::atomic_add(Reg::R1, 0, Reg::R2));
+    b.place(full).increment(1, 0);
     b.place(out)
         .push(Insn::mov_imm(Reg::R0, returns.neutral()))
         .push(Insn::exit());
