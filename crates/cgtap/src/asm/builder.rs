@@ -1,7 +1,7 @@
 //! Assembling code with labels.
 
 use super::code::EditError;
-use super::insn::{Cond, Insn, Reg};
+use super::insn::{Alu, Cond, Insn, Reg, Size};
 
 /// A place that jumps can name before it is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,6 +70,21 @@ impl Builder {
         self.extend(Insn::load_map_value(Reg::R1, map, offset_bytes))
             .push(Insn::mov_imm(Reg::R2, 1))
             .push(Insn::atomic_add(Reg::R1, 0, Reg::R2))
+    }
+
+    /// One more in the per-CPU word that R0 points to. Where the kernel never runs a hook's dispatcher
+    /// inside itself on one CPU (`prog->active`, `bpf_prog_active`) a plain load, add and store is
+    /// exact, since what it dispatches runs nowhere else; where it `nests`, it takes an atomic add.
+    /// Clobbers R1.
+    pub fn increment_per_cpu(&mut self, nests: bool) -> &mut Self {
+        if nests {
+            self.push(Insn::mov_imm(Reg::R1, 1))
+                .push(Insn::atomic_add(Reg::R0, 0, Reg::R1))
+        } else {
+            self.push(Insn::load(Size::Dw, Reg::R1, Reg::R0, 0))
+                .push(Insn::alu_imm(Alu::Add, Reg::R1, 1))
+                .push(Insn::store(Size::Dw, Reg::R0, 0, Reg::R1))
+        }
     }
 
     /// Number of instructions so far.

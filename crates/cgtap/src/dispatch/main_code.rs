@@ -103,9 +103,7 @@ pub(super) fn load_verdict(main: &mut Builder, home: Home, returns: Returns) {
     main.place(fits);
 }
 
-/// Appends one more run in the per-CPU counter. Where the kernel never runs a hook's dispatcher
-/// inside itself on one CPU (`prog->active`, `bpf_prog_active`) a plain load, add and store is
-/// exact, since what it dispatches runs nowhere else; where it `nests`, it takes an atomic add.
+/// Appends one more run in the per-CPU counter.
 pub(super) fn count(main: &mut Builder, counter: u32, nests: bool) {
     let null = main.label();
     main.push(Insn::store_imm(Size::W, Reg::R10, -4, 0))
@@ -114,14 +112,7 @@ pub(super) fn count(main: &mut Builder, counter: u32, nests: bool) {
         .extend(Insn::load_map(Reg::R1, counter))
         .push(Insn::call(helper::MAP_LOOKUP_ELEM))
         .jump_if_imm(Cond::Eq, Reg::R0, 0, null);
-    if nests {
-        main.push(Insn::mov_imm(Reg::R1, 1))
-            .push(Insn::atomic_add(Reg::R0, 0, Reg::R1));
-    } else {
-        main.push(Insn::load(Size::Dw, Reg::R1, Reg::R0, 0))
-            .push(Insn::alu_imm(Alu::Add, Reg::R1, 1))
-            .push(Insn::store(Size::Dw, Reg::R0, 0, Reg::R1));
-    }
+    main.increment_per_cpu(nests);
     main.place(null);
 }
 

@@ -57,7 +57,7 @@ fn counting(returns: Returns) -> Vec<Insn> {
 
 /// The program that counts by the event's cgroup, in map 0; what finds no room is counted in the
 /// first word of map 1.
-fn counting_by_cgroup(returns: Returns) -> Result<Vec<Insn>> {
+fn counting_by_cgroup(returns: Returns, nests: bool) -> Result<Vec<Insn>> {
     const KEY: i16 = -8;
     const ZERO: i16 = -16;
     let mut b = Builder::new();
@@ -84,11 +84,7 @@ fn counting_by_cgroup(returns: Returns) -> Result<Vec<Insn>> {
         .push(Insn::call(helper::MAP_UPDATE_ELEM));
     lookup(&mut b);
     b.jump_if_imm(Cond::Eq, Reg::R0, 0, full);
-    b.place(found)
-        .push(Insn::load(Size::Dw, Reg::R1, Reg::R0, 0))
-        .push(Insn::alu_imm(Alu::Add, Reg::R1, 1))
-        .push(Insn::store(Size::Dw, Reg::R0, 0, Reg::R1))
-        .jump(out);
+    b.place(found).increment_per_cpu(nests).jump(out);
     b.place(full).increment(1, 0);
     b.place(out)
         .push(Insn::mov_imm(Reg::R0, returns.neutral()))
@@ -98,13 +94,14 @@ fn counting_by_cgroup(returns: Returns) -> Result<Vec<Insn>> {
 }
 
 fn program(event: &HookSpec, per_cgroup: bool) -> Result<ProgramImage> {
-    let returns = event.kind().info().returns;
+    let info = event.kind().info();
+    let returns = info.returns;
     Ok(ProgramImage {
         name: "count".to_owned(),
-        section: format!("{}/{}", event.kind().info().sections[0], event.target()),
+        section: format!("{}/{}", info.sections[0], event.target()),
         sleepable: false,
         insns: if per_cgroup {
-            counting_by_cgroup(returns)?
+            counting_by_cgroup(returns, info.nests)?
         } else {
             counting(returns)
         },
