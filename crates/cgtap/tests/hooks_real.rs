@@ -14,11 +14,11 @@ mod rules;
 
 mod support;
 
-use cgtap::engine::{AttachReport, AttachRequest, ObjectSource};
+use cgtap::engine::{AttachReport, AttachRequest, Detach, ObjectSource, StatRequest};
 use kinds::is_there;
 use rules::{act, choose, ok, source, word};
 use support::event::Event;
-use support::{Sandbox, compile_for, example};
+use support::{Sandbox, compile_for, example, scratch};
 
 /// Attaches the program that counts, compiled for a kind, at a hook of that kind.
 fn count_at(sandbox: &Sandbox, cgroup: &str, kind: &str, target: &str) -> AttachReport {
@@ -49,6 +49,40 @@ fn calls_of_libc_are_counted_in_one_cgroup() {
         }
         assert_eq!(counted(&sandbox, &report), 110);
     }
+}
+
+/// A binary is one hook by any of its paths, for whoever asks.
+#[test]
+fn a_binary_is_one_hook_by_any_of_its_paths() {
+    if !is_there("uprobe") {
+        return;
+    }
+    let sandbox = Sandbox::new("one-name");
+    let by_name = "uprobe:libc.so.6:getpid";
+    let report = count_at(&sandbox, "t", "uprobe", "libc.so.6:getpid");
+    let one_name = report.attachments[0].hook.to_string();
+    assert_ne!(one_name, by_name);
+    let link = scratch().join(format!("libc-{}", std::process::id()));
+    std::os::unix::fs::symlink(one_name.split(':').nth(1).unwrap(), &link).unwrap();
+    let by_link = format!("uprobe:{}:getpid", link.display());
+    for name in [by_name, &one_name, &by_link] {
+        assert_eq!(sandbox.effective("t", name).len(), 1, "{name}");
+        let stat = sandbox.engine.stat(StatRequest {
+            cgroups: vec![sandbox.cgroup("t")],
+            events: vec![name.parse().unwrap()],
+            per_cgroup: true,
+            depth: None,
+        });
+        let stat = ok(stat);
+        act(&["libc", &sandbox.procs("t").display().to_string(), "100"]);
+        let counted = ok(stat.finish());
+        let event = &counted.cgroups[0].events[0];
+        assert_eq!((event.count, event.own), (100, Some(100)), "{name}");
+    }
+    let gone = Detach::Cgroup(sandbox.cgroup("t"), Some(by_link.parse().unwrap()));
+    ok(sandbox.engine.detach(&gone));
+    assert!(sandbox.effective("t", by_name).is_empty());
+    std::fs::remove_file(link).unwrap();
 }
 
 /// A function of a Rust program, whose name the refusal of a part of it tells.

@@ -13,6 +13,7 @@ use super::session::Session;
 use crate::attach::Anchor;
 use crate::cgroup::Cgroup;
 use crate::id::{AttachmentId, InstanceId};
+use crate::kernel::target;
 use crate::store::config::{Config, HookRecord};
 
 impl Engine {
@@ -122,11 +123,13 @@ fn select(config: &Config, what: &Detach, cgroup: Option<&Cgroup>) -> Result<Vec
             let mut seen = BTreeSet::new();
             return Ok(ids.iter().copied().filter(|id| seen.insert(*id)).collect());
         }
-        Detach::Cgroup(_, hook) => all
-            .filter(|(_, at, _)| cgroup.is_some_and(|c| c.id == *at))
-            .filter(|(spec, _, _)| hook.as_ref().is_none_or(|h| h.matches(spec)))
-            .map(|(_, _, a)| a.id)
-            .collect(),
+        Detach::Cgroup(_, hook) => {
+            let filter = hook.clone().map(|h| h.map(target::one_name));
+            all.filter(|(_, at, _)| cgroup.is_some_and(|c| c.id == *at))
+                .filter(|(spec, _, _)| filter.as_ref().is_none_or(|h| h.matches(spec)))
+                .map(|(_, _, a)| a.id)
+                .collect()
+        }
         Detach::Instance(id) => all
             .filter(|(_, _, a)| a.program.instance == *id)
             .map(|(_, _, a)| a.id)

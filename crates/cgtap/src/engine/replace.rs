@@ -171,9 +171,5 @@ fn fitting(config: &Config, instance: InstanceId, chosen: &[u32], spec: &HookSpe
 /// A section names its hook in any of the ways there are, a binary by any of its paths; `spec` is
 /// the one name of its place.
 fn stands_at(own: &HookSpec, spec: &HookSpec) -> bool {
-    let same = |own: &HookSpec| own.clone().with_scope(spec.scope().clone()) == *spec;
-    same(own)
-        || (own.kind() == spec.kind()
-            && own.binary().is_some()
-            && target::resolve(own).is_ok_and(|(own, _)| same(&own)))
+    target::one_name(own).with_scope(spec.scope().clone()) == *spec
 }

@@ -341,6 +341,15 @@ impl HookFilter {
             && self.spec.target == spec.target
             && (self.any_scope || self.spec.scope == spec.scope)
     }
+
+    /// The same filter of another hook's name, which keeps the scope.
+    #[must_use]
+    pub fn map(self, name: impl FnOnce(&HookSpec) -> HookSpec) -> Self {
+        Self {
+            spec: name(&self.spec),
+            ..self
+        }
+    }
 }
 
 impl From<HookSpec> for HookFilter {

@@ -4,7 +4,7 @@
 //! there for a moment; only a refusal is looked into, to say what is wrong.
 
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use cgtap_sys::bpf::{ProgType, module_btf};
 use cgtap_sys::libbpf::{Btf, BtfKind};
@@ -207,6 +207,26 @@ pub fn resolve(spec: &HookSpec) -> Result<(HookSpec, TargetInfo), TargetError> {
         HookKind::PerfEvent => event(spec)?,
     };
     Ok((spec.clone(), info))
+}
+
+/// The one name that stands for all names of a hook's place: a binary under the path that no link
+/// leads on from. One that is not found keeps its name: a hook may outlive its binary's.
+#[must_use]
+pub fn one_name(spec: &HookSpec) -> HookSpec {
+    match spec.binary().map(|(name, _)| binary::find(name)) {
+        Some(Ok(path)) => in_binary(spec, &path),
+        _ => spec.clone(),
+    }
+}
+
+/// The hook at the same place in the binary at `path`.
+fn in_binary(spec: &HookSpec, path: &Path) -> HookSpec {
+    let name = spec.binary().map_or("", |(name, _)| name);
+    let place = &spec.target()[name.len()..];
+    HookSpec::new(spec.kind(), &format!("{}{place}", path.display())).map_or_else(
+        |_| spec.clone(),
+        |found| found.with_scope(spec.scope().clone()),
+    )
 }
 
 /// Looks in the kernel's BTF, then in that of each loaded module.
@@ -426,11 +446,7 @@ fn uprobe(spec: &HookSpec) -> Result<(HookSpec, TargetInfo), TargetError> {
         file_offset: binary::offset(&path, place)?,
         ..TargetInfo::default()
     };
-    let place = &spec.target()[name.len()..];
-    let canonical = HookSpec::new(spec.kind(), &format!("{}{place}", path.display())).map_or_else(
-        |_| spec.clone(),
-        |canonical| canonical.with_scope(spec.scope().clone()),
-    );
+    let canonical = in_binary(spec, &path);
     match open_probe(&canonical, &info) {
         Ok(_) => Ok((canonical, info)),
         Err(TargetError::Sys(e)) => Err(TargetError::Refused {
