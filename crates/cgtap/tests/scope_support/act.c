@@ -1,6 +1,6 @@
 /* What the tests of scopes do in a cgroup.
  *
- *   sleep PROCS COUNT          COUNT short sleeps
+ *   sleep PROCS COUNT          short sleeps, until it has left its CPU in COUNT of them
  *   signal PROCS PID COUNT     COUNT signals to a process, which ignores them
  *   queue PROCS PID VALUE COUNT  the same with values, from VALUE on
  *   puppet PROCS               renames itself for each byte of stdin, and answers with one
@@ -18,6 +18,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <termios.h>
 #include <time.h>
@@ -130,6 +131,15 @@ static void read_file(const char *path, unsigned long count)
 		check(pread(fd, block, 4096, at * 4096) != 4096, "pread");
 }
 
+/* How often it has left its CPU of its own accord. */
+static unsigned long left_cpu(void)
+{
+	struct rusage usage;
+
+	check(getrusage(RUSAGE_SELF, &usage), "getrusage");
+	return usage.ru_nvcsw;
+}
+
 int main(int argc, char **argv)
 {
 	struct timespec moment = { .tv_nsec = 1000 };
@@ -142,7 +152,8 @@ int main(int argc, char **argv)
 	enter(argv[2]);
 	count = strtoul(argv[argc - 1], NULL, 0);
 	if (!strcmp(argv[1], "sleep"))
-		for (at = 0; at < count; at++)
+		/* On a busy machine the timer fires before the task is off its CPU, and it stays. */
+		for (count += left_cpu(); left_cpu() < count;)
 			nanosleep(&moment, NULL);
 	else if (!strcmp(argv[1], "signal"))
 		for (at = 0; at < count; at++)
