@@ -64,10 +64,10 @@ impl Builder {
         self.push(Insn::jump_if(cond, dst, src, 0))
     }
 
-    /// One more in the word at `offset_bytes` of the value of a one-entry ARRAY, `map` by its place
-    /// in the program's list, whatever other CPUs do. Clobbers R1 and R2.
-    pub fn increment(&mut self, map: u32, offset_bytes: u32) -> &mut Self {
-        self.extend(Insn::load_map_value(Reg::R1, map, offset_bytes))
+    /// One more in 64-bit word number `word` of the value of a one-entry ARRAY, `map` by its place in
+    /// the program's list, whatever other CPUs do. Clobbers R1 and R2.
+    pub fn increment(&mut self, map: u32, word: usize) -> &mut Self {
+        self.extend(Insn::load_map_value(Reg::R1, map, word as u32 * 8))
             .push(Insn::mov_imm(Reg::R2, 1))
             .push(Insn::atomic_add(Reg::R1, 0, Reg::R2))
     }

@@ -161,7 +161,7 @@ fn charge(b: &mut Builder, target: &Target<'_>, when: When, out: crate::asm::Lab
         charge_value(b, place, when);
         b.jump(next);
         b.place(unread);
-        b.increment(charge_map::CONTROL, control::UNREAD as u32 * 8);
+        b.increment(charge_map::CONTROL, control::UNREAD);
         b.place(next);
     }
 }
@@ -347,7 +347,7 @@ pub fn at_mkdir(layout: &Layout, rows: Option<u32>) -> Result<Vec<Insn>, EditErr
         .push(Insn::store(Size::Dw, Reg::R1, 0, ID))
         .jump(have_row);
         b.place(merged);
-        b.increment(tree_map::CONTROL, control::MERGED as u32 * 8);
+        b.increment(tree_map::CONTROL, control::MERGED);
     }
     b.place(have_row)
         .push(Insn::store(Size::Dw, Reg::R10, INDEX, NEXT_ROW))
@@ -361,7 +361,7 @@ pub fn at_mkdir(layout: &Layout, rows: Option<u32>) -> Result<Vec<Insn>, EditErr
         .jump_if_imm(Cond::Ne, Reg::R0, 0, full)
         .jump(out);
     b.place(full);
-    b.increment(tree_map::CONTROL, control::UNPLACED as u32 * 8);
+    b.increment(tree_map::CONTROL, control::UNPLACED);
     end(&mut b, out);
     b.finish()
 }

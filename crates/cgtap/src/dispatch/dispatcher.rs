@@ -7,7 +7,7 @@ use crate::kernel::scope::{OwnerInfo, ScopeInfo};
 use crate::kernel::{current, emit};
 
 use super::noter::{KEY_WORDS, NOTE_IDS};
-use super::scope::{Access, Reader, count};
+use super::scope::{Access, Reader};
 use super::word::{
     CACHE_BITS, CACHE_SLOTS, CONTROL_LOST_DEPTH, CONTROL_LOST_SET, CONTROL_UNOWNED, DEPTH_MAX,
     DIRECT_SETS, GENERATION_SHIFT, NOTE_LEVELS, SET_MAX, TAG_BITS,
@@ -101,7 +101,7 @@ pub fn generate(plan: &Plan<'_>) -> Result<Vec<Insn>, EditError> {
 
     b.place(jump).push(Insn::mov(Reg::R1, Reg::R6));
     tail_calls(&mut b);
-    count(&mut b, maps::CONTROL, CONTROL_LOST_SET);
+    b.increment(maps::CONTROL, CONTROL_LOST_SET);
 
     b.place(none)
         .push(Insn::mov_imm(Reg::R0, plan.returns.neutral()))
@@ -109,7 +109,7 @@ pub fn generate(plan: &Plan<'_>) -> Result<Vec<Insn>, EditError> {
 
     if !matches!(plan.scope, ScopeInfo::Current) {
         b.place(unowned);
-        count(&mut b, maps::CONTROL, CONTROL_UNOWNED);
+        b.increment(maps::CONTROL, CONTROL_UNOWNED);
         b.jump(none);
     }
 
@@ -264,7 +264,7 @@ fn resolve(b: &mut Builder, plan: &Plan<'_>, way: Way<'_>, ends: Ends) {
             b.push(Insn::store(Size::Dw, Reg::R10, stack::KEY, Reg::R1));
             deeper(b);
             b.jump_if_imm(Cond::Lt, Reg::R1, DEPTH_MAX, climb);
-            count(b, maps::CONTROL, CONTROL_LOST_DEPTH);
+            b.increment(maps::CONTROL, CONTROL_LOST_DEPTH);
             b.jump(ends.none);
         }
         Way::Note => {

@@ -138,8 +138,7 @@ pub(super) fn finish(main: &mut Builder, maps: &mut Maps, home: Home, plan: &Pla
                 .push(Insn::call(helper::TAIL_CALL));
         }
         let control = maps.index(next.control);
-        main.place(lost)
-            .increment(control, CONTROL_LOST_SET as u32 * 8);
+        main.place(lost).increment(control, CONTROL_LOST_SET);
     }
     load_verdict(main, home, plan.returns);
     main.push(Insn::exit());

@@ -9,7 +9,7 @@
 use cgtap_sys::SysError;
 use cgtap_sys::bpf::{Map, MapSpec, MapType};
 
-use super::scope::{Access, Reader, count};
+use super::scope::{Access, Reader};
 use super::word::{CONTROL_NOTES_LOST, NOTE_LEVELS};
 use crate::asm::{Alu, Builder, EditError, Insn, Reg, Size, helper};
 use crate::kernel::layout::Layout;
@@ -129,7 +129,7 @@ pub fn generate(
         .jump_if_imm(crate::asm::Cond::Eq, Reg::R0, 0, out);
 
     b.place(lost);
-    count(&mut b, maps::CONTROL, CONTROL_NOTES_LOST);
+    b.increment(maps::CONTROL, CONTROL_NOTES_LOST);
     // Whose it is now is not known, so what was noted of an earlier use of the key goes.
     b.place(nobody);
     key(&mut b, Reg::R2, stack::KEY);

@@ -210,9 +210,3 @@ fn add(b: &mut Builder, to: Reg, offset: i32) {
         b.push(Insn::alu_imm(Alu::Add, to, offset));
     }
 }
-
-/// Appends the increment of a control word; `control` is the place of the control words in the
-/// program's list of maps.
-pub fn count(b: &mut Builder, control: u32, word: usize) {
-    b.increment(control, word as u32 * 8);
-}
