@@ -11,5 +11,6 @@ pub mod engine;
 pub mod hook;
 pub mod id;
 pub mod kernel;
+pub mod meter;
 pub mod object;
 pub mod store;

@@ -7,11 +7,11 @@ use crate::kernel::scope::{OwnerInfo, ScopeInfo};
 use crate::kernel::{current, emit};
 
 use super::noter::{KEY_WORDS, NOTE_IDS};
-use super::scope::{Access, Reader};
 use super::word::{
     CACHE_BITS, CACHE_SLOTS, CONTROL_LOST_DEPTH, CONTROL_LOST_SET, CONTROL_UNOWNED, DEPTH_MAX,
     DIRECT_SETS, GENERATION_SHIFT, NOTE_LEVELS, SET_MAX, TAG_BITS,
 };
+use crate::kernel::read::{Access, Reader};
 
 /// Places of the maps in the dispatcher's list.
 mod maps {
@@ -170,7 +170,7 @@ fn find<'a>(b: &mut Builder, plan: &Plan<'a>, unowned: Label) -> Way<'a> {
 
 /// Appends the lookup of a note: R9 is the note, R1 the id of its cgroup.
 fn note(b: &mut Builder, reader: &Reader<'_>, owner: &OwnerInfo, unowned: Label) {
-    reader.key(b, &owner.keys, stack::NOTE_KEY, unowned);
+    reader.key(b, &owner.keys, KEY_WORDS, stack::NOTE_KEY, unowned);
     b.push(Insn::mov(Reg::R2, Reg::R10))
         .push(Insn::alu_imm(Alu::Add, Reg::R2, i32::from(stack::NOTE_KEY)))
         .extend(Insn::load_map(Reg::R1, maps::NOTES))

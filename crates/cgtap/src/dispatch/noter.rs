@@ -9,10 +9,10 @@
 use cgtap_sys::SysError;
 use cgtap_sys::bpf::{Map, MapSpec, MapType};
 
-use super::scope::{Access, Reader};
 use super::word::{CONTROL_NOTES_LOST, NOTE_LEVELS};
 use crate::asm::{Alu, Builder, EditError, Insn, Reg, Size, helper};
 use crate::kernel::layout::Layout;
+use crate::kernel::read::{Access, Reader};
 use crate::kernel::scope::OwnerInfo;
 use crate::kernel::{current, emit};
 
@@ -72,7 +72,7 @@ pub fn generate(
     let (out, nobody, lost, store) = (b.label(), b.label(), b.label(), b.label());
     let reader = Reader::new(layout, access, stack::SCRATCH);
     b.push(Insn::mov(Reg::R6, Reg::R1));
-    reader.key(&mut b, &owner.by, stack::KEY, out);
+    reader.key(&mut b, &owner.by, KEY_WORDS, stack::KEY, out);
     // The cgroup of `current` is read through typed pointers, whatever the arguments are.
     let cgroups = match &owner.of {
         Some(walk) => {

@@ -241,3 +241,14 @@ pub struct StatRequest {
     /// With `per_cgroup`, how many levels below them get a row of their own.
     pub depth: Option<usize>,
 }
+
+/// Whose usage is asked for.
+#[derive(Clone, Debug, Default)]
+pub struct UsageRequest {
+    /// This cgroup; the root if not given.
+    pub cgroup: Option<CgroupRef>,
+    /// Also all below it.
+    pub recursive: bool,
+    /// With `recursive`, how many levels below it get a row of their own.
+    pub depth: Option<usize>,
+}

@@ -14,6 +14,7 @@ mod lsm;
 pub mod path;
 pub mod perf_event;
 pub mod pretend;
+pub mod read;
 pub mod scope;
 pub mod target;
 pub mod tracepoint;

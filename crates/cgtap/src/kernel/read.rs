@@ -6,10 +6,11 @@
 
 use crate::asm::{Alu, Builder, Cond, Insn, Label, Reg, Size, helper};
 use crate::hook::HookKind;
-use crate::kernel::arguments;
-use crate::kernel::current::cast;
-use crate::kernel::layout::{CastLayout, Layout};
-use crate::kernel::path::Walk;
+
+use super::arguments;
+use super::current::cast;
+use super::layout::{CastLayout, Layout};
+use super::path::Walk;
 
 /// `TCP_TIME_WAIT` and `TCP_NEW_SYN_RECV` (include/net/tcp_states.h): such a sock is not a whole
 /// one.
@@ -187,9 +188,9 @@ impl<'a> Reader<'a> {
         self.id(b);
     }
 
-    /// Puts a key on the stack, at `at` from the frame pointer.
-    pub fn key(&self, b: &mut Builder, walks: &[Walk], at: i16, nobody: Label) {
-        for (slot, word) in (0..super::noter::KEY_WORDS).enumerate() {
+    /// Puts a key of `words` words on the stack, at `at` from the frame pointer.
+    pub fn key(&self, b: &mut Builder, walks: &[Walk], words: i16, at: i16, nobody: Label) {
+        for (slot, word) in (0..words).enumerate() {
             let place = at + word * 8;
             match walks.get(slot) {
                 Some(walk) => {
