@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use cgtap::attach::Mode;
-use cgtap::engine::{CgroupRef, ProgramChoice, StatEvent};
+use cgtap::engine::{CgroupRef, ProgramChoice};
 use cgtap::hook::{HookFilter, Scope};
 use cgtap::id::{AttachmentId, InstanceId, ProgramId};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
@@ -163,9 +163,10 @@ pub struct StatArgs {
     #[arg(short, long = "cgroup", value_name = "CGROUP", value_parser = value::cgroup_parser(), value_hint = ValueHint::DirPath)]
     pub cgroups: Vec<CgroupRef>,
     /// What to count: a HOOK, or a perf event such as cycles, task-clock, context-switches; may be
-    /// repeated, or several with commas
-    #[arg(short, long = "event", value_name = "EVENT", required = true, value_delimiter = ',', value_parser = value::event)]
-    pub events: Vec<StatEvent>,
+    /// repeated, or several with commas. `HOOK sum(FIELD) hist(FIELD) by FIELD if EXPR` adds up and
+    /// splits what its events carry
+    #[arg(short, long = "event", value_name = "EVENT", required = true, value_parser = value::events)]
+    pub events: Vec<value::Events>,
     /// Count for so long; until Ctrl-C if neither this nor COMMAND is given
     #[arg(short, long, value_name = "SECONDS", value_parser = value::seconds, conflicts_with = "command")]
     pub duration: Option<Duration>,

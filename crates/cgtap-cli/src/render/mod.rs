@@ -3,6 +3,7 @@
 
 mod attachments;
 mod doctor;
+mod histogram;
 mod maps;
 mod stat;
 mod table;
