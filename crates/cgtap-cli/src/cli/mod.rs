@@ -11,8 +11,8 @@ use std::path::PathBuf;
 use clap::{ArgAction, Parser, Subcommand, ValueEnum};
 
 pub use args::{
-    AttachArgs, CompletionsArgs, DetachArgs, DoctorArgs, ListArgs, ManArgs, MapsArgs, ReplaceArgs,
-    StatArgs, StorageArgs, TreeArgs,
+    AttachArgs, CompletionsArgs, DetachArgs, DoctorArgs, ListArgs, ManArgs, MapsArgs, MeterAction,
+    MeterArgs, ReplaceArgs, StatArgs, StorageArgs, TreeArgs, UsageArgs,
 };
 pub use early::Early;
 
@@ -131,6 +131,10 @@ pub enum Command {
     Storage(StorageArgs),
     /// Count events of cgroups while a command runs, or for a time
     Stat(StatArgs),
+    /// Let meters count what cgroups use of devices
+    Meter(MeterArgs),
+    /// Show what cgroups used, by the meters that count
+    Usage(UsageArgs),
     /// Say what this kernel, this user and this machine can do
     Doctor(DoctorArgs),
     /// Show all of it on a small cgroup tree with real work inside

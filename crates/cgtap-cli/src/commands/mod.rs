@@ -8,10 +8,12 @@ mod doctor;
 mod list;
 mod man;
 mod maps;
+pub mod meter;
 mod replace;
 mod stat;
 mod storage;
 mod tree;
+mod usage;
 
 use std::io::Write;
 
@@ -112,6 +114,8 @@ pub fn run(context: &Context, command: Command) -> Result<Status, Failure> {
         Command::Maps(args) => maps::run(context, &args),
         Command::Storage(args) => storage::run(context, &args),
         Command::Stat(args) => stat::run(context, args),
+        Command::Meter(args) => meter::run(context, &args),
+        Command::Usage(args) => usage::run(context, args),
         Command::Doctor(args) => doctor::run(context, &args),
         Command::Demo => demo::run(context),
         Command::Completions(args) => completions::run(context, &args),

@@ -12,20 +12,33 @@ fn bound(power: usize, is_time: bool) -> String {
         return "0".to_owned();
     }
     if is_time {
-        let (unit, per) = [("s", 1_000_000_000), ("ms", 1_000_000), ("us", 1_000), ("ns", 1)]
-            .into_iter()
-            .find(|(_, per)| value >= *per)
-            .unwrap_or(("ns", 1));
+        let (unit, per) = [
+            ("s", 1_000_000_000),
+            ("ms", 1_000_000),
+            ("us", 1_000),
+            ("ns", 1),
+        ]
+        .into_iter()
+        .find(|(_, per)| value >= *per)
+        .unwrap_or(("ns", 1));
         return if value / per < 10 && per > 1 {
             format!("{:.2} {unit}", value as f64 / per as f64)
         } else {
             format!("{} {unit}", value / per)
         };
     }
-    let (suffix, shift) = [("E", 60), ("P", 50), ("T", 40), ("G", 30), ("M", 20), ("K", 10), ("", 0)]
-        .into_iter()
-        .find(|(_, shift)| power >= *shift)
-        .unwrap_or(("", 0));
+    let (suffix, shift) = [
+        ("E", 60),
+        ("P", 50),
+        ("T", 40),
+        ("G", 30),
+        ("M", 20),
+        ("K", 10),
+        ("", 0),
+    ]
+    .into_iter()
+    .find(|(_, shift)| power >= *shift)
+    .unwrap_or(("", 0));
     format!("{}{suffix}", value >> shift)
 }
 

@@ -7,7 +7,7 @@ use cgtap_sys::libbpf::Btf;
 
 use super::error::{Error, ErrorKind, Result};
 use super::instance::Loaded;
-use super::report::EnabledMeter;
+use super::report::{EnabledMeter, MeterCode};
 use super::session::Session;
 use super::{
     AttachRequest, CgroupRef, Detach, Engine, Lifetime, Lock, ObjectSource, ProgramChoice,
@@ -17,7 +17,7 @@ use crate::id::InstanceId;
 use crate::kernel::layout::Layout;
 use crate::kernel::read::Access;
 use crate::meter::image::{self, Placed};
-use crate::meter::record::MeterRecord;
+use crate::meter::record::{MeterRecord, PRIVATE};
 use crate::meter::resolve::{ResolveError, Resolved, resolve};
 use crate::meter::shape::Shape;
 use crate::meter::written::Meter;
@@ -98,8 +98,12 @@ fn refused(meter: &Meter, error: &ResolveError) -> Error {
         ResolveError::None(_) => (ErrorKind::Hook, Errno::ENOENT),
         ResolveError::Expr { .. } | ResolveError::Hook { .. } => (ErrorKind::Hook, Errno::EINVAL),
     };
-    let name = &meter.name;
-    Error::new(kind, format!("cannot have the meter {name} here: {error}")).with_errno(errno)
+    let what = if meter.name == PRIVATE {
+        "count".to_owned()
+    } else {
+        format!("have the meter {}", meter.name)
+    };
+    Error::new(kind, format!("cannot {what}: {error}")).with_errno(errno)
 }
 
 impl Engine {
@@ -183,6 +187,32 @@ impl Engine {
             cgroup: cgroup.path.clone(),
             instance,
         })
+    }
+
+    /// Whether a meter can be had on this kernel; nothing is loaded.
+    ///
+    /// # Errors
+    /// [`Error`] as [`Engine::enable_meter`], as far as it can be told before.
+    pub fn check_meter(&self, meter: &Meter) -> Result<()> {
+        Compiled::new(meter).map(drop)
+    }
+
+    /// The programs of a meter on this kernel, as they would be loaded.
+    ///
+    /// # Errors
+    /// As [`Engine::check_meter`].
+    pub fn meter_code(&self, meter: &Meter) -> Result<Vec<MeterCode>> {
+        let compiled = Compiled::new(meter)?;
+        let access = compiled.ways().first().copied().unwrap_or(Access::Probe);
+        let programs = compiled.programs(access)?;
+        Ok(programs
+            .iter()
+            .map(|p| MeterCode {
+                program: p.name.clone(),
+                hook: p.hook.clone(),
+                code: image::listing(&compiled.layout, p),
+            })
+            .collect())
     }
 
     /// Lets a meter count no more; what it counted is gone.

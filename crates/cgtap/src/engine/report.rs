@@ -289,3 +289,15 @@ pub struct EnabledMeter {
     /// The instance that its programs and maps are.
     pub instance: InstanceId,
 }
+
+/// A program of a meter.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct MeterCode {
+    /// Its name.
+    pub program: String,
+    /// Where it runs; in JSON its scope is a member of its own.
+    #[serde(flatten, serialize_with = "hook_and_scope")]
+    pub hook: HookSpec,
+    /// Its instructions, a line each.
+    pub code: String,
+}

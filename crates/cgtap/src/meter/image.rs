@@ -12,7 +12,7 @@ use super::shape::{
     GRAVE_BYTES, GRAVES, LABEL_SETS, NOTES, OTHER_WORD, RESOURCES, Shape, control, maps, note,
 };
 use super::written::Meter;
-use crate::asm::Insn;
+use crate::asm::{Insn, text};
 use crate::hook::HookSpec;
 use crate::kernel::layout::Layout;
 use crate::kernel::read::Access;
@@ -128,6 +128,31 @@ fn specs(meter: &Meter, shape: &Shape) -> Vec<(String, MapSpec<'static>)> {
         all.push((format!("note_{number}"), spec));
     }
     all
+}
+
+/// The code of a program as people read it.
+#[must_use]
+pub fn listing(layout: &Layout, placed: &Placed) -> String {
+    const MAPS: &[&str] = &[
+        "usage",
+        "zero",
+        "control",
+        "labels",
+        "label_list",
+        "graves",
+        "gone",
+        "busy",
+        "note_0",
+        "note_1",
+        "note_2",
+        "note_3",
+    ];
+    let cast = layout.cast.as_ref();
+    let kfuncs: Vec<(i32, &str)> = cast
+        .map(|c| (c.rdonly_cast_id, "bpf_rdonly_cast"))
+        .into_iter()
+        .collect();
+    text::listing(&placed.insns, MAPS, &kfuncs)
 }
 
 /// Makes the maps of a meter.

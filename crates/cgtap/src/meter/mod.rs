@@ -3,7 +3,9 @@
 mod bury;
 mod code;
 pub mod expr;
+pub mod file;
 pub mod image;
+pub mod library;
 pub mod line;
 mod names;
 mod program;

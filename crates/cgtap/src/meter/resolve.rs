@@ -152,12 +152,17 @@ pub fn resolve(meter: &Meter) -> Result<Resolved, ResolveError> {
     let mut known: Vec<KnownNote> = Vec::new();
     let mut programs = Vec::new();
     for note in &meter.notes {
-        let (program, keep) = first(&note.choices, |choice| note_program(choice, &known))?;
+        // A note may be made at several places.
+        let made = known.iter().position(|n| n.name == note.name);
+        let number = made.unwrap_or(known.len());
+        let (program, keep) = first(&note.choices, |choice| note_program(choice, &known, number))?;
         programs.push(program);
-        known.push(KnownNote {
-            name: note.name.clone(),
-            keep,
-        });
+        if made.is_none() {
+            known.push(KnownNote {
+                name: note.name.clone(),
+                keep,
+            });
+        }
     }
     let mut labels: Vec<Option<Shown>> = vec![None; meter.labels.len()];
     for probe in &meter.probes {
@@ -220,6 +225,14 @@ impl Place {
 
     fn has_typed_arguments(&self) -> bool {
         arguments::are_typed(self.hook.kind())
+    }
+
+    /// The hook as it is attached to: where a note says whose an event is, every event counts.
+    fn hook_of(&self, owner: &Owner) -> HookSpec {
+        match owner {
+            Owner::Noted(_) => self.hook.without_scope(),
+            Owner::Current | Owner::Path(_) => self.hook.clone(),
+        }
     }
 
     fn owner(&self) -> Owner {
@@ -296,6 +309,7 @@ fn note_named(known: &[KnownNote], name: &str, place: &Place) -> Result<usize, R
 fn note_program(
     choice: &NoteChoice,
     known: &[KnownNote],
+    number: usize,
 ) -> Result<(Program, Vec<String>), ResolveError> {
     let place = Place::find(&choice.hook)?;
     let paired = Paired {
@@ -330,11 +344,11 @@ fn note_program(
     Ok((
         Program {
             has_typed_arguments: place.has_typed_arguments(),
-            hook: place.hook,
+            hook: place.hook_of(&owner),
             owner,
             condition,
             job: Job::Note {
-                note: known.len(),
+                note: number,
                 key,
                 keep,
             },
@@ -425,7 +439,7 @@ fn probe_program(
     Ok((
         Program {
             has_typed_arguments: place.has_typed_arguments(),
-            hook: place.hook,
+            hook: place.hook_of(&owner),
             owner,
             condition,
             job: Job::Charge { by, updates },
