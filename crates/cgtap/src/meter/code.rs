@@ -458,13 +458,7 @@ impl Emitter<'_> {
         let end = (!prefix).then_some(0);
         let bytes: Vec<u8> = text.bytes().chain(end).collect();
         let (base, from) = match load {
-            TextLoad::Context { offset, bytes: has } => {
-                if text.len() > usize::from(*has) {
-                    b.jump(no);
-                    return;
-                }
-                (Reg::R6, *offset)
-            }
+            TextLoad::Context { offset, .. } => (Reg::R6, *offset),
             _ => {
                 self.text(b, load, self.slots.text, TEXT_BYTES);
                 (Reg::R10, self.slots.text)

@@ -14,3 +14,6 @@ pub mod resolve;
 pub mod shape;
 pub mod usage;
 pub mod written;
+
+#[cfg(test)]
+mod tests;

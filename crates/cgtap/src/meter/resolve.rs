@@ -1,7 +1,7 @@
 //! From a meter as it is written to what is counted on this kernel: hooks found, expressions typed,
 //! alternatives chosen.
 
-use super::expr::{ExprError, Label, Names, Node, Shown, check_label, check_number};
+use super::expr::{ExprError, Label, Names, Node, Parser, Shown, check_label, check_number};
 use super::names::{Paired, with_names};
 use super::written::{Expr, Meter, NoteChoice, ProbeChoice, What};
 use crate::hook::HookSpec;
@@ -285,9 +285,16 @@ impl Checking<'_> {
     }
 
     fn condition(&self, expr: Option<&Expr>) -> Result<Option<Node>, ResolveError> {
-        let node = expr.map(|e| self.number(e)).transpose()?;
-        // What always holds is no condition.
-        Ok(node.filter(|n| !matches!(n, Node::Constant(value) if *value != 0)))
+        let Some(expr) = expr else { return Ok(None) };
+        match self.number(expr)? {
+            Node::Constant(0) => {
+                let error = Parser::new(&expr.text).error_at(expr.ast.at, "this is never true");
+                Err(self.told(expr, error))
+            }
+            // What always holds is no condition.
+            Node::Constant(_) => Ok(None),
+            node => Ok(Some(node)),
+        }
     }
 
     fn label(&self, expr: &Expr, shown: Option<&Shown>) -> Result<Label, ResolveError> {

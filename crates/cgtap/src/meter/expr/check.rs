@@ -271,6 +271,9 @@ impl Checker<'_> {
     }
 
     fn binary(&self, ast: &Ast, written: Written, left: &Ast, right: &Ast) -> Checked {
+        if written == Written::Like && !matches!(right.kind, AstKind::Text(_)) {
+            return Err(self.error(right.at, "=~ stands before a text in quotes"));
+        }
         if let Some(same) = self.texts(ast, written, left, right)? {
             return Ok((same, Sign::Either));
         }
@@ -278,7 +281,9 @@ impl Checker<'_> {
         let op = match written {
             Written::And => return Ok((Node::And(a.into(), b.into()), Sign::Either)),
             Written::Or => return Ok((Node::Or(a.into(), b.into()), Sign::Either)),
-            Written::Like => return Err(self.error(right.at, "=~ stands before a text in quotes")),
+            Written::Like => {
+                return Err(self.error(ast.at, "=~ compares a text with one in quotes"));
+            }
             Written::Op(op) => op,
         };
         let sign = match op {
@@ -346,10 +351,19 @@ impl Checker<'_> {
         if text.len() > TEXT_MAX || text.contains('\0') {
             return Err(self.error(at, format!("at most {TEXT_MAX} bytes are compared")));
         }
-        let same = Node::Same {
-            load,
-            text: text.to_owned(),
-            prefix,
+        // It is never that: no instructions are wasted on it.
+        let is_longer =
+            matches!(load, TextLoad::Context { bytes, .. } if text.len() > bytes.into());
+        let same = if is_longer {
+            Node::Constant(0)
+        } else if prefix && text.is_empty() {
+            Node::Constant(1)
+        } else {
+            Node::Same {
+                load,
+                text: text.to_owned(),
+                prefix,
+            }
         };
         Ok(Some(if negated {
             Node::Not(same.into())

@@ -44,4 +44,4 @@ impl std::fmt::Display for ExprError {
 impl std::error::Error for ExprError {}
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
