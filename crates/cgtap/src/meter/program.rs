@@ -178,9 +178,6 @@ impl Generator<'_> {
             .push(Insn::mov_imm(Reg::R0, 0))
             .place(after);
         self.store(self.stack.slots.elapsed, Reg::R0);
-        if find.is_last {
-            self.call_map(map, self.stack.note, helper::MAP_DELETE_ELEM);
-        }
         self.b.jump(found).place(missed);
         self.b.increment(maps::CONTROL, control::UNPAIRED);
         let out = self.out;
@@ -265,10 +262,21 @@ impl Generator<'_> {
         by: &[Label],
         updates: &[(usize, Do)],
     ) -> Result<(), CodeError> {
+        // A note is looked up only for events that pass, and taken away only by them.
+        let asks_note = program.condition.as_ref().is_some_and(Node::asks_note);
+        if !asks_note {
+            self.condition(program)?;
+        }
         if let Owner::Noted(find) = &program.owner {
             self.find(find)?;
+            if asks_note {
+                self.condition(program)?;
+            }
+            if find.is_last {
+                let map = maps::FIRST_NOTE + find.note as u32;
+                self.call_map(map, self.stack.note, helper::MAP_DELETE_ELEM);
+            }
         }
-        self.condition(program)?;
         self.cgroup(&program.owner);
         self.labels(by)?;
         for (at, (_, what)) in updates.iter().enumerate() {

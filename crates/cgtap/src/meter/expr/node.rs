@@ -261,6 +261,20 @@ impl Node {
         }
     }
 
+    /// It takes something from the paired probe.
+    #[must_use]
+    pub fn asks_note(&self) -> bool {
+        match self {
+            Self::Noted(_) | Self::Builtin(Builtin::ElapsedNs) => true,
+            Self::Constant(_) | Self::Load(_) | Self::Builtin(_) | Self::Same { .. } => false,
+            Self::Not(a) | Self::Cast(_, _, a) => a.asks_note(),
+            Self::Binary(_, a, b) | Self::And(a, b) | Self::Or(a, b) => {
+                a.asks_note() || b.asks_note()
+            }
+            Self::Choose(c, a, b) => c.asks_note() || a.asks_note() || b.asks_note(),
+        }
+    }
+
     fn constant(&self) -> Option<u64> {
         match self {
             Self::Constant(value) => Some(*value),
