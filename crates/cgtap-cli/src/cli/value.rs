@@ -203,24 +203,33 @@ mod tests {
         assert!(program_choice("count@nowhere").is_err());
     }
 
+    fn event(text: &str) -> Result<StatEvent, String> {
+        let mut all = events(text)?.0;
+        assert_eq!(all.len(), 1, "{text}");
+        Ok(all.remove(0))
+    }
+
     #[test]
-    fn an_event_is_a_hook_and_the_rest_is_not_yet() {
+    fn an_event_is_a_hook_alone_or_with_values() {
         assert_eq!(
             event(" raw_tp:sys_enter ").unwrap().to_string(),
             "raw_tracepoint:sys_enter"
         );
-        for (text, met) in [
-            (
-                "tracepoint:block/block_rq_issue sum(bytes) by dev",
-                "`sum(bytes)`",
-            ),
-            ("raw_tracepoint:sys_enter by id", "`by`"),
-            ("raw_tracepoint:sys_enter  if id == 3", "`if`"),
-        ] {
-            let message = event(text).unwrap_err();
-            assert!(message.starts_with(met), "{message}");
-            assert!(message.contains("not understood yet"));
-        }
+        let all = events("cs,task-clock,raw_tp:sys_enter").unwrap().0;
+        assert_eq!(all.len(), 3);
+        // Commas within an event with values part its labels.
+        let written = "tracepoint:block/block_rq_issue sum(bytes) by dev, rwbs if bytes > 0";
+        let StatEvent::Meter(found) = event(written).unwrap() else {
+            panic!()
+        };
+        let meter = found.meter();
+        assert_eq!((meter.values.len(), meter.labels.len()), (1, 2));
+        assert_eq!(event(written).unwrap().to_string(), written);
+        assert!(
+            event("raw_tracepoint:sys_enter avg(id)")
+                .unwrap_err()
+                .contains("`avg` is no value")
+        );
         assert!(event("sys_enter").is_err());
     }
 

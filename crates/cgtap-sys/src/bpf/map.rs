@@ -56,6 +56,9 @@ pub struct Map {
     value_size: usize,
 }
 
+/// A key and its value.
+pub type MapEntry = (Vec<u8>, Vec<u8>);
+
 /// Number of CPUs that a per-CPU value has room for.
 ///
 /// # Errors
@@ -287,7 +290,7 @@ impl Map {
     ///
     /// # Errors
     /// The kernel's answer; `EINVAL` for a map that has no such call.
-    pub fn entries(&self) -> Result<Vec<(Vec<u8>, Vec<u8>)>, SysError> {
+    pub fn entries(&self) -> Result<Vec<MapEntry>, SysError> {
         /// Entries a call; the kernel wants room for a whole bucket.
         const BATCH: usize = 1024;
         let call = "BPF_MAP_LOOKUP_BATCH";

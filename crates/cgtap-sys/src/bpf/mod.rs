@@ -12,7 +12,7 @@ mod types;
 pub use btf::{load_btf, module_btf};
 pub use cgroup::{attach_cgroup_device, detach_cgroup_device, load_cgroup_device};
 pub use link::{Link, LinkInfo};
-pub use map::{Map, MapInfo, MapSpec, flags as map_flags, possible_cpus};
+pub use map::{Map, MapEntry, MapInfo, MapSpec, flags as map_flags, possible_cpus};
 pub use pin::{get_link, get_map, get_prog, pin};
 pub use prog::{LoadError, Prog, ProgInfo, ProgSpec};
 pub use types::{AttachType, MapType, ProgType, has_cgrp_storage, map_type_name};

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use cgtap_sys::SysError;
-use cgtap_sys::bpf::{Map, get_map};
+use cgtap_sys::bpf::{Map, MapEntry, get_map};
 use cgtap_sys::memory::Words;
 
 use super::error::{Error, Result};
@@ -74,7 +74,7 @@ impl Maps {
     }
 
     /// Every entry, none of them moved from one cgroup to another meanwhile.
-    fn entries(&self, name: &str) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
+    fn entries(&self, name: &str) -> Result<Vec<MapEntry>> {
         let sys = |e: SysError| Error::sys(format!("read what the meter {name} counted"), &e);
         for _ in 0..READS_MAX {
             let until = now() + HOLD;
@@ -82,7 +82,7 @@ impl Maps {
                 .set(control::HOLD_UNTIL_NS, until.as_nanos() as u64);
             let before = self.words.get(control::MOVES);
             let entries = self.usage.entries().map_err(sys)?;
-            if before % 2 == 0 && self.words.get(control::MOVES) == before {
+            if before.is_multiple_of(2) && self.words.get(control::MOVES) == before {
                 self.words.set(control::HOLD_UNTIL_NS, 0);
                 return Ok(entries);
             }
