@@ -9,6 +9,7 @@ mod guest;
 mod initramfs;
 mod kernels;
 mod modules;
+mod simgpu;
 mod test;
 mod tool;
 

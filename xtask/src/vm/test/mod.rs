@@ -11,7 +11,7 @@ use std::process::ExitCode;
 
 use super::cache::Cache;
 use super::guest::{End, Guest, Out};
-use super::{Options, kernels};
+use super::{Options, kernels, simgpu};
 use crate::Result;
 
 pub use agent::Args as AgentArgs;
@@ -70,6 +70,12 @@ pub fn run(cache: &Cache, args: &Args) -> Result<ExitCode> {
             );
             let out = Out::new(cache, None)?;
             plan.write(out.dir())?;
+            let mut options = options.clone();
+            if plan.has("guest_gpu") {
+                let module = simgpu::build(cache, &kernel)?;
+                let path = module.map_or_else(String::new, |m| m.display().to_string());
+                options.env.push(format!("{}={path}", simgpu::VARIABLE));
+            }
             let guest = Guest {
                 kernel: &kernel,
                 options: &options,

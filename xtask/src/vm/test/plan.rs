@@ -50,6 +50,14 @@ struct Profile {
     test: bool,
 }
 
+impl Plan {
+    /// A test binary of this name is among them.
+    pub fn has(&self, target: &str) -> bool {
+        let end = format!("/{target}");
+        self.binaries.iter().any(|b| b.name.ends_with(&end))
+    }
+}
+
 impl Binary {
     /// What this binary is told besides. The tests of devices are marked as ignored, so that they
     /// are counted as not run where there are none: in `guest_*` files, and here they run.

@@ -1,0 +1,88 @@
+//! The meter of block devices on a real one: what direct and buffered writes of two cgroups come to, by
+//! the workload's own count.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "helpers of a test fail it by panicking"
+)]
+
+mod guest_support;
+mod support;
+
+use guest_support::{modprobe, tool, wait_until};
+use std::path::Path;
+use support::Sandbox;
+
+/// The sum of a value over rows whose labels fit: own.
+fn own(usage: &serde_json::Value, cgroup: &str, meter: &str, direction: &str) -> u64 {
+    let rows = usage["cgroups"].as_array().unwrap();
+    let row = rows.iter().find(|r| r["cgroup"] == cgroup);
+    let row = row.unwrap_or_else(|| panic!("no {cgroup} in {usage}"));
+    let all = row["meters"].as_array().unwrap().iter();
+    all.filter(|m| m["meter"] == meter && m["labels"]["direction"] == direction)
+        .map(|m| m["own"].as_u64().unwrap())
+        .sum()
+}
+
+#[test]
+#[ignore = "needs a block device of its own: ./dev test-vm"]
+fn direct_and_written_back_bytes_are_charged_exactly_to_who_wrote_them() {
+    modprobe(&["brd", "rd_nr=1", "rd_size=65536"]);
+    // A ram disk has no requests; on top of it a loop device, which has.
+    modprobe(&["loop"]);
+    wait_until("/dev/ram0", || Path::new("/dev/ram0").exists());
+    let device = tool(&[
+        "losetup",
+        "--find",
+        "--show",
+        "--direct-io=off",
+        "/dev/ram0",
+    ]);
+    let device = device.trim();
+    tool(&["mkfs.ext4", "-q", "-F", "-O", "^has_journal", device]);
+    let mount = tempfile::tempdir().unwrap();
+    let dir = mount.path().to_str().unwrap();
+    tool(&["mount", device, dir]);
+    let mut sandbox = Sandbox::new();
+    for controllers in [sandbox.directory.parent().unwrap(), &sandbox.directory] {
+        std::fs::write(controllers.join("cgroup.subtree_control"), "+io +memory").unwrap();
+    }
+    let (a, b) = (sandbox.child("a"), sandbox.child("b"));
+    sandbox.run(&["meter", "enable", "block"]).done();
+
+    // Direct: each write is a request of its own.
+    let direct = format!("dd if=/dev/zero of={dir}/a bs=64k count=20 oflag=direct conv=notrunc");
+    assert_eq!(sandbox.try_inside("a", &direct).0, 0);
+    // Buffered: a kworker writes them back, or the fsync of whoever comes.
+    let buffered = format!("dd if=/dev/zero of={dir}/b bs=64k count=30 conv=notrunc");
+    assert_eq!(sandbox.try_inside("b", &buffered).0, 0);
+    tool(&["sync", "-f", dir]);
+    // And read again, past the caches.
+    std::fs::write("/proc/sys/vm/drop_caches", "3").unwrap();
+    let read = format!("dd if={dir}/b of=/dev/null bs=64k iflag=direct");
+    assert_eq!(sandbox.try_inside("a", &read).0, 0);
+
+    let usage = sandbox
+        .run(&["--json", "usage", "--recursive"])
+        .done()
+        .json();
+    println!("{usage}");
+    assert_eq!(own(&usage, &b, "block_bytes", "write"), 30 * 65_536);
+    let written = own(&usage, &a, "block_bytes", "write");
+    // The file's first blocks, and those that say where they are, are its writer's too.
+    assert!(
+        (20 * 65_536..20 * 65_536 + 16 * 4_096).contains(&written),
+        "{written}"
+    );
+    let read = own(&usage, &a, "block_bytes", "read");
+    assert!(
+        (30 * 65_536..30 * 65_536 + 16 * 4_096).contains(&read),
+        "{read}"
+    );
+    assert!(own(&usage, &a, "block_operations", "write") >= 20);
+    assert!(own(&usage, &a, "block_device_latency", "write") > 0);
+
+    sandbox.run(&["meter", "disable", "block"]).done();
+    tool(&["umount", dir]);
+    tool(&["losetup", "--detach", device]);
+}
