@@ -12,9 +12,10 @@ use clap::{ArgAction, Parser, Subcommand, ValueEnum};
 
 pub use args::{
     AttachArgs, CompletionsArgs, DetachArgs, DoctorArgs, ListArgs, ManArgs, MapsArgs, ReplaceArgs,
-    StatArgs, StorageArgs, TreeArgs,
+    StatArgs, StorageArgs, TopArgs, TreeArgs,
 };
 pub use early::Early;
+pub use value::interval;
 
 /// What holds for several commands: it stands below the options of `--help`, and as sections of
 /// the man page.
@@ -131,6 +132,8 @@ pub enum Command {
     Storage(StorageArgs),
     /// Count events of cgroups while a command runs, or for a time
     Stat(StatArgs),
+    /// Show live what cgroups use, as a tree
+    Top(TopArgs),
     /// Say what this kernel, this user and this machine can do
     Doctor(DoctorArgs),
     /// Show all of it on a small cgroup tree with real work inside
