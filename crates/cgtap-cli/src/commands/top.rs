@@ -23,6 +23,10 @@ pub fn run(context: &Context, args: TopArgs) -> Result<Status, Failure> {
         once: args.once,
         sort: args.sort,
     };
-    let read = || Err(Failure::Unsupported(format!("not read yet: {request:?} of {engine:?}")));
+    let read = || {
+        Err(Failure::Unsupported(format!(
+            "{engine:?} does not read usage: {request:?}"
+        )))
+    };
     top::run(context, &options, read, &interrupt)
 }
