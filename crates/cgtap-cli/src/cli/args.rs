@@ -5,11 +5,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use cgtap::attach::Mode;
-use cgtap::engine::{CgroupRef, ProgramChoice, StatEvent};
+use cgtap::engine::{CgroupRef, ProgramChoice};
 use cgtap::hook::{HookFilter, Scope};
 use cgtap::id::{AttachmentId, InstanceId, ProgramId};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
-use clap::{ArgGroup, Args, ValueHint};
+use clap::{ArgGroup, Args, Subcommand, ValueHint};
 
 use super::place::{After, Before, place};
 use super::value;
@@ -163,9 +163,10 @@ pub struct StatArgs {
     #[arg(short, long = "cgroup", value_name = "CGROUP", value_parser = value::cgroup_parser(), value_hint = ValueHint::DirPath)]
     pub cgroups: Vec<CgroupRef>,
     /// What to count: a HOOK, or a perf event such as cycles, task-clock, context-switches; may be
-    /// repeated, or several with commas
-    #[arg(short, long = "event", value_name = "EVENT", required = true, value_delimiter = ',', value_parser = value::event)]
-    pub events: Vec<StatEvent>,
+    /// repeated, or several with commas. `HOOK sum(FIELD) hist(FIELD) by FIELD if EXPR` adds up and
+    /// splits what its events carry
+    #[arg(short, long = "event", value_name = "EVENT", required = true, value_parser = value::events)]
+    pub events: Vec<value::Events>,
     /// Count for so long; until Ctrl-C if neither this nor COMMAND is given
     #[arg(short, long, value_name = "SECONDS", value_parser = value::seconds, conflicts_with = "command")]
     pub duration: Option<Duration>,
@@ -229,4 +230,72 @@ pub struct ManArgs {
     /// The page of this command; of cgtap itself if not given
     #[arg(value_name = "COMMAND")]
     pub command: Option<String>,
+}
+
+/// `cgtap meter`.
+#[derive(Debug, Args)]
+pub struct MeterArgs {
+    /// Directory of more meter files
+    #[arg(long, value_name = "DIR", global = true, env = "CGTAP_METERS", hide_env_values = true,
+          default_value = cgtap::meter::library::DEFAULT_DIR, value_hint = ValueHint::DirPath)]
+    pub meters: PathBuf,
+    /// What to do.
+    #[command(subcommand)]
+    pub action: MeterAction,
+}
+
+/// What is done with meters.
+#[derive(Debug, Subcommand)]
+pub enum MeterAction {
+    /// Show the meters that there are: which count, and which cannot be had here, and why
+    List,
+    /// Show a meter: what it counts, and what it cannot see
+    Show {
+        /// Its name, or a meter file
+        #[arg(value_name = "METER")]
+        name: String,
+        /// The programs that it is on this kernel
+        #[arg(long, conflicts_with = "file")]
+        code: bool,
+        /// The file that it is written in
+        #[arg(long)]
+        file: bool,
+    },
+    /// Let meters count from now on, with no process of ours alive
+    Enable {
+        /// Their names, or meter files
+        #[arg(value_name = "METER", required_unless_present = "all")]
+        names: Vec<String>,
+        /// All that can be had here and do not count yet
+        #[arg(long, conflicts_with = "names")]
+        all: bool,
+        /// The cgroup to count for, with all below it
+        #[arg(long, value_name = "CGROUP", value_parser = value::cgroup_parser(), value_hint = ValueHint::DirPath)]
+        cgroup: Option<CgroupRef>,
+    },
+    /// Let meters count no more; what they counted is gone
+    Disable {
+        /// Their names
+        #[arg(value_name = "METER", required_unless_present = "all")]
+        names: Vec<String>,
+        /// All that count
+        #[arg(long, conflicts_with = "names")]
+        all: bool,
+    },
+    /// Print the JSON schema of meter files
+    Schema,
+}
+
+/// `cgtap usage`.
+#[derive(Debug, Args)]
+pub struct UsageArgs {
+    /// The cgroup; the root if not given
+    #[arg(value_name = "CGROUP", value_parser = value::cgroup_parser(), value_hint = ValueHint::DirPath)]
+    pub cgroup: Option<CgroupRef>,
+    /// The cgroups below it too
+    #[arg(long)]
+    pub recursive: bool,
+    /// With --recursive: so many levels below it only
+    #[arg(long, value_name = "N", requires = "recursive")]
+    pub depth: Option<usize>,
 }

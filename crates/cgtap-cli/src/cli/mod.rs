@@ -11,8 +11,8 @@ use std::path::PathBuf;
 use clap::{ArgAction, Parser, Subcommand, ValueEnum};
 
 pub use args::{
-    AttachArgs, CompletionsArgs, DetachArgs, DoctorArgs, ListArgs, ManArgs, MapsArgs, ReplaceArgs,
-    StatArgs, StorageArgs, TopArgs, TreeArgs,
+    AttachArgs, CompletionsArgs, DetachArgs, DoctorArgs, ListArgs, ManArgs, MapsArgs, MeterAction,
+    MeterArgs, ReplaceArgs, StatArgs, StorageArgs, TopArgs, TreeArgs, UsageArgs,
 };
 pub use early::Early;
 pub use value::interval;
@@ -132,6 +132,10 @@ pub enum Command {
     Storage(StorageArgs),
     /// Count events of cgroups while a command runs, or for a time
     Stat(StatArgs),
+    /// Let meters count what cgroups use of devices
+    Meter(MeterArgs),
+    /// Show what cgroups used, by the meters that count
+    Usage(UsageArgs),
     /// Show live what cgroups use, as a tree
     Top(TopArgs),
     /// Say what this kernel, this user and this machine can do

@@ -111,18 +111,21 @@ pub fn assignment(text: &str) -> Result<(String, String), String> {
     }
 }
 
-/// An `EVENT` of `stat`: a hook or a perf event, for now without anything behind it.
-pub fn event(text: &str) -> Result<StatEvent, String> {
+/// What one `-e` names: one event with values, or several without, with commas between.
+#[derive(Clone, Debug)]
+pub struct Events(pub Vec<StatEvent>);
+
+/// `EVENT`, or `EVENT,EVENT`.
+pub fn events(text: &str) -> Result<Events, String> {
+    let one = |text: &str| text.parse::<StatEvent>().map_err(|e| e.to_string());
     let text = text.trim();
-    let (event, rest) = text.split_once(char::is_whitespace).unwrap_or((text, ""));
-    let event = event.parse::<StatEvent>().map_err(|e| e.to_string())?;
-    match rest.split_whitespace().next() {
-        None => Ok(event),
-        Some(word) => Err(format!(
-            "`{word}` behind the event is not understood yet: an event is a hook or a perf event \
-             alone, and what is counted is how often it comes"
-        )),
+    if text.contains(char::is_whitespace) {
+        return Ok(Events(vec![one(text)?]));
     }
+    text.split(',')
+        .map(one)
+        .collect::<Result<_, _>>()
+        .map(Events)
 }
 
 /// `SECONDS`, with a fraction if need be.

@@ -8,11 +8,13 @@ mod doctor;
 mod list;
 mod man;
 mod maps;
+pub mod meter;
 mod replace;
 mod stat;
 mod storage;
 mod top;
 mod tree;
+mod usage;
 
 use std::io::Write;
 
@@ -113,6 +115,8 @@ pub fn run(context: &Context, command: Command) -> Result<Status, Failure> {
         Command::Maps(args) => maps::run(context, &args),
         Command::Storage(args) => storage::run(context, &args),
         Command::Stat(args) => stat::run(context, args),
+        Command::Meter(args) => meter::run(context, &args),
+        Command::Usage(args) => usage::run(context, args),
         Command::Top(args) => top::run(context, args),
         Command::Doctor(args) => doctor::run(context, &args),
         Command::Demo => demo::run(context),

@@ -3,7 +3,9 @@
 
 mod attachments;
 mod doctor;
+mod histogram;
 mod maps;
+mod meters;
 mod stat;
 mod table;
 mod tree;
@@ -20,6 +22,7 @@ use crate::failure::Failure;
 pub use attachments::{attached, detached, list, losses, replaced};
 pub use doctor::doctor;
 pub use maps::{maps, storage};
+pub use meters::{meter, meter_code, meters, usage};
 pub use stat::{stat, stat_notes};
 pub use table::{Cell, Column, Table};
 pub use tree::tree;
@@ -166,7 +169,13 @@ pub fn failure(failure: &Failure, log: bool, look: &Look) -> String {
         .map(|errno| format!(" ({errno})"))
         .unwrap_or_default();
     let error = look.paint(Tone::Bad, "error");
-    let mut text = format!("{error}: {}{errno}\n", printable(&message));
+    // The place of a mistake in an expression takes lines of its own.
+    let (first, place) = message.split_once('\n').unwrap_or((&message, ""));
+    let mut text = format!("{error}: {}{errno}\n", printable(first));
+    for line in place.lines() {
+        text += &printable(line);
+        text.push('\n');
+    }
     let lines = || failure.log().lines().filter(|line| !line.trim().is_empty());
     match lines().count() {
         0 => {}

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use cgtap::engine::{StatCount, StatReport, StatRow};
 
+use super::histogram::histogram;
 use super::{Cell, Column, Look, Table, counted};
 
 /// A row for each cgroup and event; the cgroup's name stands in its first row.
@@ -19,7 +20,15 @@ pub fn stat(report: &StatReport, look: &Look) -> String {
     for row in &report.cgroups {
         push(&mut table, row, own);
     }
-    format!("{}{:.3} s\n", table.render(look), report.seconds)
+    let mut text = table.render(look);
+    for row in &report.cgroups {
+        for event in row.events.iter().filter(|e| !e.buckets.is_empty()) {
+            let value = event.value.as_deref().unwrap_or(&event.event);
+            let title = format!("{} {value}{}", row.cgroup, labels(&event.labels));
+            text += &histogram(&title, &event.buckets, event.unit == Some("ns"), look);
+        }
+    }
+    format!("{text}{:.3} s\n", report.seconds)
 }
 
 fn events(report: &StatReport) -> impl Iterator<Item = &StatCount> {
@@ -27,9 +36,22 @@ fn events(report: &StatReport) -> impl Iterator<Item = &StatCount> {
 }
 
 fn push(table: &mut Table, row: &StatRow, own: bool) {
-    for (i, event) in row.events.iter().enumerate() {
-        let cgroup = if i == 0 { row.cgroup.as_str() } else { "" };
-        let mut cells: Vec<Cell> = vec![cgroup.into(), event.event.as_str().into()];
+    let mut last = "";
+    let mut cgroup = row.cgroup.as_str();
+    for event in &row.events {
+        let name = match &event.value {
+            // An event with values has a row of its own, and they stand below it.
+            Some(value) => {
+                if last != event.event {
+                    table.push(vec![cgroup.into(), event.event.as_str().into()]);
+                    cgroup = "";
+                    last = &event.event;
+                }
+                format!("  {value}{}", labels(&event.labels))
+            }
+            None => event.event.clone(),
+        };
+        let mut cells: Vec<Cell> = vec![std::mem::take(&mut cgroup).into(), name.into()];
         if own {
             let own = event.own.map(|own| number(event, own));
             cells.push(own.map_or_else(Cell::default, Cell::from));
@@ -37,6 +59,14 @@ fn push(table: &mut Table, row: &StatRow, own: bool) {
         cells.push(number(event, event.count).into());
         table.push(cells);
     }
+}
+
+/// Labels as they stand behind a value.
+pub fn labels(labels: &BTreeMap<String, String>) -> String {
+    labels
+        .iter()
+        .map(|(name, value)| format!(" {name}={value}"))
+        .collect()
 }
 
 /// A count as people read it: times in milliseconds, estimates marked, and no number where there

@@ -282,6 +282,64 @@ impl Map {
         }
     }
 
+    /// Every key of a hash with its value, many a system call (`BPF_MAP_LOOKUP_BATCH`, since 5.6).
+    /// Keys that come or go meanwhile may or may not be among them.
+    ///
+    /// # Errors
+    /// The kernel's answer; `EINVAL` for a map that has no such call.
+    pub fn entries(&self) -> Result<Vec<(Vec<u8>, Vec<u8>)>, SysError> {
+        /// Entries a call; the kernel wants room for a whole bucket.
+        const BATCH: usize = 1024;
+        let call = "BPF_MAP_LOOKUP_BATCH";
+        let mut room = BATCH;
+        let mut entries = Vec::new();
+        // Where the last call left off, in the kernel's own words.
+        let mut place = [0u8; 8];
+        let mut is_first = true;
+        loop {
+            let mut keys = vec![0; self.key_size * room];
+            let mut values = vec![0; self.value_size * room];
+            let mut count = room as u32;
+            let mut next = [0u8; 8];
+            let from: *mut u8 = if is_first {
+                std::ptr::null_mut()
+            } else {
+                place.as_mut_ptr()
+            };
+            // SAFETY: both buffers have room for `count` keys and values of this map's sizes, and a
+            // place takes at most eight bytes (a hash's is an u32, an array's its key).
+            let ret = unsafe {
+                libbpf_sys::bpf_map_lookup_batch(
+                    self.fd.as_raw_fd(),
+                    from.cast(),
+                    next.as_mut_ptr().cast(),
+                    keys.as_mut_ptr().cast(),
+                    values.as_mut_ptr().cast(),
+                    &raw mut count,
+                    std::ptr::null(),
+                )
+            };
+            let is_last = match SysError::check(call, ret) {
+                Ok(_) => false,
+                Err(e) if e.errno == Errno::ENOENT => true,
+                Err(e) if e.errno == Errno::ENOSPC && room < BATCH << 10 => {
+                    room *= 2;
+                    continue;
+                }
+                Err(e) => return Err(e),
+            };
+            let found = (keys.chunks_exact(self.key_size))
+                .zip(values.chunks_exact(self.value_size))
+                .take(count as usize);
+            entries.extend(found.map(|(k, v)| (k.to_vec(), v.to_vec())));
+            if is_last {
+                return Ok(entries);
+            }
+            place = next;
+            is_first = false;
+        }
+    }
+
     /// No more writes from user space (`BPF_MAP_FREEZE`).
     ///
     /// # Errors

@@ -57,10 +57,14 @@ pub enum Alu {
     Add = 0x00,
     Sub = 0x10,
     Mul = 0x20,
+    /// Unsigned; by 0 it is 0.
+    Div = 0x30,
     Or = 0x40,
     And = 0x50,
     Lsh = 0x60,
     Rsh = 0x70,
+    /// Unsigned; by 0 it is what is divided.
+    Mod = 0x90,
     Xor = 0xa0,
     Mov = 0xb0,
     Arsh = 0xc0,
@@ -80,6 +84,28 @@ pub enum Cond {
     SignedGe = 0x70,
     Lt = 0xa0,
     Le = 0xb0,
+    SignedLt = 0xc0,
+    SignedLe = 0xd0,
+}
+
+impl Cond {
+    /// What holds exactly where this does not; none for `Set`, which no other denies.
+    #[must_use]
+    pub const fn negated(self) -> Option<Self> {
+        Some(match self {
+            Self::Eq => Self::Ne,
+            Self::Ne => Self::Eq,
+            Self::Gt => Self::Le,
+            Self::Le => Self::Gt,
+            Self::Ge => Self::Lt,
+            Self::Lt => Self::Ge,
+            Self::SignedGt => Self::SignedLe,
+            Self::SignedLe => Self::SignedGt,
+            Self::SignedGe => Self::SignedLt,
+            Self::SignedLt => Self::SignedGe,
+            Self::Set => return None,
+        })
+    }
 }
 
 const LDX: u8 = 0x01;
@@ -123,6 +149,8 @@ pub mod helper {
     pub const MAP_UPDATE_ELEM: i32 = 2;
     /// `bpf_map_delete_elem`.
     pub const MAP_DELETE_ELEM: i32 = 3;
+    /// `bpf_ktime_get_ns`.
+    pub const KTIME_GET_NS: i32 = 5;
     /// `bpf_get_smp_processor_id`.
     pub const GET_SMP_PROCESSOR_ID: i32 = 8;
     /// `bpf_tail_call`.
@@ -137,6 +165,8 @@ pub mod helper {
     pub const GET_LOCAL_STORAGE: i32 = 81;
     /// `bpf_probe_read_kernel`, since 5.5.
     pub const PROBE_READ_KERNEL: i32 = 113;
+    /// `bpf_probe_read_kernel_str`, since 5.5.
+    pub const PROBE_READ_KERNEL_STR: i32 = 115;
     /// `bpf_get_current_task_btf`, since 5.11.
     pub const GET_CURRENT_TASK_BTF: i32 = 158;
     /// `bpf_override_return`, since 4.16.
@@ -227,6 +257,20 @@ impl Insn {
             src,
             off,
             Alu::Add as i32 | BPF_FETCH,
+        )
+    }
+
+    /// `if *(u64 *)(dst + off) == R0 { *(u64 *)(dst + off) = src }`, atomically; R0 is what was there,
+    /// since 5.12.
+    #[must_use]
+    pub const fn atomic_compare_exchange(dst: Reg, off: i16, src: Reg) -> Self {
+        const BPF_CMPXCHG: i32 = 0xf1;
+        Self::new(
+            STX | MODE_ATOMIC | Size::Dw as u8,
+            dst,
+            src,
+            off,
+            BPF_CMPXCHG,
         )
     }
 

@@ -3,6 +3,7 @@
 mod builder;
 mod code;
 mod insn;
+pub mod text;
 
 pub use builder::{Builder, Label};
 pub use code::{Code, Edit, EditError, Func, Line};

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::os::fd::AsFd;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{DirEntryExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use cgtap_sys::{Errno, handle};
@@ -235,6 +235,61 @@ impl Hierarchy {
             .collect();
         children.sort_by(|a, b| a.path.cmp(&b.path));
         children
+    }
+}
+
+/// A cgroup in a listing of many.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Branch {
+    /// Its id.
+    pub id: CgroupId,
+    /// Path below the root, with a leading slash.
+    pub path: String,
+    /// Place of its parent in the listing; its own for the first.
+    pub parent: usize,
+    /// How far below the first one it is.
+    pub level: usize,
+}
+
+impl Hierarchy {
+    /// `top` and all below it, each before those below it, by name. Reads directories only: one that
+    /// goes meanwhile is left out.
+    #[must_use]
+    pub fn listing(&self, top: &Cgroup) -> Vec<Branch> {
+        let mut listing = Vec::new();
+        let mut open = vec![Branch {
+            id: top.id,
+            path: top.path.clone(),
+            parent: 0,
+            level: 0,
+        }];
+        while let Some(branch) = open.pop() {
+            let at = listing.len();
+            let dir = self.root.join(branch.path.trim_start_matches('/'));
+            let mut children: Vec<Branch> = std::fs::read_dir(&dir)
+                .into_iter()
+                .flatten()
+                .filter_map(|entry| {
+                    let entry = entry.ok()?;
+                    let name = entry.file_name();
+                    entry.file_type().ok()?.is_dir().then(|| Branch {
+                        // On 64-bit systems the inode number is the whole id.
+                        id: CgroupId(entry.ino()),
+                        path: format!(
+                            "{}/{}",
+                            branch.path.trim_end_matches('/'),
+                            name.to_string_lossy()
+                        ),
+                        parent: at,
+                        level: branch.level + 1,
+                    })
+                })
+                .collect();
+            children.sort_by(|a, b| b.path.cmp(&a.path));
+            listing.push(branch);
+            open.extend(children);
+        }
+        listing
     }
 }
 

@@ -13,6 +13,7 @@ use crate::asm::encode;
 use crate::hook::HookSpec;
 use crate::id::InstanceId;
 use crate::kernel::target::{self, Target};
+use crate::meter::record::MeterRecord;
 use crate::object::image::ObjectImage;
 use crate::object::{self, LoadOptions};
 use crate::store::config::{Config, InstanceRecord, MapRecord, ProgramRecord, StorageRecord};
@@ -26,6 +27,8 @@ pub(super) struct Loaded {
     pub(super) maps: Vec<Option<OwnedFd>>,
     /// Programs that are attached if none is named.
     pub(super) chosen: Vec<u32>,
+    /// What it counts, if it is a meter.
+    pub(super) meter: Option<MeterRecord>,
 }
 
 /// What programs are taken from.
@@ -84,6 +87,7 @@ pub(super) fn load(source: &ObjectSource, choices: &[ProgramChoice]) -> Result<S
         image: loaded.image,
         maps: loaded.maps,
         chosen: loaded.chosen,
+        meter: None,
     })))
 }
 
@@ -178,6 +182,7 @@ fn store_instance(session: &Session, id: InstanceId, loaded: &Loaded) -> Result<
         object: name.clone(),
         programs: programs.collect(),
         maps,
+        meter: loaded.meter.clone(),
     })
 }
 

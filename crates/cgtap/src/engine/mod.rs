@@ -11,6 +11,7 @@ mod error;
 mod foundation;
 mod instance;
 mod link;
+mod meter;
 mod owner;
 mod query;
 mod repair;
@@ -20,6 +21,7 @@ mod request;
 mod session;
 mod stand;
 mod stat;
+mod usage;
 mod workshop;
 
 use std::path::{Path, PathBuf};

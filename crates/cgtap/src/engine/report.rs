@@ -1,5 +1,6 @@
 //! What the engine answers with: one definition for the library, the tables and JSON.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde::Serialize;
@@ -8,6 +9,7 @@ use crate::attach::Mode;
 use crate::hook::HookSpec;
 use crate::id::{AttachmentId, CgroupId, InstanceId};
 pub use crate::kernel::feature::{Feature, FeatureState};
+pub use crate::meter::usage::{Form, Histogram, Truth, Unit, UsageReport, UsageRow, UsageValue};
 
 /// What an attach or a replace made.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -253,7 +255,16 @@ pub struct StatCount {
     /// The same as `count`; only with `per_cgroup`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub total: Option<u64>,
-    /// Of a perf event: `count`, or `ns` for nanoseconds.
+    /// Of an event with values: which of them, as it is written.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub value: Option<String>,
+    /// Of an event with labels: what they were.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    /// Of `hist()`: how many numbers were from 2^n up to 2^(n+1), n from 0.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub buckets: Vec<u64>,
+    /// Of a perf event or a value: `count`, `bytes`, or `ns` for nanoseconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub unit: Option<&'static str>,
     /// The count is what it would have been with a counter of the CPU all the time: it had one for
@@ -266,4 +277,27 @@ pub struct StatCount {
     /// Of a hardware event: for how much of that it had a counter of the CPU.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub running_ns: Option<u64>,
+}
+
+/// A meter that counts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct EnabledMeter {
+    /// Its name.
+    pub name: String,
+    /// Path of the cgroup where it is enabled.
+    pub cgroup: String,
+    /// The instance that its programs and maps are.
+    pub instance: InstanceId,
+}
+
+/// A program of a meter.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct MeterCode {
+    /// Its name.
+    pub program: String,
+    /// Where it runs; in JSON its scope is a member of its own.
+    #[serde(flatten, serialize_with = "hook_and_scope")]
+    pub hook: HookSpec,
+    /// Its instructions, a line each.
+    pub code: String,
 }

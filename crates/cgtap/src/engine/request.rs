@@ -6,6 +6,9 @@ use crate::attach::{Mode, Place};
 use crate::counter::{CounterEvent, EventError};
 use crate::hook::{HookFilter, HookSpec, Scope, SpecError};
 use crate::id::{AttachmentId, CgroupId, InstanceId, ProgramId};
+use crate::meter::expr::ExprError;
+use crate::meter::line;
+use crate::meter::written::Meter;
 
 /// Where the state and the cgroups are.
 #[derive(Clone, Debug)]
@@ -179,12 +182,29 @@ pub struct ListRequest {
 }
 
 /// An event to count. Displays as it is written.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum StatEvent {
     /// How often a hook fires.
     Hook(HookSpec),
     /// A perf event.
     Counter(CounterEvent),
+    /// Values of a hook's events, see [`crate::meter::line`].
+    Meter(Box<MeterEvent>),
+}
+
+/// A meter on the command line. Displays as it is written.
+#[derive(Clone, Debug, PartialEq)]
+pub struct MeterEvent {
+    written: String,
+    meter: Meter,
+}
+
+impl MeterEvent {
+    /// The meter.
+    #[must_use]
+    pub fn meter(&self) -> &Meter {
+        &self.meter
+    }
 }
 
 /// Why a word is neither.
@@ -196,12 +216,22 @@ pub enum StatEventError {
     /// It has no hook's form, and no perf event is called so.
     #[error(transparent)]
     Counter(#[from] EventError),
+    /// It is a hook with something behind it that is not understood.
+    #[error(transparent)]
+    Meter(#[from] ExprError),
 }
 
 impl std::str::FromStr for StatEvent {
     type Err = StatEventError;
 
     fn from_str(text: &str) -> Result<Self, StatEventError> {
+        let text = text.trim();
+        if text.contains(char::is_whitespace) {
+            return Ok(Self::Meter(Box::new(MeterEvent {
+                written: text.to_owned(),
+                meter: line::parse(text)?,
+            })));
+        }
         // Only hooks have a kind in front; `cycles:u` is told what is wrong with it.
         let is_hook = text
             .split_once([':', '/'])
@@ -219,6 +249,7 @@ impl std::fmt::Display for StatEvent {
         match self {
             Self::Hook(spec) => spec.fmt(f),
             Self::Counter(event) => event.fmt(f),
+            Self::Meter(event) => f.write_str(&event.written),
         }
     }
 }

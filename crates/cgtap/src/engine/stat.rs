@@ -2,11 +2,13 @@
 //! counter a CPU. One call counts both and tells of both in one report.
 
 mod hooks;
+mod meters;
 mod table;
 
 use std::time::Instant;
 
 use self::hooks::Hooks;
+use self::meters::Meters;
 use self::table::Table;
 use super::Engine;
 use super::error::Result;
@@ -23,6 +25,7 @@ pub struct Stat {
     request: StatRequest,
     cgroups: Vec<Cgroup>,
     hooks: Hooks,
+    meters: Meters,
     /// Perf events, if any were asked for.
     counters: Option<Counters>,
     started: Instant,
@@ -41,10 +44,12 @@ impl Engine {
             cgroups.push(super::find_cgroup(&hierarchy, reference)?);
         }
         let (mut specs, mut events): (Vec<HookSpec>, Vec<CounterEvent>) = Default::default();
+        let mut meters = Vec::new();
         for event in &request.events {
             match event {
                 StatEvent::Hook(spec) => specs.push(spec.clone()),
                 StatEvent::Counter(event) => events.push(event.clone()),
+                StatEvent::Meter(event) => meters.push(event.meter()),
             }
         }
         let wanted = counter::Request {
@@ -58,15 +63,17 @@ impl Engine {
         } else {
             Some(Counters::open(&hierarchy, &wanted)?)
         };
+        let meters = Meters::start(self, &request.cgroups, &meters)?;
         let hooks = Hooks::start(self, &request.cgroups, specs, request.per_cgroup)?;
         if let Some(counters) = &mut counters {
             counters.begin()?;
         }
         Ok(Stat {
             hierarchy,
-            request,
             cgroups,
             hooks,
+            meters,
+            request,
             counters,
             started: Instant::now(),
         })
@@ -85,8 +92,12 @@ impl Stat {
     }
 
     fn report(&self, seconds: f64, counters: Option<counter::Counts>) -> Result<StatReport> {
-        let (hooks, lost) = self.hooks.read()?;
-        let table = Table::new(&self.request, &hooks, counters.as_ref());
+        let (hooks, mut lost) = self.hooks.read()?;
+        let meters = self.meters.read()?.map(|(table, missed)| {
+            lost += missed;
+            table
+        });
+        let table = Table::new(&self.request, &hooks, meters.as_ref(), counters.as_ref());
         let mut rows = Vec::new();
         for (at, cgroup) in self.cgroups.iter().enumerate() {
             if self.request.per_cgroup {
@@ -112,6 +123,7 @@ impl Stat {
         let counters = self.counters.take().map(Counters::stop).transpose()?;
         let report = self.report(seconds, counters);
         self.hooks.stop()?;
+        self.meters.stop()?;
         report
     }
 }

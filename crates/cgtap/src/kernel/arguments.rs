@@ -24,6 +24,29 @@ const REGISTERS: &[&str] = if cfg!(target_arch = "x86_64") {
     &[]
 };
 
+/// The register that a function's result comes in.
+const RESULT: Option<&str> = if cfg!(target_arch = "x86_64") {
+    Some("ax")
+} else {
+    None
+};
+
+/// Where a register of a probe's context lies that holds argument `number`, or the result.
+///
+/// # Errors
+/// In words: on this kind of machine they are not known.
+pub fn register(btf: &Btf, number: Option<usize>) -> Result<i16, String> {
+    let name = match number {
+        Some(number) => REGISTERS.get(number).copied(),
+        None => RESULT,
+    };
+    let name = name.ok_or("no register of this machine is known to hold it")?;
+    let offset = btf
+        .field_offset("pt_regs", name)
+        .map_err(|e| e.to_string())?;
+    i16::try_from(offset).map_err(|e| e.to_string())
+}
+
 /// How the name of a function begins that has the arguments of a tracepoint, with their names,
 /// behind a `void *` (include/linux/tracepoint.h, include/trace/bpf_probe.h).
 const TRACERS: [&str; 3] = ["__traceiter_", "__probestub_", "__bpf_trace_"];

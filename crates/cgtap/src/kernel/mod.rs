@@ -8,6 +8,7 @@ pub mod cpu;
 pub mod current;
 pub mod emit;
 pub mod feature;
+pub mod format;
 pub mod function;
 pub mod layout;
 mod lsm;

@@ -53,7 +53,8 @@ struct Place<'a> {
     type_id: u32,
     /// Bytes behind the last pointer; none for the argument.
     at: Option<i32>,
-    is_bit_field: bool,
+    /// Of a bit field: how many, and from which on behind the byte that it begins in.
+    bits: Option<(u8, u8)>,
     loads: Vec<Load>,
     /// The member it was reached by.
     member: String,
@@ -64,7 +65,7 @@ struct Place<'a> {
 /// # Errors
 /// In words: the type that was met, and what it has near.
 pub fn to_cgroup(btf: &Btf, argument: &Argument, path: &Path) -> Result<Walk, String> {
-    let mut place = Place::follow(btf, argument, path)?;
+    let mut place = Place::follow(btf, argument, path, None)?;
     loop {
         let pointee = btf.pointee(place.type_id).map(|id| whole(btf, id));
         let named = pointee.unwrap_or_else(|| whole(btf, btf.resolve(place.type_id)));
@@ -94,12 +95,12 @@ pub fn to_cgroup(btf: &Btf, argument: &Argument, path: &Path) -> Result<Walk, St
 /// # Errors
 /// In words: the type that was met, and what it has near.
 pub fn to_key(btf: &Btf, argument: &Argument, path: &Path) -> Result<Walk, String> {
-    let place = Place::follow(btf, argument, path)?;
+    let place = Place::follow(btf, argument, path, None)?;
     match word_bytes(btf, place.type_id) {
-        Some(bytes) if !place.is_bit_field => place.load(argument, bytes, false),
+        Some(bytes) if place.bits.is_none() => place.load(argument, bytes, false),
         _ => Err(format!(
             "it ends in {}{}; a key ends in an integer or a pointer",
-            if place.is_bit_field {
+            if place.bits.is_some() {
                 "a bit field of "
             } else {
                 ""
@@ -109,13 +110,58 @@ pub fn to_key(btf: &Btf, argument: &Argument, path: &Path) -> Result<Walk, Strin
     }
 }
 
+/// What a path ends in that can be counted or compared.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Value {
+    /// An integer, enumerator, truth value or pointer.
+    Number {
+        /// The way to it.
+        walk: Walk,
+        /// It has a sign.
+        signed: bool,
+        /// Bits that it has, and from which on, if it is no whole number of bytes.
+        bits: Option<(u8, u8)>,
+        /// Its outermost name: `dev_t`, `u32`, `struct request *`.
+        type_name: String,
+    },
+    /// Characters up to a NUL.
+    Text {
+        /// The way to a pointer.
+        walk: Walk,
+        /// Bytes from there to the first character.
+        offset: i32,
+    },
+}
+
+/// Follows a path that ends in a number or a text.
+///
+/// # Errors
+/// In words: the type that was met, and what it has near.
+pub fn to_value(btf: &Btf, argument: &Argument, path: &Path) -> Result<Value, String> {
+    Place::follow(btf, argument, path, None)?.value(argument)
+}
+
+/// The same where the argument is a struct, and its value will be a pointer to it.
+///
+/// # Errors
+/// As [`to_value`].
+pub fn to_value_behind(btf: &Btf, argument: &Argument, path: &Path) -> Result<Value, String> {
+    Place::follow(btf, argument, path, Some(0))?.value(argument)
+}
+
 impl<'a> Place<'a> {
-    fn follow(btf: &'a Btf, argument: &Argument, path: &Path) -> Result<Self, String> {
+    /// Begins at the argument, or `at` bytes behind the pointer that it is.
+    fn follow(
+        btf: &'a Btf,
+        argument: &Argument,
+        path: &Path,
+        at: Option<i32>,
+    ) -> Result<Self, String> {
         let mut place = Self {
             btf,
             type_id: argument.type_id,
-            at: None,
-            is_bit_field: false,
+            at,
+            bits: None,
             loads: Vec::new(),
             member: String::new(),
         };
@@ -168,7 +214,10 @@ impl<'a> Place<'a> {
             return Err(format!("{name} lies too far behind its struct"));
         }
         self.type_id = member.type_id;
-        self.is_bit_field = member.bitfield_bits != 0 || member.bit_offset % 8 != 0;
+        self.bits = (member.bitfield_bits != 0).then_some((
+            member.bitfield_bits.min(56) as u8,
+            (member.bit_offset % 8) as u8,
+        ));
         name.clone_into(&mut self.member);
         Ok(())
     }
@@ -183,6 +232,58 @@ impl<'a> Place<'a> {
             sock_state: i32::try_from(state).ok(),
         });
         Ok(())
+    }
+
+    /// A number or a text.
+    fn value(self, argument: &Argument) -> Result<Value, String> {
+        let btf = self.btf;
+        let id = btf.resolve(self.type_id);
+        let is_char = |id: u32| {
+            let id = btf.resolve(id);
+            btf.type_name(id) == Some("char") && btf.size_bytes(id) == Some(1)
+        };
+        if let (Some((element, _)), Some(offset)) = (btf.array_info(id), self.at) {
+            if !is_char(element) {
+                return Err(format!(
+                    "it ends in {}; a value is a number or a text",
+                    describe(btf, self.type_id)
+                ));
+            }
+            let walk = self.before(argument)?;
+            return Ok(Value::Text { walk, offset });
+        }
+        if btf.pointee(id).is_some_and(is_char) {
+            let walk = self.load(argument, 8, false)?;
+            return Ok(Value::Text { walk, offset: 0 });
+        }
+        let bytes = word_bytes(btf, self.type_id).ok_or_else(|| {
+            format!(
+                "it ends in {}; a value is a number or a text",
+                describe(btf, self.type_id)
+            )
+        })?;
+        let signed = btf
+            .int_info(id)
+            .or_else(|| btf.enum_info(id))
+            .is_some_and(|info| info.signed);
+        let type_name = match btf.type_name(self.type_id) {
+            Some(name) if btf.kind(id) != Some(BtfKind::Ptr) => name.to_owned(),
+            _ => describe(btf, self.type_id),
+        };
+        let bits = self.bits;
+        Ok(Value::Number {
+            // The bits of a field may reach over several bytes.
+            walk: self.load(argument, if bits.is_some() { 8 } else { bytes }, false)?,
+            signed,
+            bits,
+            type_name,
+        })
+    }
+
+    /// Ends at the last pointer, before what lies behind it.
+    fn before(mut self, argument: &Argument) -> Result<Walk, String> {
+        self.at = None;
+        self.load(argument, 8, false)
     }
 
     /// Ends here.

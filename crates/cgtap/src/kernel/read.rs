@@ -140,9 +140,14 @@ impl<'a> Reader<'a> {
         self.id(b);
     }
 
-    /// Follows a path: R7 is what it ends in.
-    fn walk(&self, b: &mut Builder, walk: &Walk, nobody: Label) {
+    /// Follows a path from an argument: R7 is what it ends in.
+    pub fn walk(&self, b: &mut Builder, walk: &Walk, nobody: Label) {
         b.push(Insn::load(Size::Dw, Reg::R7, Reg::R6, walk.argument));
+        self.walk_on(b, walk, nobody);
+    }
+
+    /// Follows a path from the value in R7.
+    pub fn walk_on(&self, b: &mut Builder, walk: &Walk, nobody: Label) {
         let Some(last) = walk.loads.len().checked_sub(1) else {
             if walk.bytes < 8 {
                 // The rest of the register is whatever the caller had there.

@@ -112,17 +112,29 @@ fn walks(
         }
         Ok(all)
     };
+    in_types(spec, info, in_btf)?
+}
+
+/// Looks into the BTF that has the types of a hook's arguments.
+///
+/// # Errors
+/// [`TargetError::Unsupported`] without BTF.
+pub fn in_types<T>(
+    spec: &HookSpec,
+    info: &TargetInfo,
+    look: impl Fn(&Btf) -> T,
+) -> Result<T, TargetError> {
     if spec.kind() == HookKind::Kprobe {
         // Its target is not looked up in BTF, so where its types are has to be found here.
         let name = spec.function().0;
         let found = target::search(|btf| {
             btf.find(name, BtfKind::Func)?;
-            Some(in_btf(btf))
+            Some(look(btf))
         })?;
-        return match found {
-            Ok((walks, _)) => walks,
-            Err(vmlinux) => in_btf(&vmlinux),
-        };
+        return Ok(match found {
+            Ok((seen, _)) => seen,
+            Err(vmlinux) => look(&vmlinux),
+        });
     }
     let unread = |e: cgtap_sys::libbpf::BtfError| TargetError::Unsupported {
         what: "types of its functions",
@@ -130,10 +142,10 @@ fn walks(
     };
     let vmlinux = Btf::vmlinux().map_err(unread)?;
     match &info.module {
-        None => in_btf(&vmlinux),
+        None => Ok(look(&vmlinux)),
         Some(module) => {
             let btf = Btf::module(module, vmlinux).map_err(|(e, _)| unread(e))?;
-            in_btf(&btf)
+            Ok(look(&btf))
         }
     }
 }

@@ -1,3 +1,19 @@
 //! Meters: what to count, for whom, by what, written down and compiled to programs.
 
+mod bury;
+mod code;
+pub mod expr;
+pub mod file;
+pub mod image;
+pub mod library;
+pub mod line;
+mod names;
+mod program;
+pub mod record;
+pub mod resolve;
+pub mod shape;
 pub mod usage;
+pub mod written;
+
+#[cfg(test)]
+mod tests;

@@ -11,6 +11,7 @@ use crate::id::{AttachmentId, CgroupId, InstanceId, ProgramId};
 use crate::kernel::layout::Layout;
 use crate::kernel::scope::ScopeInfo;
 use crate::kernel::target::{Target, TargetInfo};
+use crate::meter::record::MeterRecord;
 
 /// Identity of a hook in a state; its directory's name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -71,6 +72,8 @@ pub struct InstanceRecord {
     pub programs: Vec<ProgramRecord>,
     /// Its maps.
     pub maps: Vec<MapRecord>,
+    /// What it counts, if it is a meter.
+    pub meter: Option<MeterRecord>,
 }
 
 /// A program of an object.

@@ -40,9 +40,10 @@ pub fn run(context: &Context, args: StatArgs) -> Result<Status, Failure> {
 
 /// Whether the events go together, which no single word tells.
 fn check(args: &StatArgs) -> Result<(), Failure> {
-    let counters = args.events.iter().filter_map(|event| match event {
+    let events = args.events.iter().flat_map(|e| &e.0);
+    let counters = events.filter_map(|event| match event {
         StatEvent::Counter(event) => Some(event),
-        StatEvent::Hook(_) => None,
+        StatEvent::Hook(_) | StatEvent::Meter(_) => None,
     });
     event::check(counters).map_err(|e| Failure::Usage(e.to_string()))
 }
@@ -114,7 +115,7 @@ fn request(args: &StatArgs, otherwise: CgroupRef) -> StatRequest {
     };
     StatRequest {
         cgroups,
-        events: args.events.clone(),
+        events: args.events.iter().flat_map(|e| e.0.clone()).collect(),
         per_cgroup: args.per_cgroup,
         depth: args.depth,
     }

@@ -326,6 +326,7 @@ fn start_counter(
         },
         maps: fds,
         chosen: vec![0],
+        meter: None,
     };
     let request = AttachRequest {
         programs: vec![ProgramChoice {

@@ -2,9 +2,11 @@
 
 use std::collections::BTreeSet;
 
+use super::super::report::UsageValue;
 use super::super::report::{StatCount, StatRow};
 use super::super::request::{StatEvent, StatRequest};
 use super::hooks::HookCounts;
+use super::meters::MeterTable;
 use crate::cgroup::{Cgroup, Hierarchy};
 use crate::counter::rows::{self, Value};
 use crate::counter::{Counts, Unit};
@@ -14,6 +16,7 @@ use crate::id::CgroupId;
 pub(super) struct Table<'a> {
     request: &'a StatRequest,
     hooks: &'a [HookCounts],
+    meters: Option<&'a MeterTable>,
     counters: Option<&'a Counts>,
     totals: Vec<Vec<Value>>,
 }
@@ -31,11 +34,13 @@ impl<'a> Table<'a> {
     pub fn new(
         request: &'a StatRequest,
         hooks: &'a [HookCounts],
+        meters: Option<&'a MeterTable>,
         counters: Option<&'a Counts>,
     ) -> Self {
         Self {
             request,
             hooks,
+            meters,
             counters,
             totals: counters.map_or_else(Vec::new, |c| rows::totals(&c.rows)),
         }
@@ -47,7 +52,7 @@ impl<'a> Table<'a> {
             own: Vec::new(),
             total: self.hooks[at].totals.clone(),
         };
-        self.row(&cgroup.path, cgroup.id, &hooks)
+        self.row(at, &cgroup.path, cgroup.id, &hooks)
     }
 
     /// The row of a perf event's counts.
@@ -55,41 +60,65 @@ impl<'a> Table<'a> {
         self.counters?.row_of(id)
     }
 
-    fn row(&self, path: &str, id: CgroupId, hooks: &HookRow) -> StatRow {
+    /// The row of a cgroup, for the `asked`th one that was asked for.
+    fn row(&self, asked: usize, path: &str, id: CgroupId, hooks: &HookRow) -> StatRow {
         let row = self.counted(id);
-        let (mut hook, mut counter) = (0, 0);
-        let events = self.request.events.iter().map(|event| match event {
-            StatEvent::Hook(spec) => {
-                let number = |of: &[u64]| of.get(hook).copied().unwrap_or(0);
-                let (own, count) = (number(&hooks.own), number(&hooks.total));
-                hook += 1;
-                self.count(spec.to_string(), own, count)
-            }
-            StatEvent::Counter(event) => {
-                let value = |of: Option<&Vec<Value>>| {
-                    of.and_then(|v| v.get(counter)).copied().unwrap_or_default()
-                };
-                let own = self.counters.zip(row).map(|(c, row)| &c.rows[row].own);
-                let total = value(row.and_then(|row| self.totals.get(row)));
-                let own = value(own).scaled().0;
-                counter += 1;
-                let (count, is_estimate) = total.scaled();
-                StatCount {
-                    unit: Some(match event.unit() {
-                        Unit::Count => "count",
-                        Unit::Ns => "ns",
-                    }),
-                    estimate: is_estimate,
-                    enabled_ns: event.is_hardware().then_some(total.enabled_ns),
-                    running_ns: event.is_hardware().then_some(total.running_ns),
-                    ..self.count(event.to_string(), own, count)
+        let (mut hook, mut counter, mut meter) = (0, 0, 0);
+        let mut events = Vec::new();
+        for event in &self.request.events {
+            match event {
+                StatEvent::Hook(spec) => {
+                    let number = |of: &[u64]| of.get(hook).copied().unwrap_or(0);
+                    let (own, count) = (number(&hooks.own), number(&hooks.total));
+                    hook += 1;
+                    events.push(self.count(spec.to_string(), own, count));
+                }
+                StatEvent::Counter(event) => {
+                    let value = |of: Option<&Vec<Value>>| {
+                        of.and_then(|v| v.get(counter)).copied().unwrap_or_default()
+                    };
+                    let own = self.counters.zip(row).map(|(c, row)| &c.rows[row].own);
+                    let total = value(row.and_then(|row| self.totals.get(row)));
+                    let own = value(own).scaled().0;
+                    counter += 1;
+                    let (count, is_estimate) = total.scaled();
+                    events.push(StatCount {
+                        unit: Some(match event.unit() {
+                            Unit::Count => "count",
+                            Unit::Ns => "ns",
+                        }),
+                        estimate: is_estimate,
+                        enabled_ns: event.is_hardware().then_some(total.enabled_ns),
+                        running_ns: event.is_hardware().then_some(total.running_ns),
+                        ..self.count(event.to_string(), own, count)
+                    });
+                }
+                StatEvent::Meter(_) => {
+                    let values = self.meters.map(|m| m.values(asked, meter, id));
+                    meter += 1;
+                    let counted = values.unwrap_or_default().into_iter();
+                    events.extend(counted.map(|v| self.measured(event.to_string(), v)));
                 }
             }
-        });
+        }
         StatRow {
             cgroup: path.to_owned(),
             cgroup_id: id,
-            events: events.collect(),
+            events,
+        }
+    }
+
+    fn measured(&self, event: String, value: UsageValue) -> StatCount {
+        StatCount {
+            value: Some(value.meter),
+            labels: value.labels,
+            unit: Some(match value.unit {
+                crate::meter::usage::Unit::Ns => "ns",
+                crate::meter::usage::Unit::Bytes => "bytes",
+                crate::meter::usage::Unit::Count => "count",
+            }),
+            buckets: value.histogram.map_or_else(Vec::new, |h| h.total_buckets),
+            ..self.count(event, value.own, value.total)
         }
     }
 
@@ -104,17 +133,17 @@ impl<'a> Table<'a> {
         }
     }
 
-    /// One row a cgroup below the `at`th that was asked for; its total adds up what it and those
+    /// One row a cgroup below the `asked`th that was asked for; its total adds up what it and those
     /// below it counted. A cgroup that is gone has a row without a name, and is in the total of the
     /// one that was asked for.
     pub fn per_cgroup(
         &self,
         hierarchy: &Hierarchy,
-        at: usize,
+        asked: usize,
         top: &Cgroup,
         rows: &mut Vec<StatRow>,
     ) {
-        let HookCounts { totals, own } = &self.hooks[at];
+        let HookCounts { totals, own } = &self.hooks[asked];
         let none = vec![0; totals.len()];
         let mine = |id: CgroupId| own.get(&id).unwrap_or(&none).clone();
         let order = in_order(hierarchy, top);
@@ -127,7 +156,7 @@ impl<'a> Table<'a> {
                 own: mine(cgroup.id),
                 total: if at == 0 { totals } else { &sums[at] }.clone(),
             };
-            rows.push(self.row(&cgroup.path, cgroup.id, &hooks));
+            rows.push(self.row(asked, &cgroup.path, cgroup.id, &hooks));
         }
         let known: BTreeSet<CgroupId> = order.iter().map(|(c, _)| c.id).collect();
         let mut gone: BTreeSet<CgroupId> = own.keys().copied().collect();
@@ -137,7 +166,7 @@ impl<'a> Table<'a> {
                 own: mine(*id),
                 total: mine(*id),
             };
-            rows.push(self.row(&format!("id:{id}"), *id, &hooks));
+            rows.push(self.row(asked, &format!("id:{id}"), *id, &hooks));
         }
     }
 

@@ -1,0 +1,271 @@
+//! Meters: enabled and disabled.
+
+use std::collections::BTreeMap;
+
+use cgtap_sys::Errno;
+use cgtap_sys::libbpf::Btf;
+
+use super::error::{Error, ErrorKind, Result};
+use super::instance::Loaded;
+use super::report::{EnabledMeter, MeterCode};
+use super::session::Session;
+use super::{
+    AttachRequest, CgroupRef, Detach, Engine, Lifetime, Lock, ObjectSource, ProgramChoice,
+};
+use crate::cgroup::Cgroup;
+use crate::id::InstanceId;
+use crate::kernel::layout::Layout;
+use crate::kernel::read::Access;
+use crate::meter::image::{self, Placed};
+use crate::meter::record::{MeterRecord, PRIVATE};
+use crate::meter::resolve::{ResolveError, Resolved, resolve};
+use crate::meter::shape::Shape;
+use crate::meter::written::Meter;
+
+/// A meter on this kernel, ready to be loaded.
+pub(super) struct Compiled<'a> {
+    meter: &'a Meter,
+    resolved: Resolved,
+    shape: Shape,
+    layout: Layout,
+}
+
+impl<'a> Compiled<'a> {
+    /// Finds the meter's hooks on this kernel and types its expressions.
+    pub(super) fn new(meter: &'a Meter) -> Result<Self> {
+        let resolved = resolve(meter).map_err(|e| refused(meter, &e))?;
+        let shape = Shape::new(meter, &resolved);
+        let unsupported = |why: String| {
+            Error::new(
+                ErrorKind::Unsupported,
+                format!("cannot read this kernel's BTF: {why}; cgtap needs CONFIG_DEBUG_INFO_BTF"),
+            )
+        };
+        let btf = Btf::vmlinux().map_err(|e| unsupported(e.to_string()))?;
+        let layout = Layout::read(&btf).map_err(|e| unsupported(e.to_string()))?;
+        Ok(Self {
+            meter,
+            resolved,
+            shape,
+            layout,
+        })
+    }
+
+    /// The ways in which memory may be read, the best one first.
+    fn ways(&self) -> &'static [Access] {
+        if self.layout.cast.is_some() {
+            &[Access::Cast, Access::Probe]
+        } else {
+            &[Access::Probe]
+        }
+    }
+
+    /// The programs.
+    pub(super) fn programs(&self, access: Access) -> Result<Vec<Placed>> {
+        image::programs(&self.layout, access, &self.resolved, &self.shape).map_err(|e| {
+            let name = &self.meter.name;
+            Error::new(
+                ErrorKind::Unsupported,
+                format!("cannot compile the meter {name}: {e}"),
+            )
+            .with_errno(Errno::E2BIG)
+        })
+    }
+
+    fn loaded(&self, placed: &[Placed], cgroup: &Cgroup) -> Result<Loaded> {
+        let name = &self.meter.name;
+        let made = image::make_maps(self.meter, &self.shape)
+            .map_err(|e| Error::sys(format!("make the maps of the meter {name}"), &e))?;
+        let (maps, fds) = made.into_iter().map(|(map, fd)| (map, Some(fd))).unzip();
+        Ok(Loaded {
+            name: format!("meter:{name}"),
+            image: image::object(placed, maps),
+            maps: fds,
+            chosen: (0..placed.len() as u32).collect(),
+            meter: Some(MeterRecord::new(
+                self.meter,
+                &self.resolved,
+                &self.shape,
+                cgroup.id,
+            )),
+        })
+    }
+}
+
+fn refused(meter: &Meter, error: &ResolveError) -> Error {
+    let (kind, errno) = match error {
+        ResolveError::Target(e) => (ErrorKind::Hook, e.errno()),
+        ResolveError::None(_) => (ErrorKind::Hook, Errno::ENOENT),
+        ResolveError::Expr { .. } | ResolveError::Hook { .. } => (ErrorKind::Hook, Errno::EINVAL),
+    };
+    let what = if meter.name == PRIVATE {
+        "count".to_owned()
+    } else {
+        format!("have the meter {}", meter.name)
+    };
+    Error::new(kind, format!("cannot {what}: {error}")).with_errno(errno)
+}
+
+impl Engine {
+    /// Lets a meter count for a cgroup and all below it, from now on.
+    ///
+    /// # Errors
+    /// [`Error`]: EEXIST if a meter of that name counts already, ENOENT if this kernel lacks its
+    /// hooks, EINVAL if its expressions do not fit them; otherwise as [`Engine::attach`]. Nothing has
+    /// changed then.
+    pub fn enable_meter(
+        &self,
+        meter: &Meter,
+        cgroup: &CgroupRef,
+        lifetime: Lifetime,
+    ) -> Result<EnabledMeter> {
+        let taken = |e: &EnabledMeter| e.name == meter.name && lifetime == Lifetime::Pinned;
+        if let Some(enabled) = self.meters()?.into_iter().find(taken) {
+            return Err(Error::new(
+                ErrorKind::Rule,
+                format!(
+                    "the meter {} is enabled already, at {}",
+                    meter.name, enabled.cgroup
+                ),
+            )
+            .with_errno(Errno::EEXIST));
+        }
+        let compiled = Compiled::new(meter)?;
+        let cgroup = super::find_cgroup(&self.hierarchy()?, cgroup)?;
+        let mut last = None;
+        for access in compiled.ways() {
+            match self.attach_meter(&compiled, *access, &cgroup, lifetime) {
+                Err(e) if e.kind() == ErrorKind::Verifier => {
+                    tracing::debug!("{} by {access:?}: {e}: {}", meter.name, e.log());
+                    last = Some(e);
+                }
+                other => return other,
+            }
+        }
+        Err(last.unwrap_or_else(|| Error::new(ErrorKind::Kernel, "there is no way to read memory")))
+    }
+
+    fn attach_meter(
+        &self,
+        compiled: &Compiled<'_>,
+        access: Access,
+        cgroup: &Cgroup,
+        lifetime: Lifetime,
+    ) -> Result<EnabledMeter> {
+        let placed = compiled.programs(access)?;
+        let loaded = compiled.loaded(&placed, cgroup)?;
+        let choices = |at_root: bool| -> Vec<ProgramChoice> {
+            placed
+                .iter()
+                .filter(|p| p.at_root == at_root)
+                .map(|p| ProgramChoice {
+                    name: p.name.clone(),
+                    hook: Some(p.hook.clone()),
+                })
+                .collect()
+        };
+        let request = |cgroup: CgroupRef, programs, instance| AttachRequest {
+            programs,
+            lifetime,
+            ..AttachRequest::new(cgroup, ObjectSource::Instance(instance))
+        };
+        let root = CgroupRef::Path("/".into());
+        let first = request(root, choices(true), InstanceId(0));
+        let instance = self.attach_loaded(&first, loaded)?.instance;
+        let own = choices(false);
+        if !own.is_empty() {
+            let second = request(CgroupRef::Id(cgroup.id), own, instance);
+            if let Err(e) = self.attach(second) {
+                self.detach(&Detach::Instance(instance))
+                    .map_err(|left| tracing::warn!("half of the meter is still there: {left}"))
+                    .ok();
+                return Err(e);
+            }
+        }
+        Ok(EnabledMeter {
+            name: compiled.meter.name.clone(),
+            cgroup: cgroup.path.clone(),
+            instance,
+        })
+    }
+
+    /// Whether a meter can be had on this kernel; nothing is loaded.
+    ///
+    /// # Errors
+    /// [`Error`] as [`Engine::enable_meter`], as far as it can be told before.
+    pub fn check_meter(&self, meter: &Meter) -> Result<()> {
+        Compiled::new(meter).map(drop)
+    }
+
+    /// The programs of a meter on this kernel, as they would be loaded.
+    ///
+    /// # Errors
+    /// As [`Engine::check_meter`].
+    pub fn meter_code(&self, meter: &Meter) -> Result<Vec<MeterCode>> {
+        let compiled = Compiled::new(meter)?;
+        let access = compiled.ways().first().copied().unwrap_or(Access::Probe);
+        let programs = compiled.programs(access)?;
+        Ok(programs
+            .iter()
+            .map(|p| MeterCode {
+                program: p.name.clone(),
+                hook: p.hook.clone(),
+                code: image::listing(&compiled.layout, p),
+            })
+            .collect())
+    }
+
+    /// Lets a meter count no more; what it counted is gone.
+    ///
+    /// # Errors
+    /// [`Error`]: ENOENT if no meter of that name counts.
+    pub fn disable_meter(&self, name: &str) -> Result<EnabledMeter> {
+        let all = self.meters()?;
+        let found = all.iter().find(|m| m.name == name).cloned();
+        let Some(found) = found else {
+            let names: Vec<&str> = all.iter().map(|m| m.name.as_str()).collect();
+            let there = if names.is_empty() {
+                "none is".to_owned()
+            } else {
+                format!("there are {}", names.join(", "))
+            };
+            return Err(Error::new(
+                ErrorKind::NotFound,
+                format!("no meter {name} is enabled; {there}"),
+            )
+            .with_errno(Errno::ENOENT));
+        };
+        self.detach(&Detach::Instance(found.instance))?;
+        Ok(found)
+    }
+
+    /// The meters that count, by name.
+    ///
+    /// # Errors
+    /// [`Error`]: a state that cannot be read.
+    pub fn meters(&self) -> Result<Vec<EnabledMeter>> {
+        let Some(session) = Session::open(self.state(), Lock::Shared, self.hierarchy()?)? else {
+            return Ok(Vec::new());
+        };
+        let config = &session.config;
+        let mut paths: BTreeMap<_, String> = BTreeMap::new();
+        let mut all: Vec<EnabledMeter> = config
+            .instances
+            .iter()
+            .filter_map(|(id, record)| {
+                let meter = record.meter.as_ref().filter(|m| !m.is_private())?;
+                let path = paths.entry(meter.cgroup).or_insert_with(|| {
+                    let found = session.hierarchy.by_id(meter.cgroup);
+                    found.map_or_else(|_| config.path(meter.cgroup), |c| c.path)
+                });
+                Some(EnabledMeter {
+                    name: meter.name.clone(),
+                    cgroup: path.clone(),
+                    instance: *id,
+                })
+            })
+            .collect();
+        all.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(all)
+    }
+}

@@ -1,0 +1,221 @@
+//! From a meter on this kernel to an object: programs, and the maps that they share.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use cgtap_sys::SysError;
+use cgtap_sys::bpf::{Map, MapSpec, MapType, map_flags};
+
+use super::bury;
+use super::program::{CodeError, Plan, generate};
+use super::resolve::{Program, Resolved};
+use super::shape::{
+    GRAVE_BYTES, GRAVES, LABEL_SETS, NOTES, OTHER_WORD, RESOURCES, Shape, control, maps, note,
+};
+use super::written::Meter;
+use crate::asm::{Insn, text};
+use crate::hook::HookSpec;
+use crate::kernel::layout::Layout;
+use crate::kernel::read::Access;
+use crate::object::image::{MapImage, ObjectImage, ProgramImage};
+
+/// A program of a meter, and where it goes.
+#[derive(Clone, Debug)]
+pub struct Placed {
+    /// Its name in the object.
+    pub name: String,
+    /// Its hook.
+    pub hook: HookSpec,
+    /// It has to see the events of all cgroups, wherever the meter is enabled.
+    pub at_root: bool,
+    /// Its code; maps by their place in [`super::shape::maps`].
+    pub insns: Vec<Insn>,
+}
+
+/// Generates the programs of a meter.
+///
+/// # Errors
+/// [`CodeError`], or in words if the hook for cgroups that go is not there.
+pub fn programs(
+    layout: &Layout,
+    access: Access,
+    resolved: &Resolved,
+    shape: &Shape,
+) -> Result<Vec<Placed>, CodeError> {
+    let plan = Plan {
+        layout,
+        access,
+        shape,
+    };
+    let mut placed = Vec::new();
+    for (at, program) in resolved.programs.iter().enumerate() {
+        let neutral = program.hook.kind().info().returns.neutral();
+        placed.push(Placed {
+            name: name(program, at),
+            hook: program.hook.clone(),
+            at_root: program.sees_all(),
+            insns: generate(plan, program, neutral)?,
+        });
+    }
+    if let Ok(hook) = bury::HOOK.parse() {
+        placed.push(Placed {
+            name: "bury".to_owned(),
+            hook,
+            at_root: true,
+            insns: bury::generate(layout, shape)?,
+        });
+    }
+    Ok(placed)
+}
+
+fn name(program: &Program, at: usize) -> String {
+    match program.job {
+        super::resolve::Job::Note { .. } => format!("note_{at}"),
+        super::resolve::Job::Charge { .. } => format!("charge_{at}"),
+    }
+}
+
+/// The maps of a meter, in the order of [`super::shape::maps`].
+fn specs(meter: &Meter, shape: &Shape) -> Vec<(String, MapSpec<'static>)> {
+    let spec = |name: &'static str, map_type, key_size, value_size, max_entries| {
+        let spec = MapSpec {
+            name,
+            map_type,
+            key_size,
+            value_size,
+            max_entries,
+            // All entries are made now: none is allocated in an event.
+            flags: 0,
+        };
+        (name.to_owned(), spec)
+    };
+    let mut all = vec![
+        spec(
+            "usage",
+            MapType::Hash,
+            shape.key_bytes(),
+            shape.bytes,
+            meter.room,
+        ),
+        spec("zero", MapType::Array, 4, shape.bytes, 1),
+        spec("control", MapType::Array, 4, control::WORDS as u32 * 8, 1),
+        spec(
+            "labels",
+            MapType::Hash,
+            shape.label_bytes(),
+            8,
+            LABEL_SETS * 2,
+        ),
+        spec(
+            "label_list",
+            MapType::Array,
+            4,
+            shape.label_bytes(),
+            LABEL_SETS,
+        ),
+        spec("graves", MapType::Array, 4, GRAVE_BYTES, GRAVES),
+        spec("gone", MapType::LruHash, 8, 8, GRAVES * 4),
+        spec("busy", MapType::Hash, 8, 8, RESOURCES),
+    ];
+    for number in 0..shape.notes {
+        let bytes = note::WORDS as u32 * 8;
+        let (_, spec) = spec(
+            "note",
+            MapType::LruHash,
+            super::written::KEYS_MAX as u32 * 8,
+            bytes,
+            NOTES,
+        );
+        all.push((format!("note_{number}"), spec));
+    }
+    all
+}
+
+/// The code of a program as people read it.
+#[must_use]
+pub fn listing(layout: &Layout, placed: &Placed) -> String {
+    const MAPS: &[&str] = &[
+        "usage",
+        "zero",
+        "control",
+        "labels",
+        "label_list",
+        "graves",
+        "gone",
+        "busy",
+        "note_0",
+        "note_1",
+        "note_2",
+        "note_3",
+    ];
+    let cast = layout.cast.as_ref();
+    let kfuncs: Vec<(i32, &str)> = cast
+        .map(|c| (c.rdonly_cast_id, "bpf_rdonly_cast"))
+        .into_iter()
+        .collect();
+    text::listing(&placed.insns, MAPS, &kfuncs)
+}
+
+/// Makes the maps of a meter.
+///
+/// # Errors
+/// The kernel's answer.
+pub fn make_maps(meter: &Meter, shape: &Shape) -> Result<Vec<(MapImage, OwnedFd)>, SysError> {
+    let mut made = Vec::new();
+    for (at, (name, spec)) in specs(meter, shape).into_iter().enumerate() {
+        let at = at as u32;
+        let flags = if at == maps::CONTROL {
+            map_flags::MMAPABLE
+        } else {
+            0
+        };
+        let map = Map::create(&MapSpec { flags, ..spec })?;
+        if at == maps::CONTROL {
+            // The first of the labels is `other`, which needs no finding.
+            let mut words = [0u64; control::WORDS];
+            words[control::LABELS] = 1;
+            let bytes: Vec<u8> = words.iter().flat_map(|w| w.to_ne_bytes()).collect();
+            map.update(&0u32.to_ne_bytes(), &bytes)?;
+        }
+        if at == maps::LABEL_LIST {
+            let words = shape.label_words.max(1);
+            let bytes: Vec<u8> = (0..words).flat_map(|_| OTHER_WORD.to_ne_bytes()).collect();
+            map.update(&0u32.to_ne_bytes(), &bytes)?;
+        }
+        let image = MapImage {
+            name,
+            map_type: spec.map_type as u32,
+            key_size: spec.key_size,
+            value_size: spec.value_size,
+            max_entries: spec.max_entries,
+            storage: None,
+        };
+        let fd = map.as_fd().try_clone_to_owned().map_err(|e| SysError {
+            call: "dup",
+            errno: cgtap_sys::Errno(e.raw_os_error().unwrap_or(0)),
+        })?;
+        made.push((image, fd));
+    }
+    Ok(made)
+}
+
+/// The object that these programs and maps are.
+#[must_use]
+pub fn object(placed: &[Placed], maps: Vec<MapImage>) -> ObjectImage {
+    let program = |p: &Placed| ProgramImage {
+        name: p.name.clone(),
+        section: format!("{}/{}", p.hook.kind().info().sections[0], p.hook.target()),
+        sleepable: false,
+        insns: p.insns.clone(),
+        func_info: Vec::new(),
+        line_info: Vec::new(),
+    };
+    ObjectImage {
+        name: "cgtap_meter".to_owned(),
+        license: "GPL".to_owned(),
+        kern_version: 0,
+        btf: Vec::new(),
+        maps,
+        programs: placed.iter().map(program).collect(),
+        prog_array_slots: Vec::new(),
+    }
+}

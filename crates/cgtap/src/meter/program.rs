@@ -1,0 +1,518 @@
+//! The programs of a meter: those that note and those that charge.
+
+use super::code::{Emitter, Frame, NOTED_MAX, Slots, TooDeep, stack_address};
+use super::expr::{Label, Node};
+use super::resolve::{Do, Find, Job, Owner, Program, TEXT_WORDS};
+use super::shape::{LABEL_SETS, OTHER_WORD, Shape, control, maps, note};
+use super::usage::BUCKETS;
+use super::written::KEYS_MAX;
+use crate::asm::{Alu, Builder, Cond, EditError, Insn, Label as Target, Reg, Size, helper};
+use crate::kernel::layout::Layout;
+use crate::kernel::read::{Access, Reader};
+
+/// Cgroups above one that is gone that are gone too: further up is not looked.
+const CLIMB_MAX: i32 = 16;
+/// How often a peak is tried to be set.
+const PEAK_TRIES: usize = 4;
+
+/// Why a program cannot be generated.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CodeError {
+    /// An expression is too deep.
+    #[error(transparent)]
+    TooDeep(#[from] TooDeep),
+    /// A jump is too long.
+    #[error("its code is too long: {0}; split the meter")]
+    Edit(#[from] EditError),
+}
+
+/// What all programs of a meter are generated from.
+#[derive(Clone, Copy, Debug)]
+pub struct Plan<'a> {
+    /// This kernel's layout.
+    pub layout: &'a Layout,
+    /// How memory of the kernel is read.
+    pub access: Access,
+    /// The meter's maps.
+    pub shape: &'a Shape,
+}
+
+/// Stack of one program.
+struct Stack {
+    slots: Slots,
+    /// The key of usage: cgroup, labels.
+    key: i16,
+    /// The key of a note, and behind it the rest of the note.
+    note: i16,
+    /// Now.
+    now: i16,
+    /// What is to be added, a word an update.
+    amounts: i16,
+}
+
+struct Generator<'a> {
+    b: Builder,
+    plan: Plan<'a>,
+    emit: Emitter<'a>,
+    stack: Stack,
+    /// Where nothing is done any more.
+    out: Target,
+}
+
+/// Generates a program; `neutral` is what it returns.
+///
+/// # Errors
+/// [`CodeError`].
+pub fn generate(plan: Plan<'_>, program: &Program, neutral: i32) -> Result<Vec<Insn>, CodeError> {
+    let mut b = Builder::new();
+    let out = b.label();
+    let mut frame = Frame::default();
+    let updates = match &program.job {
+        Job::Charge { updates, .. } => updates.len(),
+        Job::Note { .. } => 0,
+    };
+    let slots = Slots::new(&mut frame);
+    let stack = Stack {
+        slots,
+        key: frame.take(1 + plan.shape.label_words),
+        note: frame.take(note::WORDS),
+        now: frame.take(1),
+        amounts: frame.take(updates),
+    };
+    let emit = Emitter {
+        reader: Reader::new(plan.layout, plan.access, slots.scratch),
+        has_typed_arguments: program.has_typed_arguments,
+        slots,
+    };
+    let mut generator = Generator {
+        b,
+        plan,
+        emit,
+        stack,
+        out,
+    };
+    generator.b.push(Insn::mov(Reg::R6, Reg::R1));
+    match &program.job {
+        Job::Note { note, key, keep } => generator.note(program, *note, key, keep)?,
+        Job::Charge { by, updates } => generator.charge(program, by, updates)?,
+    }
+    let mut b = generator.b;
+    b.place(out)
+        .push(Insn::mov_imm(Reg::R0, neutral))
+        .push(Insn::exit());
+    Ok(b.finish()?)
+}
+
+impl Generator<'_> {
+    fn call_map(&mut self, map: u32, key: i16, helper: i32) {
+        stack_address(&mut self.b, Reg::R2, key);
+        self.b
+            .extend(Insn::load_map(Reg::R1, map))
+            .push(Insn::call(helper));
+    }
+
+    fn store(&mut self, at: i16, reg: Reg) {
+        self.b.push(Insn::store(Size::Dw, Reg::R10, at, reg));
+    }
+
+    fn load(&mut self, reg: Reg, at: i16) {
+        self.b.push(Insn::load(Size::Dw, reg, Reg::R10, at));
+    }
+
+    /// The words of a note's key, those that it has not as 0.
+    fn note_key(&mut self, key: &[Node]) -> Result<(), CodeError> {
+        for word in 0..KEYS_MAX {
+            let at = self.stack.note + word as i16 * 8;
+            match key.get(word) {
+                Some(node) => {
+                    self.emit.number(&mut self.b, node)?;
+                    self.store(at, Reg::R7);
+                }
+                None => {
+                    self.b.push(Insn::store_imm(Size::Dw, Reg::R10, at, 0));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Finds a note: its cgroup is in the key of usage, its age and what it keeps in their slots.
+    fn find(&mut self, find: &Find) -> Result<(), CodeError> {
+        self.note_key(&find.key)?;
+        let map = maps::FIRST_NOTE + find.note as u32;
+        let (missed, found) = (self.b.label(), self.b.label());
+        self.call_map(map, self.stack.note, helper::MAP_LOOKUP_ELEM);
+        self.b
+            .jump_if_imm(Cond::Eq, Reg::R0, 0, missed)
+            .push(Insn::mov(Reg::R9, Reg::R0));
+        let word = |at: usize| at as i16 * 8;
+        self.b
+            .push(Insn::load(Size::Dw, Reg::R1, Reg::R9, word(note::CGROUP)));
+        self.store(self.stack.key, Reg::R1);
+        self.b
+            .push(Insn::load(Size::Dw, Reg::R8, Reg::R9, word(note::AT_NS)));
+        for kept in 0..NOTED_MAX {
+            self.b.push(Insn::load(
+                Size::Dw,
+                Reg::R1,
+                Reg::R9,
+                word(note::KEPT + kept),
+            ));
+            self.store(self.stack.slots.noted + word(kept), Reg::R1);
+        }
+        // An entry that is evicted is another key's at once: what was read is this key's if the key
+        // still is.
+        for at in 0..KEYS_MAX {
+            self.b
+                .push(Insn::load(Size::Dw, Reg::R1, Reg::R9, word(at)));
+            self.load(Reg::R2, self.stack.note + word(at));
+            self.b.jump_if(Cond::Ne, Reg::R1, Reg::R2, missed);
+        }
+        self.b.push(Insn::call(helper::KTIME_GET_NS));
+        self.store(self.stack.now, Reg::R0);
+        let after = self.b.label();
+        self.b
+            .push(Insn::alu(Alu::Sub, Reg::R0, Reg::R8))
+            // CPUs need not agree to the last nanosecond.
+            .jump_if_imm(Cond::SignedGe, Reg::R0, 0, after)
+            .push(Insn::mov_imm(Reg::R0, 0))
+            .place(after);
+        self.store(self.stack.slots.elapsed, Reg::R0);
+        self.b.jump(found).place(missed);
+        self.b.increment(maps::CONTROL, control::UNPAIRED);
+        let out = self.out;
+        self.b.jump(out).place(found);
+        Ok(())
+    }
+
+    /// The id of the cgroup that an event belongs to, in the key of usage. A note has been found
+    /// already.
+    fn cgroup(&mut self, owner: &Owner) {
+        match owner {
+            Owner::Current => {
+                self.b.push(Insn::call(helper::GET_CURRENT_CGROUP_ID));
+                self.store(self.stack.key, Reg::R0);
+            }
+            Owner::Path(walk) => {
+                let (nobody, found) = (self.b.label(), self.b.label());
+                self.emit.reader.cgroup(&mut self.b, walk, nobody);
+                self.store(self.stack.key, Reg::R1);
+                self.b.jump(found).place(nobody);
+                self.b.increment(maps::CONTROL, control::UNOWNED);
+                let out = self.out;
+                self.b.jump(out).place(found);
+            }
+            Owner::Noted(_) => {}
+        }
+    }
+
+    fn condition(&mut self, program: &Program) -> Result<(), CodeError> {
+        if let Some(condition) = &program.condition {
+            self.emit.unless(&mut self.b, condition, self.out)?;
+        }
+        Ok(())
+    }
+
+    fn note(
+        &mut self,
+        program: &Program,
+        number: usize,
+        key: &[Node],
+        keep: &[Node],
+    ) -> Result<(), CodeError> {
+        self.condition(program)?;
+        if let Owner::Noted(find) = &program.owner {
+            self.find(find)?;
+        }
+        self.cgroup(&program.owner);
+        let word = |at: usize| at as i16 * 8;
+        for at in 0..NOTED_MAX {
+            let to = self.stack.note + word(note::KEPT + at);
+            match keep.get(at) {
+                Some(node) => {
+                    self.emit.number(&mut self.b, node)?;
+                    self.store(to, Reg::R7);
+                }
+                None => {
+                    self.b.push(Insn::store_imm(Size::Dw, Reg::R10, to, 0));
+                }
+            }
+        }
+        self.note_key(key)?;
+        self.load(Reg::R1, self.stack.key);
+        self.store(self.stack.note + word(note::CGROUP), Reg::R1);
+        self.b.push(Insn::call(helper::KTIME_GET_NS));
+        self.store(self.stack.note + word(note::AT_NS), Reg::R0);
+        stack_address(&mut self.b, Reg::R3, self.stack.note);
+        self.b.push(Insn::mov_imm(Reg::R4, 0));
+        self.call_map(
+            maps::FIRST_NOTE + number as u32,
+            self.stack.note,
+            helper::MAP_UPDATE_ELEM,
+        );
+        let out = self.out;
+        self.b.jump_if_imm(Cond::Eq, Reg::R0, 0, out);
+        self.b.increment(maps::CONTROL, control::NOTES_LOST);
+        Ok(())
+    }
+
+    fn charge(
+        &mut self,
+        program: &Program,
+        by: &[Label],
+        updates: &[(usize, Do)],
+    ) -> Result<(), CodeError> {
+        // A note is looked up only for events that pass, and taken away only by them.
+        let asks_note = program.condition.as_ref().is_some_and(Node::asks_note);
+        if !asks_note {
+            self.condition(program)?;
+        }
+        if let Owner::Noted(find) = &program.owner {
+            self.find(find)?;
+            if asks_note {
+                self.condition(program)?;
+            }
+            if find.is_last {
+                let map = maps::FIRST_NOTE + find.note as u32;
+                self.call_map(map, self.stack.note, helper::MAP_DELETE_ELEM);
+            }
+        }
+        self.cgroup(&program.owner);
+        self.labels(by)?;
+        for (at, (_, what)) in updates.iter().enumerate() {
+            self.amount(at, what)?;
+        }
+        let found = self.b.label();
+        self.call_map(maps::USAGE, self.stack.key, helper::MAP_LOOKUP_ELEM);
+        self.b.jump_if_imm(Cond::Ne, Reg::R0, 0, found);
+        self.create(found);
+        self.b.place(found).push(Insn::mov(Reg::R9, Reg::R0));
+        for (at, (value, what)) in updates.iter().enumerate() {
+            self.add(at, *value, what);
+        }
+        Ok(())
+    }
+
+    fn labels(&mut self, by: &[Label]) -> Result<(), CodeError> {
+        let mut at = self.stack.key + 8;
+        for label in by {
+            match label {
+                Label::Number(node, _) => {
+                    self.emit.number(&mut self.b, node)?;
+                    self.store(at, Reg::R7);
+                    at += 8;
+                }
+                Label::Text(load) => {
+                    let bytes = TEXT_WORDS as i16 * 8;
+                    for word in 0..TEXT_WORDS as i16 {
+                        let to = at + word * 8;
+                        self.b.push(Insn::store_imm(Size::Dw, Reg::R10, to, 0));
+                    }
+                    self.emit.text(&mut self.b, load, at, bytes);
+                    at += bytes;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn amount_at(&self, update: usize) -> i16 {
+        self.stack.amounts + update as i16 * 8
+    }
+
+    /// Computes what is to be added.
+    fn amount(&mut self, update: usize, what: &Do) -> Result<(), CodeError> {
+        let to = self.amount_at(update);
+        match what {
+            Do::Count => {}
+            Do::Sum(node) | Do::Hist(node) | Do::Add(node) | Do::Sub(node) => {
+                self.emit.number(&mut self.b, node)?;
+                self.store(to, Reg::R7);
+            }
+            Do::Busy(resource) => self.busy(resource, to)?,
+        }
+        Ok(())
+    }
+
+    /// The time since the note or since the resource was last done, whichever is less; the resource
+    /// is done now.
+    fn busy(&mut self, resource: &Node, to: i16) -> Result<(), CodeError> {
+        let (known, counted) = (self.b.label(), self.b.label());
+        let (key, now) = (self.stack.slots.scratch, self.stack.now);
+        self.load(Reg::R1, self.stack.slots.elapsed);
+        self.store(to, Reg::R1);
+        self.emit.number(&mut self.b, resource)?;
+        self.store(key, Reg::R7);
+        self.call_map(maps::BUSY, key, helper::MAP_LOOKUP_ELEM);
+        self.b.jump_if_imm(Cond::Ne, Reg::R0, 0, known);
+        stack_address(&mut self.b, Reg::R3, now);
+        self.b.push(Insn::mov_imm(Reg::R4, 0));
+        self.call_map(maps::BUSY, key, helper::MAP_UPDATE_ELEM);
+        self.b.jump_if_imm(Cond::Eq, Reg::R0, 0, counted);
+        self.b.increment(maps::CONTROL, control::NOTES_LOST);
+        self.b.jump(counted);
+
+        self.b
+            .place(known)
+            .push(Insn::load(Size::Dw, Reg::R2, Reg::R0, 0));
+        self.load(Reg::R1, now);
+        self.b
+            .push(Insn::store(Size::Dw, Reg::R0, 0, Reg::R1))
+            .push(Insn::alu(Alu::Sub, Reg::R1, Reg::R2));
+        let positive = self.b.label();
+        self.b
+            .jump_if_imm(Cond::SignedGe, Reg::R1, 0, positive)
+            .push(Insn::mov_imm(Reg::R1, 0))
+            .place(positive);
+        self.load(Reg::R2, to);
+        self.b.jump_if(Cond::Ge, Reg::R1, Reg::R2, counted);
+        self.store(to, Reg::R1);
+        self.b.place(counted);
+        Ok(())
+    }
+
+    /// Makes the entry of a key that has none, R0 = its values; ends the program if there is no room.
+    fn create(&mut self, found: Target) {
+        let (climb, alive) = (self.b.label(), self.b.label());
+        let key = self.stack.key;
+        // What comes after a cgroup is gone is charged to the one above it.
+        self.b.push(Insn::mov_imm(Reg::R8, CLIMB_MAX)).place(climb);
+        self.call_map(maps::GONE, key, helper::MAP_LOOKUP_ELEM);
+        self.b
+            .jump_if_imm(Cond::Eq, Reg::R0, 0, alive)
+            .push(Insn::load(Size::Dw, Reg::R1, Reg::R0, 0));
+        self.store(key, Reg::R1);
+        self.b
+            .push(Insn::alu_imm(Alu::Sub, Reg::R8, 1))
+            .jump_if_imm(Cond::Ne, Reg::R8, 0, climb);
+        self.b.place(alive);
+        if self.plan.shape.label_words > 0 {
+            self.note_labels();
+        }
+        self.call_map(maps::USAGE, key, helper::MAP_LOOKUP_ELEM);
+        self.b
+            .jump_if_imm(Cond::Ne, Reg::R0, 0, found)
+            .extend(Insn::load_map_value(Reg::R3, maps::ZERO, 0))
+            // BPF_NOEXIST: another CPU may have been first.
+            .push(Insn::mov_imm(Reg::R4, 1));
+        self.call_map(maps::USAGE, key, helper::MAP_UPDATE_ELEM);
+        self.call_map(maps::USAGE, key, helper::MAP_LOOKUP_ELEM);
+        self.b.jump_if_imm(Cond::Ne, Reg::R0, 0, found);
+        self.b.increment(maps::CONTROL, control::LOST);
+        let out = self.out;
+        self.b.jump(out);
+    }
+
+    /// Puts label words that were never seen on the list of them, or changes them to `other` if that
+    /// is full.
+    fn note_labels(&mut self) {
+        let (known, other) = (self.b.label(), self.b.label());
+        let labels = self.stack.key + 8;
+        let index = self.stack.slots.scratch;
+        self.call_map(maps::LABELS, labels, helper::MAP_LOOKUP_ELEM);
+        self.b
+            .jump_if_imm(Cond::Ne, Reg::R0, 0, known)
+            .extend(Insn::load_map_value(
+                Reg::R1,
+                maps::CONTROL,
+                control::LABELS as u32 * 8,
+            ))
+            .push(Insn::load(Size::Dw, Reg::R2, Reg::R1, 0))
+            .jump_if_imm(Cond::Ge, Reg::R2, LABEL_SETS as i32, other)
+            .push(Insn::mov_imm(Reg::R2, 1))
+            .push(Insn::atomic_fetch_add(Reg::R1, 0, Reg::R2))
+            .jump_if_imm(Cond::Ge, Reg::R2, LABEL_SETS as i32, other);
+        self.store(index, Reg::R2);
+        self.call_map(maps::LABEL_LIST, index, helper::MAP_LOOKUP_ELEM);
+        self.b.jump_if_imm(Cond::Eq, Reg::R0, 0, other);
+        for word in 0..self.plan.shape.label_words as i16 {
+            self.load(Reg::R1, labels + word * 8);
+            self.b
+                .push(Insn::store(Size::Dw, Reg::R0, word * 8, Reg::R1));
+        }
+        stack_address(&mut self.b, Reg::R3, index);
+        self.b.push(Insn::mov_imm(Reg::R4, 0));
+        self.call_map(maps::LABELS, labels, helper::MAP_UPDATE_ELEM);
+        self.b.jump(known).place(other);
+        for word in 0..self.plan.shape.label_words as i16 {
+            self.b.push(Insn::store_imm(
+                Size::Dw,
+                Reg::R10,
+                labels + word * 8,
+                OTHER_WORD as u32 as i32,
+            ));
+        }
+        self.b.increment(maps::CONTROL, control::OTHER);
+        self.b.place(known);
+    }
+
+    /// Adds to the values at R9.
+    fn add(&mut self, update: usize, value: usize, what: &Do) {
+        let offset = self.plan.shape.offsets[value] as i16;
+        let amount = self.amount_at(update);
+        match what {
+            Do::Count => {
+                self.b.push(Insn::mov_imm(Reg::R1, 1));
+            }
+            _ => self.load(Reg::R1, amount),
+        }
+        match what {
+            Do::Count | Do::Sum(_) | Do::Busy(_) => {
+                self.b.push(Insn::atomic_add(Reg::R9, offset, Reg::R1));
+            }
+            Do::Hist(_) => {
+                self.b.push(Insn::atomic_add(Reg::R9, offset, Reg::R1));
+                bucket(&mut self.b);
+                self.b
+                    .push(Insn::alu_imm(Alu::Lsh, Reg::R2, 3))
+                    .push(Insn::alu(Alu::Add, Reg::R2, Reg::R9))
+                    .push(Insn::mov_imm(Reg::R1, 1))
+                    .push(Insn::atomic_add(Reg::R2, offset + 8, Reg::R1));
+            }
+            Do::Add(_) => self.raise(offset),
+            Do::Sub(_) => {
+                self.b
+                    .push(Insn::mov_imm(Reg::R2, 0))
+                    .push(Insn::alu(Alu::Sub, Reg::R2, Reg::R1))
+                    .push(Insn::atomic_add(Reg::R9, offset, Reg::R2));
+            }
+        }
+    }
+
+    /// More is held: R1 more, and the peak behind it follows.
+    fn raise(&mut self, offset: i16) {
+        let done = self.b.label();
+        self.b
+            .push(Insn::mov(Reg::R2, Reg::R1))
+            .push(Insn::atomic_fetch_add(Reg::R9, offset, Reg::R2))
+            .push(Insn::alu(Alu::Add, Reg::R1, Reg::R2))
+            .push(Insn::load(Size::Dw, Reg::R0, Reg::R9, offset + 8));
+        for _ in 0..PEAK_TRIES {
+            self.b
+                .jump_if(Cond::SignedGe, Reg::R0, Reg::R1, done)
+                .push(Insn::mov(Reg::R2, Reg::R0))
+                .push(Insn::atomic_compare_exchange(Reg::R9, offset + 8, Reg::R1))
+                .jump_if(Cond::Eq, Reg::R0, Reg::R2, done);
+        }
+        self.b.place(done);
+    }
+}
+
+/// R2 = the bucket of R1: the place of its highest bit, without a branch, so that the verifier has
+/// one way to follow. Clobbers R1, R3 and R4.
+fn bucket(b: &mut Builder) {
+    b.push(Insn::mov_imm(Reg::R2, 0));
+    for step in [5, 4, 3, 2, 1, 0] {
+        // R4 = 1 << step if something is left above, else 0.
+        b.push(Insn::mov(Reg::R3, Reg::R1))
+            .push(Insn::alu_imm(Alu::Rsh, Reg::R3, 1 << step))
+            .push(Insn::mov_imm(Reg::R4, 0))
+            .push(Insn::alu(Alu::Sub, Reg::R4, Reg::R3))
+            .push(Insn::alu(Alu::Or, Reg::R4, Reg::R3))
+            .push(Insn::alu_imm(Alu::Rsh, Reg::R4, 63))
+            .push(Insn::alu_imm(Alu::Lsh, Reg::R4, step))
+            .push(Insn::alu(Alu::Rsh, Reg::R1, Reg::R4))
+            .push(Insn::alu(Alu::Or, Reg::R2, Reg::R4));
+    }
+    b.push(Insn::alu_imm(Alu::And, Reg::R2, BUCKETS as i32 - 1));
+}

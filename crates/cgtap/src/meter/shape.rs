@@ -1,0 +1,151 @@
+//! The maps of a meter: what stands where.
+
+use super::code::NOTED_MAX;
+use super::resolve::{LABEL_WORDS_MAX, Resolved, words_of};
+use super::usage::{BUCKETS, Form};
+use super::written::{KEYS_MAX, Meter};
+
+/// Places of the maps in the programs' lists.
+pub mod maps {
+    /// Hash: cgroup and label words -> values.
+    pub const USAGE: u32 = 0;
+    /// One entry: values that are all 0, which a new entry begins as.
+    pub const ZERO: u32 = 1;
+    /// One entry: [`super::control`].
+    pub const CONTROL: u32 = 2;
+    /// Hash: label words -> 1, for those that were seen.
+    pub const LABELS: u32 = 3;
+    /// Array: label words, in the order in which they were seen.
+    pub const LABEL_LIST: u32 = 4;
+    /// Array, used as a ring: cgroups that are gone.
+    pub const GRAVES: u32 = 5;
+    /// LRU hash: a cgroup that is gone -> the one above it.
+    pub const GONE: u32 = 6;
+    /// Hash: resource -> when it was last done.
+    pub const BUSY: u32 = 7;
+    /// LRU hashes: what was noted, one a note.
+    pub const FIRST_NOTE: u32 = 8;
+}
+
+/// Words of the control map.
+pub mod control {
+    /// Events that found no room.
+    pub const LOST: usize = 0;
+    /// Events charged to `other` labels.
+    pub const OTHER: usize = 1;
+    /// Label words that were seen, the first of them `other`.
+    pub const LABELS: usize = 2;
+    /// Graves that were ever dug.
+    pub const DUG: usize = 3;
+    /// Graves that were ever filled.
+    pub const FILLED: usize = 4;
+    /// One more before and after each move of usage to another cgroup: odd while it is under way.
+    pub const MOVES: usize = 5;
+    /// Nothing is moved before this moment: somebody reads.
+    pub const HOLD_UNTIL_NS: usize = 6;
+    /// Labels of the oldest grave that are dealt with.
+    pub const CURSOR: usize = 7;
+    /// Events whose note was not found.
+    pub const UNPAIRED: usize = 8;
+    /// Notes that could not be made.
+    pub const NOTES_LOST: usize = 9;
+    /// Cgroups that went while the ring was full, and entries that found no room above: they are
+    /// added up by whoever reads.
+    pub const STRANDED: usize = 10;
+    /// Events that were nobody's.
+    pub const UNOWNED: usize = 11;
+    /// Number of words.
+    pub const WORDS: usize = 16;
+}
+
+/// Sets of label words that are told apart; what comes after goes to `other`, whose words are all
+/// ones.
+pub const LABEL_SETS: u32 = 64;
+/// Word of the labels `other`.
+pub const OTHER_WORD: u64 = u64::MAX;
+/// Cgroups that may be gone and not yet dealt with.
+pub const GRAVES: u32 = 4_096;
+/// Bytes of a grave: cgroup, the one above it, when.
+pub const GRAVE_BYTES: u32 = 24;
+/// What is gone so long ago gets no more charges from programs that looked its entry up before.
+pub const GRACE_NS: u64 = 1_000_000_000;
+/// Resources whose busy time is told apart.
+pub const RESOURCES: u32 = 1_024;
+/// Notes of each kind.
+pub const NOTES: u32 = 16_384;
+
+/// Words of a note: its key, its cgroup, when, and what is kept.
+pub mod note {
+    use super::{KEYS_MAX, NOTED_MAX};
+    /// The cgroup's id.
+    pub const CGROUP: usize = KEYS_MAX;
+    /// When, in nanoseconds since boot.
+    pub const AT_NS: usize = KEYS_MAX + 1;
+    /// What is kept.
+    pub const KEPT: usize = KEYS_MAX + 2;
+    /// All of them.
+    pub const WORDS: usize = KEPT + NOTED_MAX;
+}
+
+/// Where the values of an entry lie, and how long its key is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shape {
+    /// First byte of each value.
+    pub offsets: Vec<u32>,
+    /// Form of each value.
+    pub forms: Vec<Form>,
+    /// Bytes of an entry.
+    pub bytes: u32,
+    /// Words of the labels.
+    pub label_words: usize,
+    /// Number of notes.
+    pub notes: usize,
+}
+
+/// Words that a value takes: a histogram has its sum in front, a gauge its peak behind it.
+#[must_use]
+pub fn words_of_form(form: Form) -> usize {
+    match form {
+        Form::Count | Form::Sum | Form::Busy => 1,
+        Form::Gauge => 2,
+        Form::Hist => 1 + BUCKETS,
+    }
+}
+
+impl Shape {
+    /// The shape of a meter's maps.
+    #[must_use]
+    pub fn new(meter: &Meter, resolved: &Resolved) -> Self {
+        let mut bytes = 0;
+        let forms: Vec<Form> = meter.values.iter().map(|v| v.form).collect();
+        let offsets = forms
+            .iter()
+            .map(|form| {
+                let at = bytes;
+                bytes += words_of_form(*form) as u32 * 8;
+                at
+            })
+            .collect();
+        let label_words = resolved.labels.iter().map(words_of).sum();
+        debug_assert!(label_words <= LABEL_WORDS_MAX);
+        Self {
+            offsets,
+            forms,
+            bytes,
+            label_words,
+            notes: resolved.notes,
+        }
+    }
+
+    /// Bytes of a key: the cgroup and the labels.
+    #[must_use]
+    pub fn key_bytes(&self) -> u32 {
+        8 + self.label_words as u32 * 8
+    }
+
+    /// Bytes of the labels in a key; never 0, since no map has keys of nothing.
+    #[must_use]
+    pub fn label_bytes(&self) -> u32 {
+        (self.label_words as u32 * 8).max(8)
+    }
+}

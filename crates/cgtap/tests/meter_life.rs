@@ -1,0 +1,198 @@
+//! What becomes of usage when cgroups go: it is the parent's, once, and no total ever falls.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test that cannot go on fails"
+)]
+
+mod meter_support;
+mod support;
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use cgtap::engine::UsageReport;
+use meter_support::{WRITES, both, enable, steps, usage};
+use support::Sandbox;
+
+/// Longer than usage of a cgroup that is gone stays where it was.
+const GRACE: Duration = Duration::from_millis(1_100);
+
+/// Cgroups in a row; all of them with `CGTAP_TEST_FULL`.
+fn many() -> usize {
+    match std::env::var_os("CGTAP_TEST_FULL") {
+        Some(_) => 100_000,
+        None => 1_500,
+    }
+}
+
+#[test]
+fn usage_of_a_cgroup_that_is_gone_is_its_parents() {
+    let sandbox = Sandbox::new("meter");
+    enable(&sandbox, WRITES);
+    steps(&sandbox, "a/x", "write 10 5");
+    steps(&sandbox, "a/y", "write 10 2 write 2000 1");
+    let calls = |cgroup| both(&sandbox, &usage(&sandbox), cgroup, "writes_calls");
+    assert_eq!(calls("a"), (0, 8));
+    sandbox.remove("a/x");
+    assert_eq!(calls("a"), (5, 8));
+    sandbox.remove("a/y");
+    assert_eq!(calls("a"), (8, 8));
+    sandbox.remove("a");
+    assert_eq!(calls(""), (8, 8));
+    // Moved for good, at a later removal, it is the same.
+    for round in 0..3 {
+        std::thread::sleep(GRACE);
+        sandbox.cgroup("later");
+        sandbox.remove("later");
+        assert_eq!(calls(""), (8, 8), "round {round}");
+    }
+    assert_eq!(entries(&sandbox), 2, "small and large, of one cgroup");
+    // A new cgroup of an old name begins anew.
+    sandbox.cgroup("a/x");
+    steps(&sandbox, "a/x", "write 10 1");
+    assert_eq!(calls("a/x"), (1, 1));
+    assert_eq!(calls(""), (8, 9));
+}
+
+/// Entries of the meter's map.
+fn entries(sandbox: &Sandbox) -> usize {
+    let instances = sandbox.engine.maps(None).unwrap();
+    let maps = instances.iter().flat_map(|i| &i.maps);
+    let usage = maps.into_iter().find(|m| m.name == "usage").unwrap();
+    let map = cgtap_sys::bpf::get_map(usage.pin.as_ref().unwrap()).unwrap();
+    map.entries().unwrap().len()
+}
+
+/// Every total of every cgroup.
+fn totals(report: &UsageReport) -> BTreeMap<(u64, String, String), u64> {
+    let mut all = BTreeMap::new();
+    for row in &report.cgroups {
+        for value in &row.meters {
+            let labels = format!("{:?}", value.labels);
+            all.insert((row.cgroup_id.0, value.meter.clone(), labels), value.total);
+        }
+    }
+    all
+}
+
+#[test]
+fn no_total_falls_while_cgroups_come_and_go() {
+    let sandbox = Sandbox::new("meter");
+    enable(&sandbox, WRITES);
+    let is_over = AtomicBool::new(false);
+    let rounds = many();
+    std::thread::scope(|scope| {
+        let reader = scope.spawn(|| {
+            let mut last = BTreeMap::new();
+            let mut reads = 0;
+            while !is_over.load(Ordering::Relaxed) {
+                let now = totals(&usage(&sandbox));
+                for (key, total) in &last {
+                    // One that is gone is not shown any more.
+                    let Some(now) = now.get(key) else { continue };
+                    assert!(now >= total, "{key:?} fell from {total} to {now}");
+                }
+                last = now;
+                reads += 1;
+            }
+            reads
+        });
+        // Each one writes as it goes: the shell's way to be quick.
+        let script = format!(
+            "i=0; while [ $i -lt {rounds} ]; do \
+               mkdir c$i && (echo 0 > c$i/cgroup.procs && exec {steps} write 10 2); \
+               rmdir c$i; i=$((i + 1)); done",
+            steps = support::program("steps", "support/steps.c", &[]).display(),
+        );
+        let mut shell = std::process::Command::new("sh");
+        shell.arg("-ec").arg(script).current_dir(sandbox.dir(""));
+        support::run(&mut shell);
+        is_over.store(true, Ordering::Relaxed);
+        assert!(reader.join().unwrap() > 3);
+    });
+    let report = usage(&sandbox);
+    let written = rounds as u64 * 2;
+    assert_eq!(
+        both(&sandbox, &report, "", "writes_calls"),
+        (written, written)
+    );
+    assert_eq!(report.lost, 0);
+    std::thread::sleep(GRACE);
+    // Each removal deals with many that went before it.
+    for _ in 0..many() / 16 {
+        sandbox.cgroup("later");
+        sandbox.remove("later");
+    }
+    let report = usage(&sandbox);
+    assert_eq!(
+        both(&sandbox, &report, "", "writes_calls"),
+        (written, written)
+    );
+    assert!(entries(&sandbox) < 8, "{} are left", entries(&sandbox));
+}
+
+#[test]
+fn what_is_charged_after_a_cgroup_is_gone_is_its_parents() {
+    let sandbox = Sandbox::new("meter");
+    // A job of a cgroup that is gone when it ends.
+    enable(
+        &sandbox,
+        r#"
+name = "jobs"
+help = "Jobs"
+values.done = { help = "Jobs done" }
+[[notes]]
+name = "begun"
+hook = "tracepoint:syscalls/sys_enter_lseek"
+if = 'fd == 0xffffffff && whence == 0'
+key = "offset"
+[[probes]]
+hook = "tracepoint:syscalls/sys_enter_lseek"
+if = 'fd == 0xffffffff && whence == 1'
+since = "begun"
+key = "offset"
+do.done = "count()"
+"#,
+    );
+    steps(&sandbox, "a/x", "begin 1 begin 2 begin 3 end 1");
+    sandbox.remove("a/x");
+    steps(&sandbox, "b", "end 2");
+    let done = |cgroup| both(&sandbox, &usage(&sandbox), cgroup, "jobs_done");
+    assert_eq!(done("a"), (2, 2));
+    std::thread::sleep(GRACE);
+    sandbox.cgroup("later");
+    sandbox.remove("later");
+    assert_eq!(done("a"), (2, 2));
+    // By now nothing of it is left, and still it is known whose it was.
+    steps(&sandbox, "b", "end 3");
+    assert_eq!(done("a"), (3, 3));
+    assert_eq!(done("b"), (0, 0));
+    sandbox.remove("a");
+    assert_eq!(done(""), (3, 3));
+}
+
+#[test]
+fn ten_thousand_cgroups_have_room() {
+    let sandbox = Sandbox::new("meter");
+    let count: usize = match std::env::var_os("CGTAP_TEST_FULL") {
+        Some(_) => 10_000,
+        None => 600,
+    };
+    enable(&sandbox, &WRITES.replace("room = 4096", "room = 16384"));
+    let mut words = String::new();
+    for number in 0..count {
+        words += &format!("@g{}/c{number} write 10 1 ", number % 10);
+    }
+    steps(&sandbox, "first", &words);
+    let report = usage(&sandbox);
+    assert_eq!(report.lost, 0);
+    assert_eq!(
+        both(&sandbox, &report, "", "writes_calls"),
+        (0, count as u64)
+    );
+    let seventh = both(&sandbox, &report, "g7", "writes_calls");
+    assert_eq!(seventh, (0, count as u64 / 10));
+}

@@ -1,0 +1,271 @@
+//! What meters count: each form of value, held to what the workload did.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test that cannot go on fails"
+)]
+
+mod meter_support;
+mod support;
+
+use cgtap::engine::{CgroupRef, ErrorKind, Lifetime};
+use meter_support::{WRITES, both, enable, meter, of, steps, usage};
+use support::Sandbox;
+
+#[test]
+fn sums_counts_and_histograms_are_the_workloads_own() {
+    let sandbox = Sandbox::new("meter");
+    enable(&sandbox, WRITES);
+    steps(&sandbox, "a", "write 10 100 write 5000 7");
+    steps(&sandbox, "a/x", "write 300 3");
+    steps(&sandbox, "b", "write 1 1");
+    let report = usage(&sandbox);
+    assert_eq!(report.lost, 0);
+    let values = |cgroup: &str| {
+        ["writes_bytes", "writes_calls"].map(|value| both(&sandbox, &report, cgroup, value))
+    };
+    assert_eq!(values("a"), [(36_000, 36_900), (107, 110)]);
+    assert_eq!(values("a/x"), [(900, 900), (3, 3)]);
+    assert_eq!(values("b"), [(1, 1), (1, 1)]);
+    assert_eq!(values(""), [(0, 36_901), (0, 111)]);
+    // The sum over the tree is what all used.
+    assert_eq!(of(&report, "/", "writes_bytes").total, 36_901);
+
+    let path = sandbox.path("a");
+    let row = report.cgroups.iter().find(|r| r.cgroup == path).unwrap();
+    let mut sizes: Vec<_> = row
+        .meters
+        .iter()
+        .filter(|m| m.meter == "writes_sizes")
+        .map(|m| (m.labels["size"].as_str(), m.histogram.clone().unwrap()))
+        .collect();
+    sizes.sort_by_key(|(size, _)| *size);
+    assert_eq!(sizes[0].0, "large");
+    assert_eq!(sizes[0].1.own_buckets[12], 7, "{sizes:?}");
+    assert_eq!(sizes[1].0, "small");
+    assert_eq!(sizes[1].1.own_buckets[3], 100);
+    // 300 is from 256 up, and of the cgroup below.
+    assert_eq!(sizes[1].1.own_buckets.len(), 4);
+    assert_eq!(sizes[1].1.total_buckets[8], 3);
+}
+
+#[test]
+fn a_meter_below_the_root_counts_nobody_else() {
+    let sandbox = Sandbox::new("meter");
+    let a = sandbox.cgroup("a");
+    sandbox
+        .engine
+        .enable_meter(&meter(WRITES), &a, Lifetime::Pinned)
+        .unwrap();
+    steps(&sandbox, "a/x", "write 10 5");
+    steps(&sandbox, "b", "write 10 70");
+    let report = usage(&sandbox);
+    assert_eq!(both(&sandbox, &report, "a", "writes_calls"), (0, 5));
+    assert_eq!(both(&sandbox, &report, "", "writes_calls"), (0, 5));
+    assert_eq!(both(&sandbox, &report, "b", "writes_calls"), (0, 0));
+}
+
+/// Jobs on a machine that does one at a time.
+const JOBS: &str = r#"
+name = "jobs"
+help = "Jobs"
+values.done = { help = "Jobs done" }
+values.elapsed = { help = "Time from begin to end", unit = "ns" }
+values.busy = { help = "Time that the machine worked", unit = "ns" }
+[[notes]]
+name = "begun"
+hook = "tracepoint:syscalls/sys_enter_lseek"
+if = 'fd == 0xffffffff && whence == 0'
+key = "offset"
+[[probes]]
+hook = "tracepoint:syscalls/sys_enter_lseek"
+if = 'fd == 0xffffffff && whence == 1'
+since = "begun"
+key = "offset"
+do = { done = "count()", elapsed = "hist(elapsed)", busy = "busy(7)" }
+"#;
+
+/// Within so much of the truth, or a twentieth of it.
+fn is_near(found: u64, truth: u64) -> bool {
+    found.abs_diff(truth) <= (truth / 50).max(300_000)
+}
+
+#[test]
+fn a_serial_resource_is_charged_to_whose_job_it_works_on() {
+    let sandbox = Sandbox::new("meter");
+    enable(&sandbox, JOBS);
+    // The second job waits behind the first; then nothing is done; then a third one.
+    let at = steps(
+        &sandbox,
+        "a",
+        "begin 1 @b begin 2 sleep 40 @c end 1 sleep 30 end 2 sleep 50 @a begin 3 sleep 20 @c end 3",
+    );
+    let [a1, b2, a1_end, b2_end, a3, a3_end] = at[..] else {
+        panic!("{at:?}")
+    };
+    let report = usage(&sandbox);
+    let value = |cgroup: &str, value: &str| both(&sandbox, &report, cgroup, value).0;
+    assert_eq!(value("a", "jobs_done"), 2);
+    assert_eq!(value("b", "jobs_done"), 1);
+    assert_eq!(value("c", "jobs_done"), 0);
+    for (cgroup, name, truth) in [
+        ("a", "jobs_busy", (a1_end - a1) + (a3_end - a3)),
+        ("b", "jobs_busy", b2_end - a1_end),
+        ("b", "jobs_elapsed", b2_end - b2),
+    ] {
+        let found = value(cgroup, name);
+        assert!(
+            is_near(found, truth),
+            "{cgroup} {name}: {found}, not {truth}"
+        );
+    }
+    // Time in which nothing was done is nobody's.
+    let whole = of(&report, "/", "jobs_busy").total;
+    let truth = (b2_end - a1) + (a3_end - a3);
+    assert!(is_near(whole, truth), "{whole}, not {truth}");
+}
+
+/// Memory that is taken and given back, by whomever.
+const MEMORY: &str = r#"
+name = "held"
+help = "Memory"
+values.bytes = { help = "Bytes held", unit = "bytes" }
+[[notes]]
+name = "taken"
+hook = "tracepoint:syscalls/sys_enter_lseek"
+if = 'fd == 0xffffffff && whence >= 100'
+key = "offset"
+keep.size = "whence - 100"
+[[probes]]
+hook = "tracepoint:syscalls/sys_enter_lseek"
+if = 'fd == 0xffffffff && whence >= 100'
+do.bytes = "add(whence - 100)"
+[[probes]]
+hook = "tracepoint:syscalls/sys_enter_lseek"
+if = 'fd == 0xffffffff && whence == 2'
+since = "taken"
+key = "offset"
+do.bytes = "sub(size)"
+"#;
+
+#[test]
+fn what_is_held_is_given_back_by_whoever_took_it() {
+    let sandbox = Sandbox::new("meter");
+    enable(&sandbox, MEMORY);
+    steps(
+        &sandbox,
+        "a",
+        "take 1 1000 take 2 500 give 1 take 3 100 @b give 2 take 4 70",
+    );
+    let report = usage(&sandbox);
+    assert_eq!(both(&sandbox, &report, "a", "held_bytes"), (100, 100));
+    assert_eq!(both(&sandbox, &report, "b", "held_bytes"), (70, 70));
+    let a = of(&report, &sandbox.path("a"), "held_bytes");
+    assert_eq!(a.peak, Some(1500));
+    assert_eq!(of(&report, "/", "held_bytes").total, 170);
+}
+
+#[test]
+fn labels_that_are_too_many_go_to_other_and_nothing_is_lost() {
+    let sandbox = Sandbox::new("meter");
+    enable(
+        &sandbox,
+        &WRITES.replace(r#"'count < 1000 ? "small" : "large"'"#, r#""count""#),
+    );
+    let sizes: String = (1..=200).map(|n| format!("write {n} 2 ")).collect();
+    steps(&sandbox, "a", &sizes);
+    let report = usage(&sandbox);
+    assert_eq!(both(&sandbox, &report, "a", "writes_calls"), (400, 400));
+    let path = sandbox.path("a");
+    let row = report.cgroups.iter().find(|r| r.cgroup == path).unwrap();
+    let calls: Vec<_> = row
+        .meters
+        .iter()
+        .filter(|m| m.meter == "writes_calls")
+        .collect();
+    // Sixty-three that were first, and the rest.
+    assert_eq!(calls.len(), 64);
+    let other = calls.iter().find(|m| m.labels["size"] == "other").unwrap();
+    assert_eq!(other.own, 2 * (200 - 63));
+    assert_eq!(report.lost, 0);
+}
+
+#[test]
+fn what_finds_no_room_is_counted_as_lost() {
+    let sandbox = Sandbox::new("meter");
+    enable(&sandbox, &WRITES.replace("room = 4096", "room = 3"));
+    for cgroup in ["a", "b", "c", "d", "e"] {
+        steps(&sandbox, cgroup, "write 10 4");
+    }
+    let report = usage(&sandbox);
+    assert_eq!(both(&sandbox, &report, "", "writes_calls").1, 12);
+    assert_eq!(report.lost, 8);
+}
+
+#[test]
+fn the_first_way_that_this_kernel_has_is_taken() {
+    let sandbox = Sandbox::new("meter");
+    let text = WRITES.replace(
+        "[[probes]]\nhook = \"tracepoint:syscalls/sys_enter_write\"",
+        "[[probes]]\nhook = \"tracepoint:syscalls/sys_enter_no_such_call\"",
+    ) + "[[probes.else]]\nhook = \"tp_btf:no_such_either\"\n[[probes.else]]\nhook = \
+         \"tracepoint:syscalls/sys_enter_write\"\n";
+    enable(&sandbox, &text);
+    steps(&sandbox, "a", "write 10 4");
+    assert_eq!(
+        both(&sandbox, &usage(&sandbox), "a", "writes_calls"),
+        (4, 4)
+    );
+
+    let none = text.replace("sys_enter_write\"\n", "sys_enter_nor_this\"\n");
+    let error = sandbox.engine.check_meter(&meter(&none)).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Hook);
+    for word in ["3 ways", "no_such_call", "no_such_either", "nor_this"] {
+        assert!(error.to_string().contains(word), "{error}");
+    }
+}
+
+#[test]
+fn two_meters_of_one_name_are_refused() {
+    let sandbox = Sandbox::new("meter");
+    enable(&sandbox, WRITES);
+    let top = CgroupRef::Path(sandbox.dir(""));
+    let again = sandbox
+        .engine
+        .enable_meter(&meter(WRITES), &top, Lifetime::Pinned);
+    let error = again.unwrap_err();
+    assert_eq!(error.errno(), Some(cgtap_sys::Errno::EEXIST), "{error}");
+    // What counts goes on; disabled it is gone, and can be enabled anew.
+    steps(&sandbox, "a", "write 10 4");
+    assert_eq!(
+        both(&sandbox, &usage(&sandbox), "a", "writes_calls"),
+        (4, 4)
+    );
+    sandbox.engine.disable_meter("writes").unwrap();
+    assert!(sandbox.engine.meters().unwrap().is_empty());
+    assert!(sandbox.engine.disable_meter("writes").is_err());
+    enable(&sandbox, WRITES);
+    assert_eq!(
+        both(&sandbox, &usage(&sandbox), "a", "writes_calls"),
+        (0, 0)
+    );
+}
+
+#[test]
+fn several_meters_count_side_by_side() {
+    let sandbox = Sandbox::new("meter");
+    enable(&sandbox, WRITES);
+    enable(&sandbox, JOBS);
+    enable(&sandbox, MEMORY);
+    steps(&sandbox, "a", "write 10 4 begin 1 end 1 take 1 50");
+    let report = usage(&sandbox);
+    for (value, own) in [("writes_calls", 4), ("jobs_done", 1), ("held_bytes", 50)] {
+        assert_eq!(both(&sandbox, &report, "a", value).0, own, "{value}");
+    }
+}
+
+#[test]
+fn all_of_it_without_casts() {
+    support::again_without("rdonly_cast", "all_of_it_without_casts");
+}

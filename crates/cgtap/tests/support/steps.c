@@ -1,0 +1,76 @@
+/* Does what its arguments say, one after the other: events whose numbers a test chooses.
+ *
+ *   cgroup DIR      goes into the cgroup at DIR
+ *   begin KEY       lseek(-1, KEY, 0)
+ *   end KEY         lseek(-1, KEY, 1)
+ *   take KEY SIZE   lseek(-1, KEY, SIZE + 100)
+ *   give KEY        lseek(-1, KEY, 2)
+ *   write SIZE N    N writes of SIZE bytes to /dev/null
+ *   sleep MS
+ *
+ * Prints the monotonic time in nanoseconds before each `begin` and `end`, a line each.
+ */
+#define _GNU_SOURCE
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+static long long now(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return t.tv_sec * 1000000000LL + t.tv_nsec;
+}
+
+static void seek(long key, long whence)
+{
+	syscall(SYS_lseek, -1, key, whence);
+}
+
+int main(int argc, char **argv)
+{
+	static char bytes[1 << 20];
+	int null = open("/dev/null", O_WRONLY);
+
+	for (int i = 1; i < argc; i++) {
+		const char *step = argv[i];
+		long one = i + 1 < argc ? atol(argv[i + 1]) : 0;
+
+		if (!strcmp(step, "cgroup")) {
+			char path[4096];
+			int fd;
+
+			snprintf(path, sizeof(path), "%s/cgroup.procs", argv[++i]);
+			fd = open(path, O_WRONLY);
+			if (fd < 0 || write(fd, "0", 1) != 1)
+				return 1;
+			close(fd);
+			continue;
+		}
+		i++;
+		if (!strcmp(step, "begin") || !strcmp(step, "end")) {
+			printf("%lld\n", now());
+			seek(one, !strcmp(step, "end"));
+		} else if (!strcmp(step, "take")) {
+			seek(one, atol(argv[++i]) + 100);
+		} else if (!strcmp(step, "give")) {
+			seek(one, 2);
+		} else if (!strcmp(step, "write")) {
+			long count = atol(argv[++i]);
+
+			while (count--)
+				if (write(null, bytes, one) != one)
+					return 1;
+		} else if (!strcmp(step, "sleep")) {
+			usleep(one * 1000);
+		} else {
+			return 2;
+		}
+	}
+	return 0;
+}
