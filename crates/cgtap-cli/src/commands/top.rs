@@ -23,10 +23,6 @@ pub fn run(context: &Context, args: TopArgs) -> Result<Status, Failure> {
         once: args.once,
         sort: args.sort,
     };
-    let read = || {
-        Err(Failure::Unsupported(format!(
-            "{engine:?} does not read usage: {request:?}"
-        )))
-    };
+    let read = || Ok(engine.usage(&request)?);
     top::run(context, &options, read, &interrupt)
 }
