@@ -19,7 +19,7 @@ fn wrong_words_are_usage_errors() {
         (&["-d", "0"][..], "greater than 0"),
         (&["-d", "0.01"], "0.1 seconds"),
         (&["-n", "x"], "--iterations"),
-        (&["--depth", "-1"], "--depth"),
+        (&["--depth", "x"], "--depth"),
         (&["pod:x"], "not understood yet"),
     ] {
         let ran = run(&[&["top"], words].concat());
@@ -58,7 +58,7 @@ fn without_a_meter_a_frame_is_a_document_without_values() {
     for line in ran.out.lines() {
         let frame: serde_json::Value = serde_json::from_str(line).unwrap();
         assert_eq!(frame["schema"], "cgtap/1");
-        assert!(frame["seconds"].as_f64().unwrap() >= 0.1, "{frame}");
+        assert!(frame["seconds"].as_f64().unwrap() > 0.0, "{frame}");
         assert_eq!(frame["lost"], 0);
         for cgroup in frame["cgroups"].as_array().unwrap() {
             assert_eq!(cgroup["meters"].as_array().unwrap().len(), 0, "{frame}");

@@ -98,3 +98,80 @@ fn answer(event: &Event, view: &mut View, model: &Model) -> Answer {
         _ => Answer::Draw,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
+
+    use super::*;
+    use crate::top::arrange::Order;
+    use crate::top::testing::tenants;
+
+    /// Keys that come one after each drawing.
+    struct Script {
+        keys: Vec<char>,
+        drawn: usize,
+        due: bool,
+    }
+
+    impl Display for Script {
+        fn draw(&mut self, _: &mut View, _: &Model) -> Result<(), Failure> {
+            self.drawn += 1;
+            self.due = true;
+            Ok(())
+        }
+
+        fn event(&mut self, wait: Duration) -> Result<Option<Event>, Failure> {
+            if wait.is_zero() || !self.due || self.keys.is_empty() {
+                std::thread::sleep(wait.min(Duration::from_millis(1)));
+                return Ok(None);
+            }
+            self.due = false;
+            std::thread::sleep(Duration::from_millis(3));
+            let code = KeyCode::Char(self.keys.remove(0));
+            Ok(Some(Event::Key(KeyEvent::new(code, KeyModifiers::NONE))))
+        }
+    }
+
+    fn shown(keys: &str, frozen: bool, iterations: u64) -> (Status, usize, u64) {
+        let mut display = Script {
+            keys: keys.chars().collect(),
+            drawn: 0,
+            due: false,
+        };
+        let mut readings = 0;
+        let mut watch = Watch {
+            model: Model::default(),
+            read: || {
+                readings += 1;
+                Ok(tenants(readings))
+            },
+        };
+        let mut view = View::new(Order::default(), Duration::from_millis(10));
+        view.frozen = frozen;
+        let interrupt = Interrupt::default();
+        let status = run(&mut display, &mut view, &mut watch, iterations, &interrupt);
+        (status.unwrap(), display.drawn, readings)
+    }
+
+    #[test]
+    fn it_ends_after_its_readings_and_draws_each() {
+        let (status, drawn, readings) = shown("", false, 3);
+        assert_eq!((status, readings), (Status::DONE, 3));
+        // Before the first, and after each.
+        assert_eq!(drawn, 4);
+    }
+
+    #[test]
+    fn each_key_is_drawn_and_q_ends_it() {
+        let (status, drawn, _) = shown("jsrq", false, 0);
+        assert_eq!(status, Status::DONE);
+        assert!(drawn >= 4);
+    }
+
+    #[test]
+    fn frozen_it_reads_nothing() {
+        let (_, _, readings) = shown("jkjkjkjkq", true, 0);
+        assert_eq!(readings, 0);
+    }
+}

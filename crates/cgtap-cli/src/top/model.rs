@@ -117,19 +117,28 @@ impl Model {
             .into_iter()
             .map(Some)
             .collect();
-        let rows = report.cgroups.into_iter();
+        // Most often nothing has come or gone, and each is where it was.
+        let mut same = old.len() == report.cgroups.len();
+        let rows = report.cgroups.into_iter().enumerate();
         self.nodes = rows
-            .map(|row| {
-                let place = self.places.get(&row.cgroup_id);
-                let known = place.and_then(|place| old.get_mut(*place)?.take());
+            .map(|(at, row)| {
+                let is = |node: &Option<Node>| node.as_ref().is_some_and(|n| n.id == row.cgroup_id);
+                let place = match old.get(at).is_some_and(is) {
+                    true => Some(at),
+                    false => self.places.get(&row.cgroup_id).copied(),
+                };
+                let known = place.and_then(|place| old.get_mut(place)?.take());
+                same &= place == Some(at) && known.as_ref().is_some_and(|n| *n.path == *row.cgroup);
                 taking.node(row, known)
             })
             .collect();
         drop(old);
         self.labels.forget_unused();
-        let ids = self.nodes.iter().map(|node| node.id);
-        self.places = ids.zip(0..).collect();
-        self.find_parents();
+        if !same {
+            let ids = self.nodes.iter().map(|node| node.id);
+            self.places = ids.zip(0..).collect();
+            self.find_parents();
+        }
         self.at = Some(at);
         self.seconds = seconds;
         self.lost = report.lost;
