@@ -1,8 +1,9 @@
 //! What developers run beside the tests: `bench` and `soak`, which need root, clang and a kernel
-//! with BTF, and `vm`, which needs QEMU.
+//! with BTF, `vm`, which needs QEMU, and `docs`.
 #![forbid(unsafe_code)]
 
 mod bench;
+mod docs;
 mod ground;
 mod helper;
 mod soak;
@@ -28,6 +29,8 @@ enum Command {
     Bench(bench::Args),
     /// Attaches, replaces and detaches at random under load, and checks every count.
     Soak(soak::Args),
+    /// Makes the documentation that is made of the program's own tables.
+    Docs(docs::Args),
     /// Runs commands and tests in guests with other kernels.
     Vm(vm::Args),
     /// Works in a cgroup as it is told.
@@ -45,6 +48,7 @@ fn main() -> ExitCode {
     let done = match Args::parse().command {
         Command::Bench(args) => bench::run(&args),
         Command::Soak(args) => soak::run(&args),
+        Command::Docs(args) => docs::run(&args),
         Command::Vm(args) => return ended(vm::run(&args)),
         Command::Worker(args) => helper::serve(&args),
         Command::Pool(args) => bench::pool::serve(&args),

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use cgtap::dispatch::dispatcher;
 use cgtap::dispatch::fuse::fuse;
 use cgtap::dispatch::plan::{Plan, Style};
-use cgtap::dispatch::scope::Access;
+use cgtap::kernel::read::Access;
 use cgtap::dispatch::specialise::{Member, code_of};
 use cgtap::dispatch::switch::Switch;
 use cgtap::hook::kind::Returns;

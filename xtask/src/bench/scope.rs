@@ -8,7 +8,7 @@ use std::os::fd::AsFd;
 use cgtap::asm::encode;
 use cgtap::dispatch::dispatcher;
 use cgtap::dispatch::noter;
-use cgtap::dispatch::scope::Access;
+use cgtap::kernel::read::Access;
 use cgtap::dispatch::switch::Switch;
 use cgtap::hook::HookSpec;
 use cgtap::hook::kind::Returns;

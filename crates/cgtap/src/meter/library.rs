@@ -16,7 +16,24 @@ macro_rules! builtin {
         ];
     };
 }
-builtin!("block", "cpu", "memory", "nbd", "net", "runqueue", "tasks");
+builtin!(
+    "amdgpu",
+    "block",
+    "cpu",
+    "cuda",
+    "drm",
+    "drm_ioctl",
+    "drm_memory",
+    "i915",
+    "memory",
+    "nbd",
+    "net",
+    "nvidia_ioctl",
+    "runqueue",
+    "tasks",
+    "virtio_gpu",
+    "xe",
+);
 
 /// Where a meter comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]

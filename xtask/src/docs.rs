@@ -1,0 +1,157 @@
+//! Documentation that is made of the program's own tables: a page a built-in meter, and the schema of
+//! meter files.
+
+use std::path::{Path, PathBuf};
+
+use cgtap::meter::file;
+use cgtap::meter::library::{Known, Library};
+use cgtap::meter::written::Meter;
+
+use crate::Result;
+
+/// Arguments of `docs`.
+#[derive(clap::Args)]
+pub struct Args {
+    /// Write nothing; fail if a page is not as it would be written
+    #[arg(long)]
+    check: bool,
+}
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+/// Writes the pages, or compares them.
+pub fn run(args: &Args) -> Result<()> {
+    let pages = pages()?;
+    if args.check {
+        let stale = stale(&pages);
+        return if stale.is_empty() {
+            Ok(())
+        } else {
+            Err(format!("{} are not current; run ./dev docs", stale.join(", ")).into())
+        };
+    }
+    let dir = root().join("docs/meters");
+    if dir.exists() {
+        std::fs::remove_dir_all(&dir)?;
+    }
+    std::fs::create_dir_all(&dir)?;
+    for (name, text) in &pages {
+        std::fs::write(root().join(name), text)?;
+    }
+    println!("{} pages", pages.len());
+    Ok(())
+}
+
+fn stale(pages: &[(String, String)]) -> Vec<String> {
+    let differs = |(name, text): &&(String, String)| {
+        std::fs::read_to_string(root().join(name)).is_ok_and(|found| found == *text)
+    };
+    pages
+        .iter()
+        .filter(|page| !differs(page))
+        .map(|(name, _)| name.clone())
+        .collect()
+}
+
+/// Every page: its path and its text.
+fn pages() -> Result<Vec<(String, String)>> {
+    let library = Library::load(Path::new("/nonexistent"));
+    if let Some(wrong) = library.wrong.first() {
+        return Err(wrong.to_string().into());
+    }
+    let mut pages = vec![
+        (
+            "docs/meter.schema.json".to_owned(),
+            serde_json::to_string_pretty(&file::schema())? + "\n",
+        ),
+        ("docs/meters/README.md".to_owned(), index(&library)),
+    ];
+    for known in &library.meters {
+        pages.push((format!("docs/meters/{}.md", known.meter.name), page(known)));
+    }
+    Ok(pages)
+}
+
+fn index(library: &Library) -> String {
+    let mut text = String::from(
+        "# Built-in meters\n\nMade of the meters' own files by `./dev docs`. How they are written: \
+         [meters.md](../meters.md).\n\n| meter | what it tells |\n|---|---|\n",
+    );
+    for known in &library.meters {
+        let meter = &known.meter;
+        text += &format!("| [{0}]({0}.md) | {1} |\n", meter.name, meter.help);
+    }
+    text
+}
+
+fn page(known: &Known) -> String {
+    let meter = &known.meter;
+    let mut text = format!(
+        "# {}\n\n{}.\n\n    cgtap meter enable {0}\n    cgtap usage\n\n",
+        meter.name, meter.help
+    );
+    text += "| value | form | unit | kind | what it tells |\n|---|---|---|---|---|\n";
+    for value in &meter.values {
+        text += &format!(
+            "| `{}_{}` | {} | {} | {} | {} |\n",
+            meter.name, value.name, value.form, value.unit, value.truth, value.help
+        );
+    }
+    if !meter.labels.is_empty() {
+        text += "\n| label | what it tells |\n|---|---|\n";
+        for label in &meter.labels {
+            text += &format!("| `{}` | {} |\n", label.name, label.help);
+        }
+    }
+    text += "\nIt counts at:\n\n";
+    text += &hooks(meter);
+    if !meter.cannot_see.is_empty() {
+        text += "\nIt cannot see:\n\n";
+        for line in &meter.cannot_see {
+            text += &format!("- {line}\n");
+        }
+    }
+    text += &format!(
+        "\nIts file ([{0}.toml](../../crates/cgtap/src/meter/builtin/{0}.toml)):\n\n```toml\n{1}```\n",
+        meter.name, known.text
+    );
+    text
+}
+
+/// The hooks, the ways of one in a row.
+fn hooks(meter: &Meter) -> String {
+    let notes = meter
+        .notes
+        .iter()
+        .map(|n| n.choices.iter().map(|c| c.hook.to_string()).collect());
+    let probes = meter
+        .probes
+        .iter()
+        .map(|p| p.choices.iter().map(|c| c.hook.to_string()).collect());
+    let mut lines: Vec<String> = Vec::new();
+    for ways in notes.chain(probes) {
+        let ways: Vec<String> = ways;
+        let ways: Vec<String> = ways.iter().map(|w| format!("`{w}`")).collect();
+        let line = format!("- {}\n", ways.join(", else "));
+        if !lines.contains(&line) {
+            lines.push(line);
+        }
+    }
+    lines.concat()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pages_are_as_the_files_are() {
+        assert_eq!(
+            stale(&pages().unwrap()),
+            Vec::<String>::new(),
+            "run ./dev docs"
+        );
+    }
+}
