@@ -9,6 +9,7 @@ mod interrupt;
 mod json;
 mod render;
 mod tell;
+mod top;
 
 use std::process::ExitCode;
 

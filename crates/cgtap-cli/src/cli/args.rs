@@ -184,6 +184,30 @@ pub struct StatArgs {
     pub command: Vec<OsString>,
 }
 
+/// `cgtap top`.
+#[derive(Debug, Args)]
+pub struct TopArgs {
+    /// This cgroup and those below it; all if not given
+    #[arg(value_name = "CGROUP", value_parser = value::cgroup_parser(), value_hint = ValueHint::DirPath)]
+    pub cgroup: Option<CgroupRef>,
+    /// How long between two readings
+    #[arg(short, long, value_name = "SECONDS", default_value = "1", value_parser = value::interval)]
+    pub delay: Duration,
+    /// End after so many readings, the first not counted; 0 for never. If not given, what is printed
+    /// ends after one
+    #[arg(short = 'n', long, value_name = "N")]
+    pub iterations: Option<u64>,
+    /// Print a table instead of drawing; without a terminal that is done anyway
+    #[arg(long)]
+    pub once: bool,
+    /// What uses most of this first, such as block_bytes; `name` for the order of names
+    #[arg(long, value_name = "METER")]
+    pub sort: Option<String>,
+    /// Rows for so many levels below only
+    #[arg(long, value_name = "N")]
+    pub depth: Option<usize>,
+}
+
 /// `cgtap doctor`.
 #[derive(Debug, Args)]
 pub struct DoctorArgs {

@@ -12,9 +12,10 @@ use clap::{ArgAction, Parser, Subcommand, ValueEnum};
 
 pub use args::{
     AttachArgs, CompletionsArgs, DetachArgs, DoctorArgs, ListArgs, ManArgs, MapsArgs, MeterAction,
-    MeterArgs, ReplaceArgs, StatArgs, StorageArgs, TreeArgs, UsageArgs,
+    MeterArgs, ReplaceArgs, StatArgs, StorageArgs, TopArgs, TreeArgs, UsageArgs,
 };
 pub use early::Early;
+pub use value::interval;
 
 /// What holds for several commands: it stands below the options of `--help`, and as sections of
 /// the man page.
@@ -135,6 +136,8 @@ pub enum Command {
     Meter(MeterArgs),
     /// Show what cgroups used, by the meters that count
     Usage(UsageArgs),
+    /// Show live what cgroups use, as a tree
+    Top(TopArgs),
     /// Say what this kernel, this user and this machine can do
     Doctor(DoctorArgs),
     /// Show all of it on a small cgroup tree with real work inside

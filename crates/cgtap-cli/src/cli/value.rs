@@ -138,6 +138,19 @@ pub fn seconds(text: &str) -> Result<Duration, String> {
     Duration::try_from_secs_f64(seconds).map_err(|_| wrong())
 }
 
+/// The shortest time between two readings of everything.
+const SHORTEST_INTERVAL: Duration = Duration::from_millis(100);
+
+/// The `SECONDS` between two readings.
+pub fn interval(text: &str) -> Result<Duration, String> {
+    match seconds(text) {
+        Ok(interval) if interval < SHORTEST_INTERVAL => {
+            Err("the shortest interval is 0.1 seconds".to_owned())
+        }
+        other => other,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -253,6 +266,13 @@ mod tests {
         for text in ["0", "-1", "x", "", "nan", "inf", "1e300"] {
             assert!(seconds(text).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn an_interval_is_not_too_short() {
+        assert_eq!(interval("0.1"), Ok(Duration::from_millis(100)));
+        assert!(interval("0.01").unwrap_err().contains("0.1 seconds"));
+        assert!(interval("0").unwrap_err().contains("greater than 0"));
     }
 
     #[test]

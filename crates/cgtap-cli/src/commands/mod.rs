@@ -12,6 +12,7 @@ pub mod meter;
 mod replace;
 mod stat;
 mod storage;
+mod top;
 mod tree;
 mod usage;
 
@@ -116,6 +117,7 @@ pub fn run(context: &Context, command: Command) -> Result<Status, Failure> {
         Command::Stat(args) => stat::run(context, args),
         Command::Meter(args) => meter::run(context, &args),
         Command::Usage(args) => usage::run(context, args),
+        Command::Top(args) => top::run(context, args),
         Command::Doctor(args) => doctor::run(context, &args),
         Command::Demo => demo::run(context),
         Command::Completions(args) => completions::run(context, &args),
@@ -128,6 +130,10 @@ pub fn run(context: &Context, command: Command) -> Result<Status, Failure> {
 fn changes_or_reads_state(command: &Command) -> bool {
     !matches!(
         command,
-        Command::Stat(_) | Command::Demo | Command::Completions(_) | Command::Man(_)
+        Command::Stat(_)
+            | Command::Top(_)
+            | Command::Demo
+            | Command::Completions(_)
+            | Command::Man(_)
     )
 }

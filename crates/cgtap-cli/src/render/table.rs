@@ -1,5 +1,7 @@
 //! Tables: columns as wide as their widest cell, two spaces between them.
 
+use std::borrow::Cow;
+
 use unicode_width::UnicodeWidthStr;
 
 use super::{Look, Tone, printable};
@@ -19,23 +21,23 @@ pub enum Align {
 /// A column.
 #[derive(Clone, Debug)]
 pub struct Column {
-    title: &'static str,
+    title: Cow<'static, str>,
     align: Align,
     cut: bool,
 }
 
 impl Column {
     /// A column of words.
-    pub fn words(title: &'static str) -> Self {
+    pub fn words(title: impl Into<Cow<'static, str>>) -> Self {
         Self {
-            title,
+            title: title.into(),
             align: Align::Left,
             cut: false,
         }
     }
 
     /// A column of paths: on a terminal that is too narrow they lose their beginning.
-    pub fn paths(title: &'static str) -> Self {
+    pub fn paths(title: impl Into<Cow<'static, str>>) -> Self {
         Self {
             cut: true,
             ..Self::words(title)
@@ -43,7 +45,7 @@ impl Column {
     }
 
     /// A column of numbers.
-    pub fn numbers(title: &'static str) -> Self {
+    pub fn numbers(title: impl Into<Cow<'static, str>>) -> Self {
         Self {
             align: Align::Right,
             ..Self::words(title)
@@ -114,7 +116,7 @@ impl Table {
         let titles: Vec<Cell> = self
             .columns
             .iter()
-            .map(|column| Cell::toned(column.title, Tone::Heading))
+            .map(|column| Cell::toned(&column.title, Tone::Heading))
             .collect();
         let mut text = String::new();
         for row in std::iter::once(&titles).chain(&self.rows) {
