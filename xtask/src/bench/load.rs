@@ -92,12 +92,16 @@ impl Plain {
     }
 }
 
-/// Takes the dispatcher of a state's only hook off the tracepoint and hands it out, with the
+/// Takes the dispatcher of the hook that a state had last off the tracepoint and hands it out, with the
 /// hook's control words: what is left is a program that can be attached and detached at will, in
 /// front of the sets that the engine made.
 pub fn dispatcher(state: &Path) -> Result<(Prog, Words)> {
-    let mut hooks: Vec<_> = std::fs::read_dir(state.join("hooks"))?.collect::<Result<_, _>>()?;
-    let hook = hooks.pop().ok_or("the state has no hook")?.path();
+    let hooks = std::fs::read_dir(state.join("hooks"))?.flatten();
+    let number = |e: &std::fs::DirEntry| e.file_name().to_str()?.parse::<u32>().ok();
+    let hook = hooks
+        .max_by_key(number)
+        .ok_or("the state has no hook")?
+        .path();
     let link = hook.join("link");
     let prog = Prog::from_id(get_link(&link)?.info()?.prog_id)?;
     let words = Words::map(&get_map(&hook.join("control"))?)?;

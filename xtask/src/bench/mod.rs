@@ -4,6 +4,7 @@ mod attach;
 pub mod counters;
 pub mod load;
 mod measure;
+mod meters;
 mod ours;
 mod parts;
 pub mod pool;
@@ -203,6 +204,7 @@ fn dispatch(bench: &mut Bench<'_>, ground: &Ground) -> Result<()> {
     let mut offers = ours::offers(ground, &hot, &other);
     offers.extend(today::offers(ground, &hot));
     offers.extend(parts::offers(ground, &hot));
+    offers.extend(meters::offers(ground));
     let in_hot = || -> Result<Box<dyn Work>> {
         ground::enter(&hot)?;
         Ok(Box::new(Loop { calls: 8000 }))

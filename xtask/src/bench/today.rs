@@ -48,7 +48,7 @@ pub fn separate(
     Ok(Variant::several(name, progs).counted(counts, 1))
 }
 
-/// The programs that bpftrace makes of a script. It is ended once they are loaded: they go on
+/// Clauses of bpftrace that each ask for a cgroup. It is ended once they are loaded: they go on
 /// without it, attached and detached by us like all others.
 fn bpftrace(ground: &Ground, hot: &Path, name: &str, count: usize) -> Result<Variant> {
     let probe = "tracepoint:raw_syscalls:sys_enter";
@@ -60,8 +60,13 @@ fn bpftrace(ground: &Ground, hot: &Path, name: &str, count: usize) -> Result<Var
         script +=
             &format!("{probe} /cgroup == cgroupid(\"{path}\")/ {{ @c{number} = count(); }}\n");
     }
+    self::script(name, &script, count)
+}
+
+/// The programs that bpftrace makes of a script with `count` probes at `raw_syscalls:sys_enter`.
+pub fn script(name: &str, script: &str, count: usize) -> Result<Variant> {
     let mut child = Command::new("bpftrace")
-        .args(["-e", &script])
+        .args(["-e", script])
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()

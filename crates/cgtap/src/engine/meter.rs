@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use cgtap_sys::Errno;
+use cgtap_sys::bpf::Map;
 use cgtap_sys::libbpf::Btf;
 
 use super::error::{Error, ErrorKind, Result};
@@ -14,6 +15,7 @@ use super::{
 };
 use crate::cgroup::Cgroup;
 use crate::id::InstanceId;
+use crate::kernel::current;
 use crate::kernel::layout::Layout;
 use crate::kernel::read::Access;
 use crate::meter::image::{self, Placed};
@@ -28,6 +30,8 @@ pub(super) struct Compiled<'a> {
     resolved: Resolved,
     shape: Shape,
     layout: Layout,
+    /// The addresses of `current`, where that is quicker than the helper.
+    current: Option<Map>,
 }
 
 impl<'a> Compiled<'a> {
@@ -48,6 +52,7 @@ impl<'a> Compiled<'a> {
             resolved,
             shape,
             layout,
+            current: None,
         })
     }
 
@@ -62,7 +67,9 @@ impl<'a> Compiled<'a> {
 
     /// The programs.
     pub(super) fn programs(&self, access: Access) -> Result<Vec<Placed>> {
-        image::programs(&self.layout, access, &self.resolved, &self.shape).map_err(|e| {
+        let (layout, table) = (&self.layout, self.current.is_some());
+        let made = image::programs(layout, access, table, &self.resolved, &self.shape);
+        made.map_err(|e| {
             let name = &self.meter.name;
             Error::new(
                 ErrorKind::Unsupported,
@@ -74,7 +81,7 @@ impl<'a> Compiled<'a> {
 
     fn loaded(&self, placed: &[Placed], cgroup: &Cgroup) -> Result<Loaded> {
         let name = &self.meter.name;
-        let made = image::make_maps(self.meter, &self.shape)
+        let made = image::make_maps(self.meter, &self.shape, self.current.as_ref())
             .map_err(|e| Error::sys(format!("make the maps of the meter {name}"), &e))?;
         let (maps, fds) = made.into_iter().map(|(map, fd)| (map, Some(fd))).unzip();
         Ok(Loaded {
@@ -130,7 +137,8 @@ impl Engine {
             )
             .with_errno(Errno::EEXIST));
         }
-        let compiled = Compiled::new(meter)?;
+        let mut compiled = Compiled::new(meter)?;
+        compiled.current = current::find(&compiled.layout);
         let cgroup = super::find_cgroup(&self.hierarchy()?, cgroup)?;
         let mut last = None;
         for access in compiled.ways() {
@@ -202,7 +210,8 @@ impl Engine {
     /// # Errors
     /// As [`Engine::check_meter`].
     pub fn meter_code(&self, meter: &Meter) -> Result<Vec<MeterCode>> {
-        let compiled = Compiled::new(meter)?;
+        let mut compiled = Compiled::new(meter)?;
+        compiled.current = current::find(&compiled.layout);
         let access = compiled.ways().first().copied().unwrap_or(Access::Probe);
         let programs = compiled.programs(access)?;
         Ok(programs

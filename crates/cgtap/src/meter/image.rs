@@ -1,6 +1,6 @@
 //! From a meter on this kernel to an object: programs, and the maps that they share.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 
 use cgtap_sys::SysError;
 use cgtap_sys::bpf::{Map, MapSpec, MapType, map_flags};
@@ -38,12 +38,14 @@ pub struct Placed {
 pub fn programs(
     layout: &Layout,
     access: Access,
+    with_current_table: bool,
     resolved: &Resolved,
     shape: &Shape,
 ) -> Result<Vec<Placed>, CodeError> {
     let plan = Plan {
         layout,
         access,
+        with_current_table,
         shape,
     };
     let mut placed = Vec::new();
@@ -115,6 +117,7 @@ fn specs(meter: &Meter, shape: &Shape) -> Vec<(String, MapSpec<'static>)> {
         spec("graves", MapType::Array, 4, GRAVE_BYTES, GRAVES),
         spec("gone", MapType::LruHash, 8, 8, GRAVES * 4),
         spec("busy", MapType::Hash, 8, 8, RESOURCES),
+        spec("current", MapType::Array, 4, 8, 1),
     ];
     for number in 0..shape.notes {
         let bytes = note::WORDS as u32 * 8;
@@ -142,6 +145,7 @@ pub fn listing(layout: &Layout, placed: &Placed) -> String {
         "graves",
         "gone",
         "busy",
+        "current",
         "note_0",
         "note_1",
         "note_2",
@@ -155,47 +159,59 @@ pub fn listing(layout: &Layout, placed: &Placed) -> String {
     text::listing(&placed.insns, MAPS, &kfuncs)
 }
 
-/// Makes the maps of a meter.
+/// Makes the maps of a meter. `current` is the table of the addresses of `current`, if there is one.
 ///
 /// # Errors
 /// The kernel's answer.
-pub fn make_maps(meter: &Meter, shape: &Shape) -> Result<Vec<(MapImage, OwnedFd)>, SysError> {
+pub fn make_maps(
+    meter: &Meter,
+    shape: &Shape,
+    current: Option<&Map>,
+) -> Result<Vec<(MapImage, OwnedFd)>, SysError> {
     let mut made = Vec::new();
     for (at, (name, spec)) in specs(meter, shape).into_iter().enumerate() {
-        let at = at as u32;
-        let flags = if at == maps::CONTROL {
-            map_flags::MMAPABLE
-        } else {
-            0
+        let map = match (at as u32, current) {
+            (maps::CURRENT, Some(table)) => table.try_clone()?,
+            (maps::CONTROL, _) => make_control(&spec)?,
+            (maps::LABEL_LIST, _) => make_label_list(&spec, shape)?,
+            _ => Map::create(&spec)?,
         };
-        let map = Map::create(&MapSpec { flags, ..spec })?;
-        if at == maps::CONTROL {
-            // The first of the labels is `other`, which needs no finding.
-            let mut words = [0u64; control::WORDS];
-            words[control::LABELS] = 1;
-            let bytes: Vec<u8> = words.iter().flat_map(|w| w.to_ne_bytes()).collect();
-            map.update(&0u32.to_ne_bytes(), &bytes)?;
-        }
-        if at == maps::LABEL_LIST {
-            let words = shape.label_words.max(1);
-            let bytes: Vec<u8> = (0..words).flat_map(|_| OTHER_WORD.to_ne_bytes()).collect();
-            map.update(&0u32.to_ne_bytes(), &bytes)?;
-        }
+        let info = map.info()?;
         let image = MapImage {
             name,
-            map_type: spec.map_type as u32,
-            key_size: spec.key_size,
-            value_size: spec.value_size,
-            max_entries: spec.max_entries,
+            map_type: info.map_type,
+            key_size: info.key_size,
+            value_size: info.value_size,
+            max_entries: info.max_entries,
             storage: None,
         };
-        let fd = map.as_fd().try_clone_to_owned().map_err(|e| SysError {
-            call: "dup",
-            errno: cgtap_sys::Errno(e.raw_os_error().unwrap_or(0)),
-        })?;
-        made.push((image, fd));
+        made.push((image, map.into()));
     }
     Ok(made)
+}
+
+fn bytes(words: &[u64]) -> Vec<u8> {
+    words.iter().flat_map(|w| w.to_ne_bytes()).collect()
+}
+
+/// The control words, which user space maps. The first of the labels is `other`, which needs no
+/// finding.
+fn make_control(spec: &MapSpec<'_>) -> Result<Map, SysError> {
+    let map = Map::create(&MapSpec {
+        flags: map_flags::MMAPABLE,
+        ..*spec
+    })?;
+    let mut words = [0u64; control::WORDS];
+    words[control::LABELS] = 1;
+    map.update(&0u32.to_ne_bytes(), &bytes(&words))?;
+    Ok(map)
+}
+
+fn make_label_list(spec: &MapSpec<'_>, shape: &Shape) -> Result<Map, SysError> {
+    let map = Map::create(spec)?;
+    let other = vec![OTHER_WORD; shape.label_words.max(1)];
+    map.update(&0u32.to_ne_bytes(), &bytes(&other))?;
+    Ok(map)
 }
 
 /// The object that these programs and maps are.

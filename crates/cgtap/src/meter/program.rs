@@ -9,6 +9,7 @@ use super::written::KEYS_MAX;
 use crate::asm::{Alu, Builder, Cond, EditError, Insn, Label as Target, Reg, Size, helper};
 use crate::kernel::layout::Layout;
 use crate::kernel::read::{Access, Reader};
+use crate::kernel::{current, emit};
 
 /// Cgroups above one that is gone that are gone too: further up is not looked.
 const CLIMB_MAX: i32 = 16;
@@ -33,6 +34,8 @@ pub struct Plan<'a> {
     pub layout: &'a Layout,
     /// How memory of the kernel is read.
     pub access: Access,
+    /// `current` is looked up in a table.
+    pub with_current_table: bool,
     /// The meter's maps.
     pub shape: &'a Shape,
 }
@@ -190,8 +193,13 @@ impl Generator<'_> {
     fn cgroup(&mut self, owner: &Owner) {
         match owner {
             Owner::Current => {
-                self.b.push(Insn::call(helper::GET_CURRENT_CGROUP_ID));
-                self.store(self.stack.key, Reg::R0);
+                let layout = self.plan.layout;
+                let table = self.plan.with_current_table.then_some(maps::CURRENT);
+                current::emit(&mut self.b, layout, table);
+                emit::cgroup_of_task(&mut self.b, layout, Reg::R9, Reg::R0);
+                // Through typed pointers, whatever the arguments are.
+                Reader::new(layout, Access::Typed, self.stack.slots.scratch).id(&mut self.b);
+                self.store(self.stack.key, Reg::R1);
             }
             Owner::Path(walk) => {
                 let (nobody, found) = (self.b.label(), self.b.label());

@@ -23,8 +23,10 @@ pub mod maps {
     pub const GONE: u32 = 6;
     /// Hash: resource -> when it was last done.
     pub const BUSY: u32 = 7;
+    /// One entry: where each CPU keeps `current`; empty where the helper is called.
+    pub const CURRENT: u32 = 8;
     /// LRU hashes: what was noted, one a note.
-    pub const FIRST_NOTE: u32 = 8;
+    pub const FIRST_NOTE: u32 = 9;
 }
 
 /// Words of the control map.
