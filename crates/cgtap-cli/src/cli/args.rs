@@ -1,6 +1,7 @@
 //! The words of each command.
 
 use std::ffi::OsString;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -181,6 +182,17 @@ pub struct StatArgs {
     /// Count while this command runs
     #[arg(last = true, value_name = "COMMAND", value_hint = ValueHint::CommandWithArguments)]
     pub command: Vec<OsString>,
+}
+
+/// `cgtap serve`.
+#[derive(Debug, Args)]
+pub struct ServeArgs {
+    /// Where to listen; port 0 takes one that is free
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:9754", value_parser = value::socket)]
+    pub listen: SocketAddr,
+    /// Of each meter, name the cgroups that used most, so many; the others are summed up as `other`
+    #[arg(long, value_name = "N", default_value = "200", value_parser = value::top)]
+    pub top: usize,
 }
 
 /// `cgtap doctor`.

@@ -12,7 +12,7 @@ use clap::{ArgAction, Parser, Subcommand, ValueEnum};
 
 pub use args::{
     AttachArgs, CompletionsArgs, DetachArgs, DoctorArgs, ListArgs, ManArgs, MapsArgs, ReplaceArgs,
-    StatArgs, StorageArgs, TreeArgs,
+    ServeArgs, StatArgs, StorageArgs, TreeArgs,
 };
 pub use early::Early;
 
@@ -30,7 +30,8 @@ pub const SECTIONS: [(&str, &str); 4] = [
     (
         "Exit status",
         "0 done; 1 the kernel or the state said no; 2 the words of the call are wrong; 130 \
-         interrupted. `cgtap stat -- COMMAND` exits as COMMAND does. A closed pipe is no error.",
+         interrupted. `cgtap stat -- COMMAND` exits as COMMAND does; \
+         `cgtap serve` exits with 0 at SIGTERM. A closed pipe is no error.",
     ),
     (
         "JSON",
@@ -131,6 +132,8 @@ pub enum Command {
     Storage(StorageArgs),
     /// Count events of cgroups while a command runs, or for a time
     Stat(StatArgs),
+    /// Serve what meters counted, for Prometheus
+    Serve(ServeArgs),
     /// Say what this kernel, this user and this machine can do
     Doctor(DoctorArgs),
     /// Show all of it on a small cgroup tree with real work inside

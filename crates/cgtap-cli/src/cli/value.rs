@@ -1,6 +1,7 @@
 //! How single words are read: cgroups, ids, programs, variables, events, times.
 
 use std::ffi::OsString;
+use std::net::SocketAddr;
 use std::num::IntErrorKind;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
@@ -135,6 +136,21 @@ pub fn seconds(text: &str) -> Result<Duration, String> {
     Duration::try_from_secs_f64(seconds).map_err(|_| wrong())
 }
 
+/// `ADDRESS:PORT`.
+pub fn socket(text: &str) -> Result<SocketAddr, String> {
+    text.parse()
+        .map_err(|_| "write a numeric address and a port, 127.0.0.1:9754 or [::1]:9754".to_owned())
+}
+
+/// How many cgroups `serve` names.
+pub fn top(text: &str) -> Result<usize, String> {
+    match number_u32(text)? {
+        0 => Err("the smallest is 1".to_owned()),
+        top if top > 100_000 => Err("the largest is 100000".to_owned()),
+        top => usize::try_from(top).map_err(|e| e.to_string()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -241,6 +257,16 @@ mod tests {
         for text in ["0", "-1", "x", "", "nan", "inf", "1e300"] {
             assert!(seconds(text).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn a_socket_is_an_address_and_a_port() {
+        assert_eq!(socket("[::1]:80").unwrap().port(), 80);
+        for text in ["", "localhost:80", "127.0.0.1", ":9754", "127.0.0.1:70000"] {
+            assert!(socket(text).is_err(), "{text}");
+        }
+        assert_eq!(top("200"), Ok(200));
+        assert!(top("0").is_err() && top("100001").is_err());
     }
 
     #[test]

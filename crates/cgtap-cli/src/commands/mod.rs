@@ -9,6 +9,7 @@ mod list;
 mod man;
 mod maps;
 mod replace;
+mod serve;
 mod stat;
 mod storage;
 mod tree;
@@ -112,6 +113,7 @@ pub fn run(context: &Context, command: Command) -> Result<Status, Failure> {
         Command::Maps(args) => maps::run(context, &args),
         Command::Storage(args) => storage::run(context, &args),
         Command::Stat(args) => stat::run(context, args),
+        Command::Serve(args) => serve::run(context, &args),
         Command::Doctor(args) => doctor::run(context, &args),
         Command::Demo => demo::run(context),
         Command::Completions(args) => completions::run(context, &args),
@@ -124,6 +126,10 @@ pub fn run(context: &Context, command: Command) -> Result<Status, Failure> {
 fn changes_or_reads_state(command: &Command) -> bool {
     !matches!(
         command,
-        Command::Stat(_) | Command::Demo | Command::Completions(_) | Command::Man(_)
+        Command::Stat(_)
+            | Command::Serve(_)
+            | Command::Demo
+            | Command::Completions(_)
+            | Command::Man(_)
     )
 }
