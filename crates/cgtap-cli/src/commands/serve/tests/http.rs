@@ -36,7 +36,7 @@ fn each_path_and_method_has_its_answer() {
 fn a_reading_that_fails_is_told_and_is_not_the_end() {
     let fails = Arc::new(AtomicBool::new(false));
     let asked = Arc::clone(&fails);
-    let source = Fake::new(move || {
+    let source = Fake::source(move || {
         if asked.load(Ordering::Relaxed) {
             Err(Failure::Unsupported("no such luck".to_owned()))
         } else {
@@ -87,7 +87,7 @@ fn clients_that_send_nothing_or_read_nothing_hold_up_nobody() {
         connections: 8,
         ..Limits::default()
     };
-    let source = Fake::new(move || Ok(large.clone()));
+    let source = Fake::source(move || Ok(large.clone()));
     let serving = Serving::start(source, 5000, limits);
     let to = serving.address;
     assert!(get(to, "/metrics").body.len() > 10_000_000);
@@ -124,7 +124,7 @@ fn who_is_too_slow_is_sent_away() {
         connection: Duration::from_millis(300),
         ..Limits::default()
     };
-    let serving = Serving::start(Fake::new(|| Ok(every_kind())), 200, limits);
+    let serving = Serving::start(Fake::source(|| Ok(every_kind())), 200, limits);
     for sent in [&b""[..], b"GET / HT", b"GET / HTTP/1.1\r\nX: y"] {
         let mut stream = TcpStream::connect(serving.address).unwrap();
         stream
@@ -143,7 +143,7 @@ fn a_reading_that_hangs_is_told_and_only_one_is_made_at_a_time() {
     let (at_once, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
     let (now, high) = (Arc::clone(&at_once), Arc::clone(&most));
     let (go, wait) = std::sync::mpsc::channel::<()>();
-    let source = Fake::new(move || {
+    let source = Fake::source(move || {
         high.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
         let _ = wait.recv();
         now.fetch_sub(1, Ordering::SeqCst);

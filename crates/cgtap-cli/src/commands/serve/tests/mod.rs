@@ -25,7 +25,7 @@ type Reading = Box<dyn FnMut() -> Result<UsageReport, Failure> + Send>;
 struct Fake(Mutex<Reading>);
 
 impl Fake {
-    fn new(
+    fn source(
         reading: impl FnMut() -> Result<UsageReport, Failure> + Send + 'static,
     ) -> Box<dyn Source> {
         Box::new(Self(Mutex::new(Box::new(reading))))
@@ -67,7 +67,7 @@ impl Serving {
     }
 
     fn of(report: UsageReport) -> Self {
-        let source = Fake::new(move || Ok(report.clone()));
+        let source = Fake::source(move || Ok(report.clone()));
         Self::start(source, 200, Limits::default())
     }
 }
@@ -149,5 +149,8 @@ fn every_kind() -> UsageReport {
 fn shared(report: UsageReport) -> (Arc<Mutex<UsageReport>>, Box<dyn Source>) {
     let shared = Arc::new(Mutex::new(report));
     let inner = Arc::clone(&shared);
-    (shared, Fake::new(move || Ok(inner.lock().unwrap().clone())))
+    (
+        shared,
+        Fake::source(move || Ok(inner.lock().unwrap().clone())),
+    )
 }
