@@ -52,6 +52,8 @@ const WRONG: &[(&[&str], &str)] = &[
     ),
     (&["list", "--hook", "sys_enter"], "hook kind"),
     (&["storage"], "<ID>"),
+    (&["serve", "--listen", "localhost:9754"], "numeric address"),
+    (&["serve", "--top", "0"], "the smallest is 1"),
     (&["stat", "-d", "1"], "--event"),
     (
         &["stat", "-e", "contxt-switches", "-d", "1"],

@@ -1,6 +1,7 @@
 //! The words of each command.
 
 use std::ffi::OsString;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -206,6 +207,17 @@ pub struct TopArgs {
     /// Rows for so many levels below only
     #[arg(long, value_name = "N")]
     pub depth: Option<usize>,
+}
+
+/// `cgtap serve`.
+#[derive(Debug, Args)]
+pub struct ServeArgs {
+    /// Where to listen; port 0 takes one that is free
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:9754", value_parser = value::socket)]
+    pub listen: SocketAddr,
+    /// Of each meter, name the cgroups that used most, so many; the others are summed up as `other`
+    #[arg(long, value_name = "N", default_value = "200", value_parser = value::top)]
+    pub top: usize,
 }
 
 /// `cgtap doctor`.

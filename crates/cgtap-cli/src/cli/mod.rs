@@ -12,7 +12,7 @@ use clap::{ArgAction, Parser, Subcommand, ValueEnum};
 
 pub use args::{
     AttachArgs, CompletionsArgs, DetachArgs, DoctorArgs, ListArgs, ManArgs, MapsArgs, MeterAction,
-    MeterArgs, ReplaceArgs, StatArgs, StorageArgs, TopArgs, TreeArgs, UsageArgs,
+    MeterArgs, ReplaceArgs, ServeArgs, StatArgs, StorageArgs, TopArgs, TreeArgs, UsageArgs,
 };
 pub use early::Early;
 pub use value::interval;
@@ -31,7 +31,8 @@ pub const SECTIONS: [(&str, &str); 4] = [
     (
         "Exit status",
         "0 done; 1 the kernel or the state said no; 2 the words of the call are wrong; 130 \
-         interrupted. `cgtap stat -- COMMAND` exits as COMMAND does. A closed pipe is no error.",
+         interrupted. `cgtap stat -- COMMAND` exits as COMMAND does; \
+         `cgtap serve` exits with 0 at SIGTERM. A closed pipe is no error.",
     ),
     (
         "JSON",
@@ -138,6 +139,8 @@ pub enum Command {
     Usage(UsageArgs),
     /// Show live what cgroups use, as a tree
     Top(TopArgs),
+    /// Serve what meters counted, for Prometheus
+    Serve(ServeArgs),
     /// Say what this kernel, this user and this machine can do
     Doctor(DoctorArgs),
     /// Show all of it on a small cgroup tree with real work inside

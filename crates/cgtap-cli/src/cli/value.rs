@@ -1,6 +1,7 @@
 //! How single words are read: cgroups, ids, programs, variables, events, times.
 
 use std::ffi::OsString;
+use std::net::SocketAddr;
 use std::num::IntErrorKind;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
@@ -151,6 +152,21 @@ pub fn interval(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// `ADDRESS:PORT`.
+pub fn socket(text: &str) -> Result<SocketAddr, String> {
+    text.parse()
+        .map_err(|_| "write a numeric address and a port, 127.0.0.1:9754 or [::1]:9754".to_owned())
+}
+
+/// How many cgroups `serve` names.
+pub fn top(text: &str) -> Result<usize, String> {
+    match number_u32(text)? {
+        0 => Err("the smallest is 1".to_owned()),
+        top if top > 100_000 => Err("the largest is 100000".to_owned()),
+        top => usize::try_from(top).map_err(|e| e.to_string()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -273,6 +289,16 @@ mod tests {
         assert_eq!(interval("0.1"), Ok(Duration::from_millis(100)));
         assert!(interval("0.01").unwrap_err().contains("0.1 seconds"));
         assert!(interval("0").unwrap_err().contains("greater than 0"));
+    }
+
+    #[test]
+    fn a_socket_is_an_address_and_a_port() {
+        assert_eq!(socket("[::1]:80").unwrap().port(), 80);
+        for text in ["", "localhost:80", "127.0.0.1", ":9754", "127.0.0.1:70000"] {
+            assert!(socket(text).is_err(), "{text}");
+        }
+        assert_eq!(top("200"), Ok(200));
+        assert!(top("0").is_err() && top("100001").is_err());
     }
 
     #[test]

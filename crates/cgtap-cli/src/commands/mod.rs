@@ -10,6 +10,7 @@ mod man;
 mod maps;
 pub mod meter;
 mod replace;
+mod serve;
 mod stat;
 mod storage;
 mod top;
@@ -118,6 +119,7 @@ pub fn run(context: &Context, command: Command) -> Result<Status, Failure> {
         Command::Meter(args) => meter::run(context, &args),
         Command::Usage(args) => usage::run(context, args),
         Command::Top(args) => top::run(context, args),
+        Command::Serve(args) => serve::run(context, &args),
         Command::Doctor(args) => doctor::run(context, &args),
         Command::Demo => demo::run(context),
         Command::Completions(args) => completions::run(context, &args),
@@ -132,6 +134,7 @@ fn changes_or_reads_state(command: &Command) -> bool {
         command,
         Command::Stat(_)
             | Command::Top(_)
+            | Command::Serve(_)
             | Command::Demo
             | Command::Completions(_)
             | Command::Man(_)

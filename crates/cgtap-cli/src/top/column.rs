@@ -51,7 +51,7 @@ pub fn columns(report: &UsageReport) -> Vec<Column> {
             }
             Err(place) => {
                 let column = Column {
-                    meter: value.meter.clone(),
+                    meter: value.meter.to_string(),
                     kind: value.kind,
                     unit: value.unit,
                     form: value.form,

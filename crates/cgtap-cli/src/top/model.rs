@@ -2,7 +2,6 @@
 //! before. It knows no terminal.
 
 use std::collections::HashMap;
-use std::rc::Rc;
 use std::time::Instant;
 
 use cgtap::id::CgroupId;
@@ -10,7 +9,7 @@ use cgtap::meter::usage::{UsageReport, UsageRow, UsageValue};
 
 use super::column::{self, Column};
 use super::history::{self, History};
-use super::series::{Basis, LabelTable, More, Reading, Series};
+use super::series::{Basis, More, Reading, Series};
 
 /// One cgroup.
 #[derive(Debug)]
@@ -45,7 +44,6 @@ pub struct Model {
     columns: Vec<Column>,
     nodes: Vec<Node>,
     places: HashMap<CgroupId, usize>,
-    labels: LabelTable,
     at: Option<Instant>,
     seconds: Option<f64>,
     lost: u64,
@@ -58,7 +56,6 @@ struct Taking<'a> {
     was: Vec<Option<usize>>,
     seconds: Option<f64>,
     limit: usize,
-    labels: &'a mut LabelTable,
     /// The values of the cgroup that is worked on.
     made: Vec<Series>,
 }
@@ -108,7 +105,6 @@ impl Model {
             was,
             seconds,
             limit,
-            labels: &mut self.labels,
             made: Vec::new(),
         };
         // Readers that want names in order then need no sorting.
@@ -133,7 +129,6 @@ impl Model {
             })
             .collect();
         drop(old);
-        self.labels.forget_unused();
         if !same {
             let ids = self.nodes.iter().map(|node| node.id);
             self.places = ids.zip(0..).collect();
@@ -232,10 +227,7 @@ impl Taking<'_> {
         Series {
             column: u32::try_from(place).unwrap_or(u32::MAX),
             kind: value.kind,
-            labels: match old {
-                Some(old) => Rc::clone(&old.labels),
-                None => self.labels.share(value.labels),
-            },
+            labels: value.labels,
             reading,
             more: match (value.peak, value.histogram) {
                 (None, None) => None,

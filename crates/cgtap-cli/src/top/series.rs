@@ -1,7 +1,7 @@
 //! One value with its labels, as it was read and as it grew.
 
-use std::collections::{BTreeMap, HashSet};
-use std::rc::Rc;
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use cgtap::meter::usage::{Form, Histogram, Truth};
 
@@ -94,7 +94,7 @@ pub struct Series {
     /// How true it is.
     pub kind: Truth,
     /// What it is split by.
-    pub labels: Rc<Labels>,
+    pub labels: Arc<Labels>,
     /// What was read.
     pub reading: Reading,
     /// What only some forms have.
@@ -124,29 +124,6 @@ impl Series {
     /// Of a histogram.
     pub fn histogram(&self) -> Option<&Histogram> {
         self.more.as_ref()?.histogram.as_ref()
-    }
-}
-
-/// Labels, each kept once: thousands of cgroups use the same few devices.
-#[derive(Debug, Default)]
-pub struct LabelTable {
-    pub(super) known: HashSet<Rc<Labels>>,
-}
-
-impl LabelTable {
-    /// `labels`, shared with all that are equal.
-    pub fn share(&mut self, labels: Labels) -> Rc<Labels> {
-        if let Some(known) = self.known.get(&labels) {
-            return Rc::clone(known);
-        }
-        let new = Rc::new(labels);
-        self.known.insert(Rc::clone(&new));
-        new
-    }
-
-    /// Forgets what nobody uses any more.
-    pub fn forget_unused(&mut self) {
-        self.known.retain(|labels| Rc::strong_count(labels) > 1);
     }
 }
 

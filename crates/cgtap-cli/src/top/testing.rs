@@ -1,6 +1,6 @@
 //! Reports for tests.
 
-use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use cgtap::id::CgroupId;
@@ -11,11 +11,11 @@ use super::model::Model;
 /// A value of a counter of bytes, with no labels.
 pub fn value(meter: &str, own: u64, total: u64) -> UsageValue {
     UsageValue {
-        meter: meter.to_owned(),
+        meter: meter.into(),
         kind: Truth::Measured,
         unit: Unit::Bytes,
         form: Form::Sum,
-        labels: BTreeMap::new(),
+        labels: Arc::default(),
         own,
         total,
         peak: None,
@@ -36,7 +36,7 @@ pub fn gauge(meter: &str, now: u64, peak: u64) -> UsageValue {
 pub fn labelled(value: UsageValue, name: &str, label: &str) -> UsageValue {
     let labels = [(name.to_owned(), label.to_owned())];
     UsageValue {
-        labels: labels.into(),
+        labels: Arc::new(labels.into()),
         ..value
     }
 }
@@ -52,7 +52,10 @@ pub fn row(id: u64, cgroup: &str, meters: Vec<UsageValue>) -> UsageRow {
 
 /// A report that lost nothing.
 pub fn report(cgroups: Vec<UsageRow>) -> UsageReport {
-    UsageReport { cgroups, lost: 0 }
+    UsageReport {
+        cgroups,
+        ..UsageReport::default()
+    }
 }
 
 /// A model of reports that were read a second apart.
@@ -143,7 +146,7 @@ pub fn tenants(second: u64) -> UsageReport {
     ];
     UsageReport {
         cgroups: rows.into(),
-        lost: 0,
+        ..UsageReport::default()
     }
 }
 

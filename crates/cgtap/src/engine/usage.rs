@@ -5,6 +5,7 @@
 //! the programs that do are asked to wait a moment, and a counter tells if one could not.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 use std::time::Duration;
 
 use cgtap_sys::SysError;
@@ -325,13 +326,13 @@ impl Engine {
             let reading = raw.settle(&listing)?;
             report.lost += reading.lost;
             let totals = listing.totals(record, &reading);
+            let mut shower = Shower::new(record);
+            report.help.extend(shower.help());
             for (row, at) in report.cgroups.iter_mut().zip(&shown) {
                 let own = reading.own.get(&row.cgroup_id);
                 for (labels, total) in &totals[*at] {
                     let own = own.and_then(|o| o.get(labels));
-                    let values = record.values.iter();
-                    row.meters
-                        .extend(values.map(|v| value(record, v, labels, own, total)));
+                    row.meters.extend(shower.values(labels, own, total));
                 }
             }
         }
@@ -356,11 +357,60 @@ fn lost_at_hooks(session: &Session) -> Result<u64> {
     Ok(lost)
 }
 
-/// One value of an entry as it is shown.
-pub(super) fn value(
-    record: &MeterRecord,
+/// Makes values to be shown of entries; those of one meter share names and labels.
+pub(super) struct Shower<'a> {
+    record: &'a MeterRecord,
+    names: Vec<Arc<str>>,
+    labels: BTreeMap<LabelWords, Arc<BTreeMap<String, String>>>,
+}
+
+impl<'a> Shower<'a> {
+    pub(super) fn new(record: &'a MeterRecord) -> Self {
+        let names = record.values.iter().map(|v| record.value_name(v).into());
+        Self {
+            record,
+            names: names.collect(),
+            labels: BTreeMap::new(),
+        }
+    }
+
+    /// What each value tells, by its name.
+    fn help(&self) -> Vec<(Arc<str>, String)> {
+        let help = self.record.values.iter().map(|v| v.help.clone());
+        self.names.iter().cloned().zip(help).collect()
+    }
+
+    /// The values of an entry.
+    pub(super) fn values(
+        &mut self,
+        words: &[u64],
+        own: Option<&Entry>,
+        total: &Entry,
+    ) -> Vec<UsageValue> {
+        let record = self.record;
+        let labels = match self.labels.get(words) {
+            Some(labels) => Arc::clone(labels),
+            None => {
+                let names = record.labels.iter().map(|l| l.name.clone());
+                // Of nothing there are no labels.
+                let texts = record.label_texts(words);
+                let labels = names.zip(texts).filter(|_| !words.is_empty());
+                let labels = Arc::new(labels.collect::<BTreeMap<_, _>>());
+                self.labels.insert(words.to_vec(), Arc::clone(&labels));
+                labels
+            }
+        };
+        let named = record.values.iter().zip(&self.names);
+        named
+            .map(|(value, name)| shown(value, name, &labels, own, total))
+            .collect()
+    }
+}
+
+fn shown(
     value: &ValueRecord,
-    labels: &[u64],
+    name: &Arc<str>,
+    labels: &Arc<BTreeMap<String, String>>,
     own: Option<&Entry>,
     total: &Entry,
 ) -> UsageValue {
@@ -375,17 +425,15 @@ pub(super) fn value(
     };
     let buckets = |entry: &Entry| {
         let all = entry.get(at + 1..=at + BUCKETS).unwrap_or_default();
-        let mut all = all.to_vec();
-        all.truncate(all.iter().rposition(|n| *n > 0).map_or(0, |last| last + 1));
-        all
+        let used = all.iter().rposition(|n| *n > 0).map_or(0, |last| last + 1);
+        all[..used].to_vec()
     };
-    let names = record.labels.iter().map(|l| l.name.clone());
     UsageValue {
-        meter: record.value_name(value),
+        meter: Arc::clone(name),
         kind: value.truth,
         unit: value.unit,
         form: value.form,
-        labels: names.zip(record.label_texts(labels)).collect(),
+        labels: Arc::clone(labels),
         own: own.map_or(0, |e| number(e, at)),
         total: number(total, at),
         peak: (value.form == Form::Gauge).then(|| own.map_or(0, |e| number(e, at + 1))),

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -105,6 +106,9 @@ pub struct UsageReport {
     pub cgroups: Vec<UsageRow>,
     /// Events that were not charged: a map was full, a dispatcher was busy.
     pub lost: u64,
+    /// What each value tells, by its name, in a sentence.
+    #[serde(skip)]
+    pub help: BTreeMap<Arc<str>, String>,
 }
 
 /// What one cgroup used.
@@ -122,15 +126,15 @@ pub struct UsageRow {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct UsageValue {
     /// Meter and value, `block_bytes`.
-    pub meter: String,
+    pub meter: Arc<str>,
     /// How true it is.
     pub kind: Truth,
     /// What it is of.
     pub unit: Unit,
     /// What is done with it.
     pub form: Form,
-    /// What it is split by.
-    pub labels: BTreeMap<String, String>,
+    /// What it is split by. Rows share them: there are many with few.
+    pub labels: Arc<BTreeMap<String, String>>,
     /// Used by the cgroup itself, and by those below it that are gone. Of a histogram, the sum of the
     /// numbers; of a gauge, what is held now.
     pub own: u64,

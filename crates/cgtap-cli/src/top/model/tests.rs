@@ -53,8 +53,6 @@ fn labels_are_summed_and_new_ones_begin_at_0() {
     ]);
     assert_eq!(rates(&model, "/a"), (Some(4.0), Some(4.0)));
     assert_eq!(model.nodes()[0].sum(0).unwrap().total, 11);
-    // What is gone is not kept.
-    assert_eq!(model.labels.known.len(), 2);
 }
 
 #[test]

@@ -6,7 +6,7 @@ use super::super::meter::Compiled;
 use super::super::query::Counts;
 use super::super::report::UsageValue;
 use super::super::session::Session;
-use super::super::usage::{Listing, Raw, Reading, value};
+use super::super::usage::{Listing, Raw, Reading, Shower};
 use super::super::{CgroupRef, Detach, Engine, ErrorKind, Lifetime, Lock, Result};
 use crate::id::{CgroupId, InstanceId};
 use crate::meter::record::MeterRecord;
@@ -163,22 +163,14 @@ impl MeterTable {
             .listing
             .place(cgroup)
             .map_or(&nothing, |place| &counts.totals[place]);
+        let mut shower = Shower::new(record);
         let mut values = Vec::new();
         for (labels, total) in totals {
             let own = own.and_then(|o| o.get(labels));
-            values.extend(
-                record
-                    .values
-                    .iter()
-                    .map(|v| value(record, v, labels, own, total)),
-            );
+            values.extend(shower.values(labels, own, total));
         }
         if values.is_empty() {
-            let zero = Vec::new();
-            values.extend(record.values.iter().map(|v| UsageValue {
-                labels: BTreeMap::new(),
-                ..value(record, v, &[], None, &zero)
-            }));
+            values = shower.values(&[], None, &Vec::new());
         }
         values
     }

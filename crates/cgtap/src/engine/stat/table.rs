@@ -1,6 +1,7 @@
 //! From counts to the rows of the report.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use super::super::report::UsageValue;
 use super::super::report::{StatCount, StatRow};
@@ -110,8 +111,8 @@ impl<'a> Table<'a> {
 
     fn measured(&self, event: String, value: UsageValue) -> StatCount {
         StatCount {
-            value: Some(value.meter),
-            labels: value.labels,
+            value: Some(value.meter.to_string()),
+            labels: Arc::unwrap_or_clone(value.labels),
             unit: Some(match value.unit {
                 crate::meter::usage::Unit::Ns => "ns",
                 crate::meter::usage::Unit::Bytes => "bytes",

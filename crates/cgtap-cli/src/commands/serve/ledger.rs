@@ -1,0 +1,290 @@
+//! What is exported, from one reading to the next.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use cgtap::id::CgroupId;
+use cgtap::meter::usage::{Form, Truth, Unit, UsageReport, UsageValue};
+
+use super::account::{Account, Counted, Gone, LabelsId};
+use super::numbers::Numbers;
+use super::roster::Roster;
+
+/// Sets of labels that one family can have. What comes beyond them has `other` for each label.
+pub const MOST_LABELS: usize = 1000;
+
+/// Label names with their values.
+pub type Labels = BTreeMap<String, String>;
+
+/// All families, and the cgroups that were there at the last reading.
+#[derive(Debug)]
+pub struct Ledger {
+    top: usize,
+    paths: HashMap<CgroupId, Arc<str>>,
+    families: BTreeMap<Arc<str>, Family>,
+    lost: (u64, u64),
+}
+
+/// The series of one meter.
+#[derive(Debug)]
+pub struct Family {
+    /// The meter's name, as the engine has it.
+    pub meter: Arc<str>,
+    /// What it tells, in a sentence.
+    pub help: Option<String>,
+    /// How true its values are.
+    pub kind: Truth,
+    /// What they are of.
+    pub unit: Unit,
+    /// What is done with them.
+    pub form: Form,
+    labels: Vec<Arc<Labels>>,
+    ids: HashMap<Arc<Labels>, LabelsId>,
+    roster: Roster,
+    account: Account,
+    held: Held,
+}
+
+/// What a gauge shows.
+#[derive(Debug, Default)]
+struct Held {
+    named: Vec<(Arc<str>, LabelsId, u64, Option<u64>)>,
+    other: BTreeMap<LabelsId, u64>,
+}
+
+/// One value of a reading.
+#[derive(Debug)]
+struct Reading {
+    counted: Counted,
+    peak: Option<u64>,
+}
+
+impl Ledger {
+    /// An empty one, with series for the `top` cgroups of each family.
+    pub fn new(top: usize) -> Self {
+        Self {
+            top,
+            paths: HashMap::new(),
+            families: BTreeMap::new(),
+            lost: (0, 0),
+        }
+    }
+
+    /// Takes a reading.
+    pub fn update(&mut self, report: &UsageReport) {
+        let gone = self.note_cgroups(report);
+        let mut readings: HashMap<&str, Vec<Reading>> = HashMap::new();
+        for row in &report.cgroups {
+            for value in &row.meters {
+                if !self.families.contains_key(&value.meter) {
+                    let mut family = Family::new(value, self.top);
+                    family.help = report.help.get(&value.meter).cloned();
+                    self.families.insert(value.meter.clone(), family);
+                }
+                let Some(family) = self.families.get_mut(&value.meter) else {
+                    continue;
+                };
+                let values = readings.entry(&value.meter).or_default();
+                values.extend(family.reading(row.cgroup_id, value));
+            }
+        }
+        // Of a meter that is gone nothing is kept: what it counted is gone too.
+        self.families
+            .retain(|meter, _| readings.contains_key(&**meter));
+        for (meter, values) in readings {
+            if let Some(family) = self.families.get_mut(meter) {
+                family.update(values, &gone, &self.paths);
+            }
+        }
+        let (seen, lost) = self.lost;
+        // Less than before: what counted it began anew.
+        let more = report.lost.checked_sub(seen).unwrap_or(report.lost);
+        self.lost = (report.lost, lost.saturating_add(more));
+    }
+
+    /// Notes who is there, and returns who was there and is not.
+    fn note_cgroups(&mut self, report: &UsageReport) -> HashMap<CgroupId, Gone> {
+        let mut before = std::mem::take(&mut self.paths);
+        for row in &report.cgroups {
+            let path = before
+                .remove(&row.cgroup_id)
+                .filter(|path| **path == *row.cgroup)
+                .unwrap_or_else(|| Arc::from(row.cgroup.as_str()));
+            self.paths.insert(row.cgroup_id, path);
+        }
+        if before.is_empty() {
+            return HashMap::new();
+        }
+        let there: HashMap<&str, CgroupId> =
+            self.paths.iter().map(|(id, path)| (&**path, *id)).collect();
+        before
+            .into_iter()
+            .map(|(id, path)| {
+                // Ids rise: an older one stood above it, a newer one is another of the same path.
+                let older = |above| there.get(above).copied().filter(|above| *above < id);
+                let heir = above(&path).find_map(older);
+                (id, Gone { path, heir })
+            })
+            .collect()
+    }
+
+    /// The families, in the order of their names.
+    pub fn families(&self) -> impl Iterator<Item = &Family> {
+        self.families.values()
+    }
+
+    /// How many cgroups there are.
+    pub fn cgroups(&self) -> usize {
+        self.paths.len()
+    }
+
+    /// Events that were not charged.
+    pub fn lost(&self) -> u64 {
+        self.lost.1
+    }
+}
+
+/// The paths above `path`, the nearest first, up to `/`.
+fn above(path: &str) -> impl Iterator<Item = &str> {
+    std::iter::successors(Some(path), |path| match path.rfind('/') {
+        _ if *path == "/" => None,
+        Some(0) | None => Some("/"),
+        Some(end) => Some(&path[..end]),
+    })
+    .skip(1)
+}
+
+impl Family {
+    fn new(first: &UsageValue, top: usize) -> Self {
+        Self {
+            meter: Arc::clone(&first.meter),
+            help: None,
+            kind: first.kind,
+            unit: first.unit,
+            form: first.form,
+            labels: Vec::new(),
+            ids: HashMap::new(),
+            roster: Roster::new(top),
+            account: Account::default(),
+            held: Held::default(),
+        }
+    }
+
+    /// `value` as a reading of this family, unless it is empty.
+    fn reading(&mut self, cgroup: CgroupId, value: &UsageValue) -> Option<Reading> {
+        // A meter that was made anew with another unit: its old values cannot be gone on with.
+        if (self.unit, self.form) != (value.unit, value.form) {
+            let help = self.help.take();
+            *self = Self {
+                help,
+                ..Self::new(value, self.roster.most() / 2)
+            };
+        }
+        let numbers = Numbers::own(value);
+        if numbers.is_zero() && value.peak.unwrap_or_default() == 0 {
+            return None;
+        }
+        Some(Reading {
+            counted: Counted {
+                cgroup,
+                labels: self.labels_id(&value.labels),
+                numbers,
+            },
+            peak: value.peak,
+        })
+    }
+
+    fn labels_id(&mut self, labels: &Arc<Labels>) -> LabelsId {
+        if let Some(id) = self.ids.get(labels) {
+            return *id;
+        }
+        let labels = if self.ids.len() < MOST_LABELS {
+            Arc::clone(labels)
+        } else {
+            let other = labels.keys().map(|k| (k.clone(), "other".to_owned()));
+            Arc::new(other.collect())
+        };
+        let next = LabelsId::try_from(self.labels.len()).unwrap_or(LabelsId::MAX);
+        let id = *self.ids.entry(Arc::clone(&labels)).or_insert(next);
+        if id == next {
+            self.labels.push(labels);
+        }
+        id
+    }
+
+    fn update(
+        &mut self,
+        values: Vec<Reading>,
+        gone: &HashMap<CgroupId, Gone>,
+        paths: &HashMap<CgroupId, Arc<str>>,
+    ) {
+        let path = |cgroup| paths.get(&cgroup).map(Arc::clone);
+        if self.form.is_counter() {
+            let now = values.into_iter().map(|v| v.counted).collect();
+            self.account.update(now, gone, &mut self.roster, path);
+            return;
+        }
+        for cgroup in gone.keys() {
+            self.roster.strike(*cgroup);
+        }
+        let mut uses: HashMap<CgroupId, u64> = HashMap::new();
+        for value in &values {
+            let most = value
+                .counted
+                .numbers
+                .sum()
+                .max(value.peak.unwrap_or_default());
+            let used = uses.entry(value.counted.cgroup).or_default();
+            *used = used.saturating_add(most);
+        }
+        let uses = uses.into_iter().map(|(cgroup, used)| (used, cgroup));
+        self.roster.choose(uses.collect(), path);
+        self.held = Held::default();
+        for Reading { counted, peak } in values {
+            let own = counted.numbers.sum();
+            let other = self.held.other.entry(counted.labels).or_default();
+            match path(counted.cgroup).filter(|_| self.roster.has(counted.cgroup)) {
+                Some(path) => self.held.named.push((path, counted.labels, own, peak)),
+                None => *other = other.saturating_add(own),
+            }
+        }
+    }
+
+    /// Each set of labels, by its id.
+    pub fn labels(&self) -> &[Arc<Labels>] {
+        &self.labels
+    }
+
+    /// The series of a counter or histogram: cgroup, labels, numbers.
+    pub fn counted(&self) -> impl Iterator<Item = (&str, LabelsId, &Numbers)> {
+        self.account.series(&self.roster)
+    }
+
+    /// The series of a gauge: cgroup, labels, what is held now.
+    pub fn held(&self) -> impl Iterator<Item = (&str, LabelsId, u64)> {
+        let named = self.held.named.iter();
+        let other = self.held.other.iter();
+        named
+            .map(|(path, labels, own, _)| (&**path, *labels, *own))
+            .chain(other.map(|(labels, own)| ("other", *labels, *own)))
+    }
+
+    /// The most that was held. Not of `other`: peaks of several were at several times, and their sum
+    /// was never held.
+    pub fn peaks(&self) -> impl Iterator<Item = (&str, LabelsId, u64)> {
+        let named = self.held.named.iter();
+        named.filter_map(|(path, labels, _, peak)| Some((&**path, *labels, (*peak)?)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_stands_above_is_named_from_the_nearest() {
+        assert_eq!(above("/a/b/c").collect::<Vec<_>>(), ["/a/b", "/a", "/"]);
+        assert_eq!(above("/a").collect::<Vec<_>>(), ["/"]);
+        assert_eq!(above("/").count(), 0);
+    }
+}
