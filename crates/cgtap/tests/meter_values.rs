@@ -37,7 +37,7 @@ fn sums_counts_and_histograms_are_the_workloads_own() {
     let mut sizes: Vec<_> = row
         .meters
         .iter()
-        .filter(|m| m.meter == "writes_sizes")
+        .filter(|m| *m.meter == *"writes_sizes")
         .map(|m| (m.labels["size"].as_str(), m.histogram.clone().unwrap()))
         .collect();
     sizes.sort_by_key(|(size, _)| *size);
@@ -182,7 +182,7 @@ fn labels_that_are_too_many_go_to_other_and_nothing_is_lost() {
     let calls: Vec<_> = row
         .meters
         .iter()
-        .filter(|m| m.meter == "writes_calls")
+        .filter(|m| *m.meter == *"writes_calls")
         .collect();
     // Sixty-three that were first, and the rest.
     assert_eq!(calls.len(), 64);

@@ -62,7 +62,7 @@ pub fn of(report: &UsageReport, cgroup: &str, value: &str) -> UsageValue {
     let row = report.cgroups.iter().find(|row| row.cgroup == cgroup);
     let row = row.unwrap_or_else(|| panic!("no {cgroup}"));
     let mut sum: Option<UsageValue> = None;
-    for one in row.meters.iter().filter(|m| m.meter == value) {
+    for one in row.meters.iter().filter(|m| *m.meter == *value) {
         match &mut sum {
             Some(sum) => {
                 sum.own += one.own;
@@ -79,7 +79,7 @@ pub fn both(sandbox: &Sandbox, report: &UsageReport, cgroup: &str, value: &str) 
     let path = sandbox.path(cgroup);
     let row = report.cgroups.iter().find(|row| row.cgroup == path);
     let row = row.unwrap_or_else(|| panic!("no {path}"));
-    let all = row.meters.iter().filter(|m| m.meter == value);
+    let all = row.meters.iter().filter(|m| *m.meter == *value);
     all.fold((0, 0), |sum, m| (sum.0 + m.own, sum.1 + m.total))
 }
 
