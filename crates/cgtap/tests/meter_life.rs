@@ -72,7 +72,10 @@ fn totals(report: &UsageReport) -> BTreeMap<(u64, String, String), u64> {
     for row in &report.cgroups {
         for value in &row.meters {
             let labels = format!("{:?}", value.labels);
-            all.insert((row.cgroup_id.0, value.meter.to_string(), labels), value.total);
+            all.insert(
+                (row.cgroup_id.0, value.meter.to_string(), labels),
+                value.total,
+            );
         }
     }
     all

@@ -1,0 +1,343 @@
+//! `cgtap meter`, `cgtap usage` and values in `cgtap stat`, as a user calls them. Needs root, cgroup2
+//! and a bpffs.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "what surprises a test is to end it"
+)]
+
+mod support;
+
+use std::path::PathBuf;
+
+use serde_json::Value;
+use support::{Ran, Sandbox, run};
+
+/// What `dd` writes.
+const WRITES: &str = r#"
+name = "writes"
+help = "What dd writes"
+cannot_see = ["what others write"]
+values.bytes = { help = "Bytes", unit = "bytes" }
+values.calls = { help = "Calls" }
+[[probes]]
+hook = "tracepoint:syscalls/sys_enter_write"
+if = 'current->comm == "dd"'
+do = { bytes = "sum(count)", calls = "count()" }
+"#;
+
+/// A file of a test's own.
+fn file(dir: &tempfile::TempDir, name: &str, text: &str) -> PathBuf {
+    let path = dir.path().join(name);
+    std::fs::write(&path, text).unwrap();
+    path
+}
+
+/// The rows of a cgroup in `usage`.
+fn meters(usage: &Value, cgroup: &str) -> Vec<Value> {
+    let rows = usage["cgroups"].as_array().unwrap();
+    let row = rows.iter().find(|r| r["cgroup"] == cgroup);
+    row.unwrap_or_else(|| panic!("no {cgroup} in {usage}"))["meters"]
+        .as_array()
+        .unwrap()
+        .clone()
+}
+
+const DD: &str = "dd if=/dev/zero of=/dev/null bs=1000 count=50 status=none";
+
+#[test]
+fn a_file_of_ones_own_counts_with_no_process_of_ours() {
+    let mut sandbox = Sandbox::new();
+    let dir = tempfile::tempdir().unwrap();
+    let path = file(&dir, "writes.toml", WRITES);
+    let path = path.to_str().unwrap();
+    let enabled = sandbox
+        .run(&[
+            "--json",
+            "meter",
+            "enable",
+            path,
+            "--cgroup",
+            &sandbox.cgroup,
+        ])
+        .done()
+        .json();
+    assert_eq!(enabled["meters"][0]["name"], "writes");
+    assert_eq!(enabled["meters"][0]["cgroup"], sandbox.cgroup.as_str());
+    let (a, x) = (sandbox.child("a"), sandbox.child("a/x"));
+    sandbox.inside("a", DD);
+    sandbox.inside("a/x", DD);
+
+    let usage = sandbox.run(&["--json", "usage", &sandbox.cgroup, "--recursive"]);
+    let usage = usage.done().json();
+    assert_eq!(usage["lost"], 0);
+    let found = meters(&usage, &a);
+    assert_eq!(found[0]["meter"], "writes_bytes");
+    assert_eq!(found[0]["unit"], "bytes");
+    assert_eq!(found[0]["kind"], "measured");
+    assert_eq!(
+        (&found[0]["own"], &found[0]["total"]),
+        (&50_000.into(), &100_000.into())
+    );
+    assert_eq!(
+        (&found[1]["own"], &found[1]["total"]),
+        (&50.into(), &100.into())
+    );
+    assert_eq!(meters(&usage, &x)[0]["total"], 50_000);
+    // One level is shown, and what is below is in the totals all the same.
+    let shallow = sandbox.run(&[
+        "--json",
+        "usage",
+        &sandbox.cgroup,
+        "--recursive",
+        "--depth",
+        "1",
+    ]);
+    let shallow = shallow.done().json();
+    assert_eq!(shallow["cgroups"].as_array().unwrap().len(), 2);
+    assert_eq!(meters(&shallow, &a)[0]["total"], 100_000);
+
+    let table = sandbox.run(&["usage", &a]).done().out;
+    assert!(
+        table.contains("writes_bytes  48.83 KiB  97.66 KiB"),
+        "{table}"
+    );
+    sandbox.run(&["meter", "disable", "writes"]).done();
+    let none = sandbox.run(&["usage"]).done();
+    assert!(none.err.contains("no meter is enabled"), "{}", none.err);
+}
+
+#[test]
+fn meters_of_a_directory_are_listed_and_bad_files_told() {
+    let sandbox = Sandbox::new();
+    let dir = tempfile::tempdir().unwrap();
+    file(&dir, "writes.toml", WRITES);
+    file(&dir, "again.toml", WRITES);
+    file(&dir, "mine.toml", &WRITES.replace("\"writes\"", "\"cpu\""));
+    file(&dir, "bad.toml", "name = \"bad\"\nhelp = 3\n");
+    file(
+        &dir,
+        "absent.toml",
+        &WRITES
+            .replace("\"writes\"", "\"absent\"")
+            .replace("sys_enter_write", "sys_enter_wriet"),
+    );
+    file(&dir, "not-a-meter.txt", "hello");
+    let words = [
+        "--json",
+        "meter",
+        "--meters",
+        dir.path().to_str().unwrap(),
+        "list",
+    ];
+    let listed = sandbox.run(&words).done().json();
+    let all = listed["meters"].as_array().unwrap();
+    let of = |name: &str| all.iter().find(|m| m["name"] == name).unwrap();
+    assert_eq!(of("writes")["state"], "available");
+    assert!(
+        of("writes")["source"]
+            .as_str()
+            .unwrap()
+            .ends_with("again.toml")
+    );
+    assert_eq!(of("cpu")["source"], "built-in");
+    let absent = of("absent");
+    assert_eq!(absent["state"], "unavailable");
+    let why = absent["why"].as_str().unwrap();
+    assert!(
+        why.contains("did you mean syscalls/sys_enter_write"),
+        "{why}"
+    );
+    let wrong: Vec<&str> = listed["wrong"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|w| w.as_str().unwrap())
+        .collect();
+    for (name, word) in [
+        ("bad.toml:2", "string"),
+        ("writes.toml", "give this one another name"),
+        ("mine.toml", "comes with cgtap"),
+    ] {
+        let told = wrong.iter().any(|w| w.contains(name) && w.contains(word));
+        assert!(told, "{name}: {wrong:#?}");
+    }
+    assert_eq!(wrong.len(), 3, "{wrong:#?}");
+}
+
+#[test]
+fn what_cannot_be_enabled_leaves_nothing_enabled() {
+    let sandbox = Sandbox::new();
+    let dir = tempfile::tempdir().unwrap();
+    let good = file(&dir, "writes.toml", WRITES);
+    let text = WRITES
+        .replace("\"writes\"", "\"other\"")
+        .replace("sum(count)", "sum(cout)");
+    let bad = file(&dir, "other.toml", &text);
+    let words = [good.to_str().unwrap(), bad.to_str().unwrap()];
+    let ran = sandbox.run(&[
+        "meter",
+        "enable",
+        words[0],
+        words[1],
+        "--cgroup",
+        &sandbox.cgroup,
+    ]);
+    assert_eq!(ran.status, 1);
+    for part in [
+        "it has no field cout; did you mean count?",
+        "line 10 of the meter's file",
+        "^",
+    ] {
+        assert!(ran.err.contains(part), "{part}: {}", ran.err);
+    }
+    assert!(!sandbox.state.exists(), "the state is left behind");
+    let ran = sandbox.run(&["meter", "enable", "cpuu"]);
+    assert_eq!(ran.status, 2);
+    assert!(ran.err.contains("did you mean cpu?"), "{}", ran.err);
+    let ran = sandbox.run(&["meter", "disable", "cpu"]);
+    assert_eq!(
+        (ran.status, ran.err.contains("none is")),
+        (1, true),
+        "{}",
+        ran.err
+    );
+    let ran = sandbox.run(&["meter", "enable", "/nonexistent.toml"]);
+    assert_eq!(ran.status, 1);
+    assert!(ran.err.contains("/nonexistent.toml"), "{}", ran.err);
+}
+
+#[test]
+fn a_meter_is_shown_as_words_as_code_and_as_its_file() {
+    let words = run(&["meter", "show", "cpu"]).done().out;
+    for part in ["cpu_time", "measured", "It cannot see:"] {
+        assert!(words.contains(part), "{part}: {words}");
+    }
+    let text = run(&["meter", "show", "cpu", "--file"]).done().out;
+    assert!(text.contains("name = \"cpu\""), "{text}");
+    let code = run(&["meter", "show", "tasks", "--code"]).done().out;
+    for part in [
+        "charge_0 at raw_tracepoint:sched_process_fork scope=child",
+        "call map_lookup_elem",
+        "lock *(u64 *)(r9 + 0) += r1",
+        "bury at tp_btf:cgroup_rmdir",
+    ] {
+        assert!(code.contains(part), "{part}: {code}");
+    }
+    let schema: Value = serde_json::from_str(&run(&["meter", "schema"]).done().out).unwrap();
+    assert_eq!(schema["title"], "cgtap meter");
+}
+
+/// The counts of a report with values: value and labels to count.
+fn counts(ran: &Ran) -> Vec<(String, String, u64)> {
+    let report = ran.json();
+    let events = report["cgroups"][0]["events"].as_array().unwrap().clone();
+    let text = |v: &Value| v.as_str().unwrap_or_default().to_owned();
+    events
+        .iter()
+        .map(|e| {
+            let labels = e.get("labels").map(ToString::to_string).unwrap_or_default();
+            (text(&e["value"]), labels, e["count"].as_u64().unwrap())
+        })
+        .collect()
+}
+
+#[test]
+fn stat_adds_up_and_splits_what_events_carry() {
+    let sandbox = Sandbox::new();
+    let event = "tracepoint:syscalls/sys_enter_write count() sum(count) hist(count) \
+                 by fd == 1 ? \"out\" : \"else\" if count > 1";
+    let words = [
+        "--json",
+        "stat",
+        "-e",
+        event,
+        "-e",
+        "tracepoint:syscalls/sys_enter_write",
+        "--",
+    ];
+    let dd: Vec<&str> = DD.split(' ').collect();
+    let ran = sandbox.run(&[&words[..], &dd].concat()).done();
+    let label = "{\"fd == 1 ? \\\"out\\\" : \\\"else\\\"\":\"out\"}";
+    let found = counts(&ran);
+    assert_eq!(
+        found,
+        [
+            ("count()".to_owned(), label.to_owned(), 50),
+            ("sum(count)".to_owned(), label.to_owned(), 50_000),
+            ("hist(count)".to_owned(), label.to_owned(), 50_000),
+            (String::new(), String::new(), 50),
+        ],
+        "{}",
+        ran.out
+    );
+    let events = ran.json()["cgroups"][0]["events"].clone();
+    assert_eq!(events[2]["buckets"][9], 50);
+    assert_eq!(events[0]["event"], event);
+}
+
+#[test]
+fn stat_measures_the_time_between_two_events() {
+    let sandbox = Sandbox::new();
+    let event = "raw_tracepoint:sys_exit since raw_tracepoint:sys_enter key current->pid \
+                 count() sum(elapsed) hist(elapsed) if elapsed > 150000000";
+    let ran = sandbox.run(&["--json", "stat", "-e", event, "--", "sleep", "0.2"]);
+    let found = counts(&ran.done());
+    assert_eq!(found[0].2, 1, "{found:?}");
+    assert!(
+        (200_000_000..400_000_000).contains(&found[1].2),
+        "{found:?}"
+    );
+}
+
+#[test]
+fn a_mistake_in_an_event_is_shown_where_it_stands() {
+    for (event, status, why) in [
+        (
+            "tracepoint:syscalls/sys_enter_write sum(cout)",
+            1,
+            "did you mean count?",
+        ),
+        (
+            "tracepoint:syscalls/sys_enter_write sum(count",
+            2,
+            "`)` is missing here",
+        ),
+        (
+            "tracepoint:syscalls/sys_enter_write by",
+            2,
+            "a value is missing",
+        ),
+        (
+            "tracepoint:syscalls/sys_enter_write add(count)",
+            2,
+            "takes a meter file",
+        ),
+        (
+            "tracepoint:syscalls/sys_enter_write if 1 == 2",
+            1,
+            "never true",
+        ),
+        (
+            "tp_btf:sched_switch sum(prev->pidd)",
+            1,
+            "did you mean pid?",
+        ),
+        ("tp_btf:sched_switch sum(prev)", 1, "hook"),
+    ] {
+        let sandbox = Sandbox::new();
+        let ran = sandbox.run(&["stat", "-e", event, "-d", "0.05"]);
+        if why == "hook" {
+            // A pointer is a number too.
+            assert_eq!(ran.status, 0, "{event}: {}", ran.err);
+            continue;
+        }
+        assert_eq!(ran.status, status, "{event}: {}", ran.err);
+        assert!(
+            ran.err.contains(why) && ran.err.contains('^'),
+            "{event}: {}",
+            ran.err
+        );
+        assert!(!sandbox.state.exists(), "{event}");
+    }
+}
