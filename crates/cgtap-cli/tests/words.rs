@@ -98,10 +98,16 @@ const WRONG: &[(&[&str], &str)] = &[
         "cannot be used with",
     ),
     (
-        &["stat", "-e", "tp:block/block_rq_issue sum(bytes) by dev"],
-        "`sum(bytes)`",
+        &["stat", "-e", "tp:block/block_rq_issue avg(bytes) by dev"],
+        "`avg` is no value",
     ),
-    (&["stat", "-e", "raw_tp:sys_enter if id == 1"], "`if`"),
+    (
+        &["stat", "-e", "raw_tp:sys_enter if id ="],
+        "this is no operator",
+    ),
+    (&["meter", "enable"], "required"),
+    (&["meter", "enable", "cpu", "--all"], "cannot be used with"),
+    (&["usage", "--depth", "1"], "--recursive"),
     (
         &["stat", "-e", "raw_tp:sys_enter", "--depth", "1"],
         "--per-cgroup",

@@ -49,6 +49,12 @@ impl<'a> Line<'a> {
         while !self.parser.is_at_end() {
             let at = self.parser.here();
             let clause = self.parser.peek_word();
+            if clause.is_empty() {
+                return Err(self.parser.error(
+                    "this is no operator; behind a hook come values (count(), sum(X), hist(X), \
+                     busy(RESOURCE)), of, since, by and if",
+                ));
+            }
             if !CLAUSES.contains(&clause) {
                 self.value(&mut values, &mut updates)?;
                 continue;
