@@ -257,39 +257,55 @@ impl Hierarchy {
     #[must_use]
     pub fn listing(&self, top: &Cgroup) -> Vec<Branch> {
         let mut listing = Vec::new();
-        let mut open = vec![Branch {
+        let top = Branch {
             id: top.id,
             path: top.path.clone(),
             parent: 0,
             level: 0,
-        }];
-        while let Some(branch) = open.pop() {
+        };
+        // Those whose directories are still to be read, and whether there is anything in them.
+        let mut open = vec![(top, true)];
+        while let Some((branch, has_children)) = open.pop() {
             let at = listing.len();
-            let dir = self.root.join(branch.path.trim_start_matches('/'));
-            let mut children: Vec<Branch> = std::fs::read_dir(&dir)
-                .into_iter()
-                .flatten()
-                .filter_map(|entry| {
-                    let entry = entry.ok()?;
-                    let name = entry.file_name();
-                    entry.file_type().ok()?.is_dir().then(|| Branch {
-                        // On 64-bit systems the inode number is the whole id.
-                        id: CgroupId(entry.ino()),
-                        path: format!(
-                            "{}/{}",
-                            branch.path.trim_end_matches('/'),
-                            name.to_string_lossy()
-                        ),
-                        parent: at,
-                        level: branch.level + 1,
-                    })
-                })
-                .collect();
-            children.sort_by(|a, b| b.path.cmp(&a.path));
+            let mut children = if has_children {
+                self.branches(&branch, at)
+            } else {
+                Vec::new()
+            };
+            children.sort_by(|a, b| b.0.path.cmp(&a.0.path));
             listing.push(branch);
             open.extend(children);
         }
         listing
+    }
+
+    /// The cgroups right below the `at`th one of a listing, and whether they have any below them: a
+    /// directory of kernfs has a link for each and two for itself (fs/kernfs/inode.c,
+    /// `kernfs_refresh_inode`).
+    fn branches(&self, above: &Branch, at: usize) -> Vec<(Branch, bool)> {
+        let dir = self.root.join(above.path.trim_start_matches('/'));
+        let branch = |entry: std::io::Result<std::fs::DirEntry>| {
+            let entry = entry.ok()?;
+            if !entry.file_type().ok()?.is_dir() {
+                return None;
+            }
+            let has_children = entry.metadata().map_or(true, |m| m.nlink() > 2);
+            let name = entry.file_name();
+            let branch = Branch {
+                // On 64-bit systems the inode number is the whole id.
+                id: CgroupId(entry.ino()),
+                path: format!(
+                    "{}/{}",
+                    above.path.trim_end_matches('/'),
+                    name.to_string_lossy()
+                ),
+                parent: at,
+                level: above.level + 1,
+            };
+            Some((branch, has_children))
+        };
+        let entries = std::fs::read_dir(&dir).into_iter().flatten();
+        entries.filter_map(branch).collect()
     }
 }
 
