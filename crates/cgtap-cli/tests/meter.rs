@@ -342,3 +342,46 @@ fn a_mistake_in_an_event_is_shown_where_it_stands() {
         assert!(!sandbox.state.exists(), "{event}");
     }
 }
+
+#[test]
+fn a_container_is_shown_and_meant_by_its_name() {
+    let mut sandbox = Sandbox::new();
+    let id = format!("{:064x}", u128::from(std::process::id()) << 64 | 0xabc);
+    let scope = format!("docker-{id}.scope");
+    let path = sandbox.child(&scope);
+    let dir = tempfile::tempdir().unwrap();
+    let file = file(&dir, "writes.toml", WRITES);
+    sandbox
+        .run(&["meter", "enable", file.to_str().unwrap()])
+        .done();
+    sandbox.inside(&scope, DD);
+    let word = format!("container:{id}");
+    let usage = sandbox.run(&["--json", "usage", &word]).done().json();
+    assert_eq!(usage["cgroups"][0]["cgroup"], path.as_str());
+    let name = format!("container:{}", &id[..12]);
+    assert_eq!(usage["cgroups"][0]["name"], name.as_str());
+    assert_eq!(meters(&usage, &path)[0]["own"], 50_000);
+    let table = sandbox
+        .run(&["usage", &sandbox.cgroup, "--recursive"])
+        .done()
+        .out;
+    assert!(table.contains(&format!("({name})")), "{table}");
+    // That of a process: this one's.
+    let own = std::process::id().to_string();
+    let usage = sandbox
+        .run(&["--json", "usage", &format!("pid:{own}")])
+        .done()
+        .json();
+    let known = std::fs::read_to_string("/proc/self/cgroup").unwrap();
+    let known = known.lines().find_map(|l| l.strip_prefix("0::")).unwrap();
+    assert_eq!(usage["cgroups"][0]["cgroup"], known);
+    let ran = sandbox.run(&["usage", "container:no-such-container"]);
+    assert_eq!(ran.status, 1);
+    assert!(
+        ran.err
+            .contains("there is no cgroup called container:no-such"),
+        "{}",
+        ran.err
+    );
+    sandbox.run(&["meter", "disable", "--all"]).done();
+}

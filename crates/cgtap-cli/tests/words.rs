@@ -33,7 +33,8 @@ const WRONG: &[(&[&str], &str)] = &[
     ),
     (&["attach", "/a", "x.o", "--set", "a"], "NAME=VALUE"),
     (&["attach", "id:x", "x.o"], "hexadecimal"),
-    (&["attach", "pod:web", "x.o"], "not understood yet"),
+    (&["attach", "pod:", "x.o"], "a name is missing"),
+    (&["attach", "pid:x", "x.o"], "write a number"),
     (&["detach"], "required"),
     (&["detach", "1", "--all"], "cannot be used with"),
     (

@@ -23,7 +23,8 @@ pub const SECTIONS: [(&str, &str); 4] = [
     (
         "Cgroups, hooks and ids",
         "CGROUP is a directory, absolute or relative to the cgroup root, or `id:N`, the kernel's \
-         id. HOOK is one of tracepoint:CATEGORY/NAME, raw_tracepoint:NAME, raw_tracepoint.w:NAME \
+         id, `pid:N`, that of a process, or `container:NAME`, `pod:NAME`, `unit:NAME`: what \
+         systemd and runtimes call it, of a container also the beginning of its id. HOOK is one of tracepoint:CATEGORY/NAME, raw_tracepoint:NAME, raw_tracepoint.w:NAME \
          and tp_btf:NAME; libbpf's shorter prefixes (tp, raw_tp, raw_tp.w) are understood too. An \
          ID is a number as `cgtap list` and `cgtap maps` print it; 0x and hexadecimal digits do \
          as well.",

@@ -7,7 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use cgtap::engine::{CgroupRef, ProgramChoice, StatEvent};
+use cgtap::engine::{CgroupRef, NameKind, ProgramChoice, StatEvent};
 use cgtap::hook::HookSpec;
 use cgtap::id::{AttachmentId, CgroupId, InstanceId, ProgramId};
 use clap::builder::{OsStringValueParser, TypedValueParser};
@@ -17,8 +17,8 @@ pub fn cgroup_parser() -> impl TypedValueParser<Value = CgroupRef> {
     OsStringValueParser::new().try_map(cgroup)
 }
 
-/// Prefixes that the contract keeps for other ways to name a cgroup.
-const RESERVED: [&str; 4] = ["container:", "pod:", "unit:", "pid:"];
+/// Other ways to name a cgroup than by its path.
+const KINDS: [NameKind; 3] = [NameKind::Container, NameKind::Pod, NameKind::Unit];
 
 fn cgroup(text: OsString) -> Result<CgroupRef, String> {
     let bytes = text.as_bytes();
@@ -29,13 +29,17 @@ fn cgroup(text: OsString) -> Result<CgroupRef, String> {
         let id = String::from_utf8_lossy(id);
         return Ok(CgroupRef::Id(CgroupId(number(&id, u64::MAX)?)));
     }
-    for prefix in RESERVED {
-        if bytes.starts_with(prefix.as_bytes()) {
-            return Err(format!(
-                "`{prefix}` is not understood yet; write a path (./{} for a directory of that \
-                 name) or id:N",
-                text.to_string_lossy()
-            ));
+    if let Some(pid) = bytes.strip_prefix(b"pid:") {
+        return Ok(CgroupRef::Pid(number_u32(&String::from_utf8_lossy(pid))?));
+    }
+    for kind in KINDS {
+        let prefix = format!("{}:", kind.word());
+        if let Some(name) = bytes.strip_prefix(prefix.as_bytes()) {
+            let name = String::from_utf8_lossy(name).into_owned();
+            if name.is_empty() {
+                return Err(format!("a name is missing behind `{prefix}`"));
+            }
+            return Ok(CgroupRef::Named(kind, name));
         }
     }
     Ok(CgroupRef::Path(PathBuf::from(text)))
@@ -189,8 +193,19 @@ mod tests {
         for text in ["", "id:", "id:x", "id:-1", "id:18446744073709551616"] {
             assert!(cgroup(text.into()).is_err(), "{text}");
         }
-        let message = cgroup("container:web".into()).unwrap_err();
-        assert!(message.contains("`container:` is not understood yet"));
+        for text in ["container:", "pod:", "unit:", "pid:", "pid:x", "pid:-1"] {
+            assert!(cgroup(text.into()).is_err(), "{text}");
+        }
+        let named = |kind, name: &str| Ok(CgroupRef::Named(kind, name.to_owned()));
+        assert_eq!(
+            cgroup("container:web".into()),
+            named(NameKind::Container, "web")
+        );
+        assert_eq!(
+            cgroup("pod:prod/app".into()),
+            named(NameKind::Pod, "prod/app")
+        );
+        assert_eq!(cgroup("pid:1".into()), Ok(CgroupRef::Pid(1)));
     }
 
     #[test]

@@ -98,7 +98,10 @@ pub fn usage(report: &UsageReport, look: &Look) -> String {
         Column::numbers("TOTAL"),
     ]);
     for row in &report.cgroups {
-        let mut cgroup = row.cgroup.as_str();
+        let mut cgroup = match &row.name {
+            Some(name) => format!("{} ({name})", row.cgroup),
+            None => row.cgroup.clone(),
+        };
         for value in &row.meters {
             let mark = match value.kind {
                 Truth::Measured => "",

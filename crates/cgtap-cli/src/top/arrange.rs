@@ -77,7 +77,8 @@ fn kept(model: &Model, filter: &str) -> Vec<bool> {
         return kept;
     }
     for (i, node) in nodes.iter().enumerate() {
-        if !node.path.contains(filter) {
+        let is_called = node.called.as_ref().is_some_and(|c| c.contains(filter));
+        if !node.path.contains(filter) && !is_called {
             continue;
         }
         let mut next = Some(i);

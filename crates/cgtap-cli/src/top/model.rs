@@ -18,6 +18,8 @@ pub struct Node {
     pub id: CgroupId,
     /// Its path, with a leading slash.
     pub path: Box<str>,
+    /// What it is called, if it is a container, pod or unit.
+    pub called: Option<Box<str>>,
     /// The nearest one above it that is known, by its place.
     pub parent: Option<usize>,
     /// Each value with its labels, in the report's order.
@@ -30,6 +32,14 @@ impl Node {
     /// The sum over the labels of a column; none if it has no value there.
     pub fn sum(&self, place: usize) -> Option<Reading> {
         sum(&self.series, place)
+    }
+
+    /// Its path, and behind it what it is called.
+    pub fn title(&self) -> String {
+        match &self.called {
+            Some(called) => format!("{} ({called})", self.path),
+            None => self.path.to_string(),
+        }
     }
 
     /// What the column is at, as it is shown.
@@ -173,12 +183,16 @@ impl Taking<'_> {
         let mut node = known.unwrap_or_else(|| Node {
             id: row.cgroup_id,
             path: Box::default(),
+            called: None,
             parent: None,
             series: Vec::new(),
             histories: Vec::new(),
         });
         if *node.path != *row.cgroup {
             node.path = row.cgroup.into_boxed_str();
+        }
+        if node.called.as_deref() != row.name.as_deref() {
+            node.called = row.name.map(String::into_boxed_str);
         }
         let (mut guess, mut cursor) = (0, 0);
         for value in row.meters {

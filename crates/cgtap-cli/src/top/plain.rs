@@ -90,7 +90,7 @@ pub fn table(model: &Model, order: &Order, look: &Look) -> String {
             Cell::from(format::shown(column, number))
         });
         table.push(
-            std::iter::once(Cell::from(&*node.path))
+            std::iter::once(Cell::from(node.title()))
                 .chain(cells)
                 .collect(),
         );
@@ -112,6 +112,8 @@ pub struct Frame<'a> {
 #[derive(Debug, Serialize)]
 struct Row<'a> {
     cgroup: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<&'a str>,
     cgroup_id: CgroupId,
     meters: Vec<Value<'a>>,
 }
@@ -155,6 +157,7 @@ pub fn frame<'a>(model: &'a Model, order: &Order) -> Frame<'a> {
     };
     let row = |node: &'a Node| Row {
         cgroup: &node.path,
+        name: node.called.as_deref(),
         cgroup_id: node.id,
         meters: node.series.iter().filter_map(value).collect(),
     };

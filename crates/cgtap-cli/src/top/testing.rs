@@ -45,6 +45,7 @@ pub fn labelled(value: UsageValue, name: &str, label: &str) -> UsageValue {
 pub fn row(id: u64, cgroup: &str, meters: Vec<UsageValue>) -> UsageRow {
     UsageRow {
         cgroup: cgroup.to_owned(),
+        name: None,
         cgroup_id: CgroupId(id),
         meters,
     }

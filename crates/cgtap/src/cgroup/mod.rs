@@ -1,5 +1,7 @@
 //! Cgroups: found by path or id, with their place in the hierarchy.
 
+pub mod name;
+
 use std::fs::File;
 use std::os::fd::AsFd;
 use std::os::unix::fs::{DirEntryExt, MetadataExt};
@@ -43,6 +45,16 @@ pub enum CgroupError {
         /// The id.
         id: CgroupId,
     },
+    /// No cgroup, or several, have this name.
+    #[error("{count} called {what}{}", among(.candidates))]
+    Name {
+        /// `container:web`.
+        what: String,
+        /// `there is no cgroup`, or how many there are.
+        count: String,
+        /// Those that have it, or near names.
+        candidates: Vec<String>,
+    },
     /// A directory of a v1 hierarchy.
     #[error(
         "{} is a cgroup v1 directory; cgtap attaches to the cgroup2 hierarchy, which is mounted at \
@@ -72,13 +84,22 @@ pub enum CgroupError {
     },
 }
 
+fn among(candidates: &[String]) -> String {
+    if candidates.is_empty() {
+        String::new()
+    } else {
+        format!("; there are {}", candidates.join(", "))
+    }
+}
+
 impl CgroupError {
     /// The errno that stands for it.
     #[must_use]
     pub fn errno(&self) -> Option<Errno> {
         match self {
             Self::NoMount | Self::Missing { .. } | Self::Gone { .. } => Some(Errno::ENOENT),
-            Self::V1 { .. } | Self::NotACgroup { .. } => Some(Errno::EINVAL),
+            Self::Name { count, .. } if count.starts_with("there is no") => Some(Errno::ENOENT),
+            Self::V1 { .. } | Self::NotACgroup { .. } | Self::Name { .. } => Some(Errno::EINVAL),
             Self::Io { source, .. } => source.raw_os_error().map(Errno),
         }
     }
@@ -252,6 +273,56 @@ pub struct Branch {
 }
 
 impl Hierarchy {
+    /// The cgroup that the task `pid` is in.
+    ///
+    /// # Errors
+    /// [`CgroupError::Io`] if there is no such task, [`CgroupError::Missing`] if its cgroup is not below
+    /// this mount.
+    pub fn by_pid(&self, pid: u32) -> Result<Cgroup, CgroupError> {
+        let file = format!("/proc/{pid}/cgroup");
+        let text = std::fs::read_to_string(&file).map_err(|source| CgroupError::Io {
+            what: format!("of process {pid}"),
+            source,
+        })?;
+        // cgroup2 is the hierarchy without a number (cgroups(7)).
+        let path = text.lines().find_map(|line| line.strip_prefix("0::/"));
+        let path = path.ok_or(CgroupError::NoMount)?;
+        self.by_path(&self.root.join(path))
+    }
+
+    /// The one cgroup of a name: a container, pod or unit.
+    ///
+    /// # Errors
+    /// [`CgroupError::Name`] if none or several have it.
+    pub fn by_name(&self, kind: name::NameKind, text: &str) -> Result<Cgroup, CgroupError> {
+        let top = self.by_path(Path::new("/"))?;
+        let called = name::Runtimes::default().read();
+        let named: Vec<(String, name::Name)> = self
+            .listing(&top)
+            .into_iter()
+            .filter_map(|b| Some((b.path.clone(), name::of_path(&b.path)?.with(&called))))
+            .filter(|(_, name)| name.kind == kind)
+            .collect();
+        let meant: Vec<&String> = named
+            .iter()
+            .filter(|(_, name)| name.is_meant_by(text))
+            .map(|(path, _)| path)
+            .collect();
+        match meant.as_slice() {
+            [path] => self.by_path(&self.root.join(path.trim_start_matches('/'))),
+            [] => Err(CgroupError::Name {
+                what: format!("{}:{text}", kind.word()),
+                count: "there is no cgroup".to_owned(),
+                candidates: named.iter().take(8).map(|(_, n)| n.to_string()).collect(),
+            }),
+            several => Err(CgroupError::Name {
+                what: format!("{}:{text}", kind.word()),
+                count: format!("{} cgroups are", several.len()),
+                candidates: several.iter().take(8).map(ToString::to_string).collect(),
+            }),
+        }
+    }
+
     /// `top` and all below it, each before those below it, by name. Reads directories only: one that
     /// goes meanwhile is left out.
     #[must_use]

@@ -87,5 +87,7 @@ fn find_cgroup(hierarchy: &Hierarchy, reference: &CgroupRef) -> Result<Cgroup> {
     Ok(match reference {
         CgroupRef::Path(path) => hierarchy.by_path(path)?,
         CgroupRef::Id(id) => hierarchy.by_id(*id)?,
+        CgroupRef::Named(kind, name) => hierarchy.by_name(*kind, name)?,
+        CgroupRef::Pid(pid) => hierarchy.by_pid(*pid)?,
     })
 }

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use crate::attach::{Mode, Place};
+pub use crate::cgroup::name::NameKind;
 use crate::counter::{CounterEvent, EventError};
 use crate::hook::{HookFilter, HookSpec, Scope, SpecError};
 use crate::id::{AttachmentId, CgroupId, InstanceId, ProgramId};
@@ -40,6 +41,10 @@ pub enum CgroupRef {
     Path(PathBuf),
     /// The kernel's id (`id:N`).
     Id(CgroupId),
+    /// A container, pod or unit (`container:NAME`, `pod:NAME`, `unit:NAME`).
+    Named(NameKind, String),
+    /// That of a process (`pid:N`).
+    Pid(u32),
 }
 
 impl std::str::FromStr for CgroupRef {

@@ -19,6 +19,7 @@ use super::request::UsageRequest;
 use super::session::Session;
 use super::{CgroupRef, Engine, Lock};
 use crate::cgroup::Branch;
+use crate::cgroup::name::{self, Runtimes};
 use crate::id::{CgroupId, InstanceId};
 use crate::meter::record::{MeterRecord, ValueRecord};
 use crate::meter::shape::{control, words_of_form};
@@ -312,9 +313,12 @@ impl Engine {
                 request.depth.is_none_or(|most| depth <= most)
             })
             .collect();
+        let called = Runtimes::default().read();
         report.cgroups = shown
             .iter()
             .map(|at| UsageRow {
+                name: name::of_path(&listing.branches[*at].path)
+                    .map(|name| name.with(&called).to_string()),
                 cgroup: listing.branches[*at].path.clone(),
                 cgroup_id: listing.branches[*at].id,
                 meters: Vec::new(),

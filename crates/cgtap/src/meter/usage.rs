@@ -116,6 +116,9 @@ pub struct UsageReport {
 pub struct UsageRow {
     /// Path of the cgroup below the cgroup root, with a leading slash.
     pub cgroup: String,
+    /// What it is called, if it is a container, pod or unit: `container:web`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
     /// Its id.
     pub cgroup_id: CgroupId,
     /// One entry a value and labels, in the order of the meters' names.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use cgtap::id::CgroupId;
-use cgtap::meter::usage::{Form, Truth, Unit, UsageReport, UsageValue};
+use cgtap::meter::usage::{Form, Truth, Unit, UsageReport, UsageRow, UsageValue};
 
 use super::account::{Account, Counted, Gone, LabelsId};
 use super::numbers::Numbers;
@@ -22,6 +22,7 @@ pub struct Ledger {
     top: usize,
     paths: HashMap<CgroupId, Arc<str>>,
     families: BTreeMap<Arc<str>, Family>,
+    called: HashMap<Arc<str>, String>,
     lost: (u64, u64),
 }
 
@@ -66,6 +67,7 @@ impl Ledger {
             top,
             paths: HashMap::new(),
             families: BTreeMap::new(),
+            called: HashMap::new(),
             lost: (0, 0),
         }
     }
@@ -104,6 +106,8 @@ impl Ledger {
 
     /// Notes who is there, and returns who was there and is not.
     fn note_cgroups(&mut self, report: &UsageReport) -> HashMap<CgroupId, Gone> {
+        let named = |row: &UsageRow| Some((row.cgroup.as_str().into(), row.name.clone()?));
+        self.called = report.cgroups.iter().filter_map(named).collect();
         let mut before = std::mem::take(&mut self.paths);
         for row in &report.cgroups {
             let path = before
@@ -131,6 +135,11 @@ impl Ledger {
     /// The families, in the order of their names.
     pub fn families(&self) -> impl Iterator<Item = &Family> {
         self.families.values()
+    }
+
+    /// What cgroups are called that are containers, pods or units, by their paths.
+    pub fn called(&self) -> &HashMap<Arc<str>, String> {
+        &self.called
     }
 
     /// How many cgroups there are.

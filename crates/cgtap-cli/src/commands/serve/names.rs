@@ -56,7 +56,7 @@ pub fn peak(meter: &str, of: Unit) -> String {
 
 /// The names of labels, none twice, none of ours among them.
 pub fn labels<'a>(keys: impl Iterator<Item = &'a String>) -> Vec<String> {
-    let mut names: Vec<String> = vec!["cgroup".to_owned(), "le".to_owned()];
+    let mut names: Vec<String> = vec!["cgroup".to_owned(), "name".to_owned(), "le".to_owned()];
     for key in keys {
         let mut name = word(key).trim_start_matches('_').to_owned();
         if name.is_empty() || name.starts_with(|c: char| c.is_ascii_digit()) {
@@ -67,7 +67,7 @@ pub fn labels<'a>(keys: impl Iterator<Item = &'a String>) -> Vec<String> {
         }
         names.push(name);
     }
-    names.split_off(2)
+    names.split_off(3)
 }
 
 fn word(text: &str) -> String {

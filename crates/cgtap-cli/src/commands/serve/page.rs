@@ -3,8 +3,9 @@
 //! Written here and not by `prometheus-client`: that writes OpenMetrics alone, and takes times as
 //! floating point, where nanoseconds as decimal seconds stay what the kernel counted to the last.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fmt::Write;
+use std::sync::Arc;
 
 use cgtap::meter::usage::{Form, Unit};
 
@@ -58,6 +59,7 @@ pub struct Page {
     format: Format,
     text: String,
     names: HashSet<String>,
+    called: HashMap<Arc<str>, String>,
 }
 
 impl Page {
@@ -67,6 +69,7 @@ impl Page {
             format,
             text: String::new(),
             names: HashSet::new(),
+            called: ledger.called().clone(),
         };
         for family in ledger.families() {
             page.family(family);
@@ -222,6 +225,11 @@ impl Page {
         self.text += "{cgroup=\"";
         escape(&mut self.text, cgroup, true);
         self.text.push('"');
+        if let Some(name) = self.called.get(cgroup) {
+            self.text += ",name=\"";
+            escape(&mut self.text, name, true);
+            self.text.push('"');
+        }
         self.text += more;
     }
 
@@ -245,7 +253,7 @@ struct Labels(Vec<String>);
 
 impl Labels {
     fn of(family: &Family) -> Self {
-        let write = |labels: &std::sync::Arc<super::ledger::Labels>| {
+        let write = |labels: &Arc<super::ledger::Labels>| {
             let mut text = String::new();
             for (name, value) in names::labels(labels.keys()).iter().zip(labels.values()) {
                 let _ = write!(text, ",{name}=\"");

@@ -32,7 +32,7 @@ pub fn draw(frame: &mut Frame, area: Rect, view: &mut View, model: &Model, look:
     let from = from.min(lines.len().saturating_sub(room));
     view.detail = view.detail.map(|_| from);
     let line = if look.unicode { "─" } else { "-" };
-    let title = format!("{line}{line} {} ", printable(&node.path));
+    let title = format!("{line}{line} {} ", printable(&node.title()));
     let rest = width.saturating_sub(title.width());
     let title = fitted(&title, width.min(title.width()), look.unicode);
     let mut text = vec![Line::styled(title + &line.repeat(rest), bold())];

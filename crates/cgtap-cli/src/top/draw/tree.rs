@@ -126,7 +126,7 @@ fn units(columns: &[Shown], names: usize) -> Line<'static> {
 }
 
 /// The path behind that of the cgroup above.
-fn name<'a>(line: &arrange::Line, node: &'a Node, model: &Model) -> std::borrow::Cow<'a, str> {
+fn name(line: &arrange::Line, node: &Node, model: &Model) -> String {
     let parent = node.parent.filter(|_| line.depth > 0);
     let above = parent.map_or("", |parent| &*model.nodes()[parent].path);
     let rest = node.path.strip_prefix(above).unwrap_or(&node.path);
@@ -134,7 +134,11 @@ fn name<'a>(line: &arrange::Line, node: &'a Node, model: &Model) -> std::borrow:
         Some(_) => rest.trim_start_matches('/'),
         None => rest,
     };
-    printable(name)
+    match &node.called {
+        // What runs there says more than the directory.
+        Some(called) => format!("{} {}", printable(called), printable(name)),
+        None => printable(name).into_owned(),
+    }
 }
 
 fn indented(line: &arrange::Line, name: &str, width: usize, look: &Look) -> String {

@@ -95,6 +95,7 @@ fn value(meter: &str, unit: Unit, form: Form, labels: &[(&str, &str)], own: u64)
 fn row(id: u64, cgroup: &str, meters: Vec<UsageValue>) -> UsageRow {
     UsageRow {
         cgroup: cgroup.to_owned(),
+        name: None,
         cgroup_id: CgroupId(id),
         meters,
     }
