@@ -20,7 +20,7 @@ fn wrong_words_are_usage_errors() {
         (&["-d", "0.01"], "0.1 seconds"),
         (&["-n", "x"], "--iterations"),
         (&["--depth", "x"], "--depth"),
-        (&["pod:x"], "not understood yet"),
+        (&["pod:"], "a name is missing"),
     ] {
         let ran = run(&[&["top"], words].concat());
         assert_eq!(ran.status, 2, "{ran:?}");

@@ -1,0 +1,60 @@
+//! The meter of NVIDIA's CUDA library, held to a stand-in for that library: a library of the same name
+//! with functions of the same names that do nothing. What is tested is that calls and their arguments
+//! are counted for whoever makes them; that the real library has these functions is not.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test that cannot go on fails"
+)]
+
+mod meter_support;
+mod support;
+
+use std::process::Command;
+
+use meter_support::{both, enable, usage};
+use support::{Sandbox, program, scratch};
+
+#[test]
+fn launches_copies_and_allocations_are_the_callers() {
+    let library = scratch().join("libcuda-stand-in.so");
+    let source = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support/cuda.c");
+    let mut cc = Command::new("cc");
+    cc.args(["-O2", "-shared", "-fPIC", "-DLIBRARY", "-o"]);
+    support::run(cc.arg(&library).arg(&source));
+    let flags = [library.to_str().unwrap()];
+    let client = program("cuda-client", "support/cuda.c", &flags);
+
+    let sandbox = Sandbox::new("meter");
+    let (_, text) = cgtap::meter::library::BUILTIN
+        .iter()
+        .find(|(name, _)| *name == "cuda")
+        .unwrap();
+    let text = text.replace(
+        "uprobe:libcuda.so.1:",
+        &format!("uprobe:{}:", library.display()),
+    );
+    enable(&sandbox, &text);
+    for (cgroup, rounds) in [("a", "3"), ("b", "1")] {
+        sandbox.cgroup(cgroup);
+        let procs = sandbox.dir(cgroup).join("cgroup.procs");
+        let mut client = Command::new(&client);
+        support::run(client.arg(procs).arg(rounds));
+    }
+    let report = usage(&sandbox);
+    for (cgroup, rounds) in [("a", 3), ("b", 1)] {
+        let own = |value: &str| both(&sandbox, &report, cgroup, value).0;
+        // Each round: two kernels, a graph, 1000 bytes there, 500 back, 250 there, 4096 allocated.
+        assert_eq!(own("cuda_launches"), 3 * rounds);
+        assert_eq!(own("cuda_copied_bytes"), 1_750 * rounds);
+        assert_eq!(own("cuda_allocated_bytes"), 4_096 * rounds);
+    }
+    let path = sandbox.path("a");
+    let row = report.cgroups.iter().find(|r| r.cgroup == path).unwrap();
+    let to_host = row
+        .meters
+        .iter()
+        .find(|m| *m.meter == *"cuda_copied_bytes" && m.labels["what"] == "to_host");
+    assert_eq!(to_host.unwrap().own, 1_500);
+}
