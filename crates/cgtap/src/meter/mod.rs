@@ -15,5 +15,7 @@ pub mod shape;
 pub mod usage;
 pub mod written;
 
+pub use program::CodeError;
+
 #[cfg(test)]
 mod tests;

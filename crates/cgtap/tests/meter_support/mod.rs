@@ -83,8 +83,16 @@ pub fn both(sandbox: &Sandbox, report: &UsageReport, cgroup: &str, value: &str) 
     all.fold((0, 0), |sum, m| (sum.0 + m.own, sum.1 + m.total))
 }
 
+/// When something was done: not before the first, and not after the second.
+pub type Moment = (u64, u64);
+
+/// The time from one moment to another: at least, and at the most.
+pub fn between(from: Moment, to: Moment) -> Moment {
+    (to.0 - from.1, to.1 - from.0)
+}
+
 /// Does steps (`support/steps.c`) in a cgroup; the times that it printed.
-pub fn steps(sandbox: &Sandbox, cgroup: &str, steps: &str) -> Vec<u64> {
+pub fn steps(sandbox: &Sandbox, cgroup: &str, steps: &str) -> Vec<Moment> {
     std::fs::create_dir_all(sandbox.dir(cgroup)).unwrap();
     let mut command = Command::new(program("steps", "support/steps.c", &[]));
     command.arg("cgroup").arg(sandbox.dir(cgroup));
@@ -103,5 +111,9 @@ pub fn steps(sandbox: &Sandbox, cgroup: &str, steps: &str) -> Vec<u64> {
     let output = command.output().unwrap();
     assert!(output.status.success(), "{steps}: {output:?}");
     let lines = String::from_utf8(output.stdout).unwrap();
-    lines.lines().map(|l| l.parse().unwrap()).collect()
+    let moment = |line: &str| {
+        let (before, after) = line.split_once(' ').unwrap();
+        (before.parse().unwrap(), after.parse().unwrap())
+    };
+    lines.lines().map(moment).collect()
 }

@@ -8,7 +8,7 @@
  *   write SIZE N    N writes of SIZE bytes to /dev/null
  *   sleep MS
  *
- * Prints the monotonic time in nanoseconds before each `begin` and `end`, a line each.
+ * Prints the monotonic time in nanoseconds before and after each `begin` and `end`, a line each.
  */
 #define _GNU_SOURCE
 #include <fcntl.h>
@@ -54,8 +54,10 @@ int main(int argc, char **argv)
 		}
 		i++;
 		if (!strcmp(step, "begin") || !strcmp(step, "end")) {
-			printf("%lld\n", now());
+			long long before = now();
+
 			seek(one, !strcmp(step, "end"));
+			printf("%lld %lld\n", before, now());
 		} else if (!strcmp(step, "take")) {
 			seek(one, atol(argv[++i]) + 100);
 		} else if (!strcmp(step, "give")) {
