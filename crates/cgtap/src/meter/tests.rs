@@ -11,6 +11,10 @@ use proptest::test_runner::TestRunner;
 use super::code::{Emitter, Frame, Slots};
 use super::expr::tests::{Event, Fields, event, expression};
 use super::expr::{Node, Parser, check_number};
+use super::program::{Plan, generate};
+use super::resolve::{Do, Job, Owner, Program};
+use super::shape::Shape;
+use super::usage::Form;
 use crate::asm::{Builder, Insn, Reg, Size, encode};
 use crate::kernel::layout::Layout;
 use crate::kernel::read::{Access, Reader};
@@ -103,4 +107,67 @@ fn generated_code_computes_what_plain_rust_does() {
         }
     }
     assert!(compared > 5_000, "only {compared} were compared");
+}
+
+/// Offsets that no kernel changes.
+fn fixed_layout() -> Layout {
+    Layout {
+        task_cgroups: 100,
+        task_tgid: 104,
+        task_signal: 108,
+        signal_live: 4,
+        css_set_dfl_cgrp: 16,
+        cgroup_kn: 24,
+        cgroup_parent: 32,
+        cgroup_root: 40,
+        root_hierarchy_id: 4,
+        css_cgroup: 8,
+        kn_id: 48,
+        cast: None,
+        current: None,
+    }
+}
+
+/// What is generated for a meter with a condition, a label, a sum and a histogram, as it is read. A
+/// change here is meant, or it is a mistake: the new text is what the assertion shows.
+#[test]
+fn the_code_of_a_meter_is_what_it_was() {
+    let number = |text: &str| check_number(text, &Parser::whole(text).unwrap(), &Fields).unwrap();
+    let label = Parser::whole("b").unwrap();
+    let program = Program {
+        hook: "raw_tracepoint:sys_enter".parse().unwrap(),
+        has_typed_arguments: false,
+        owner: Owner::Current,
+        condition: Some(number("h > 5 && text == \"R\"")),
+        job: Job::Charge {
+            by: vec![super::expr::check_label("b", &label, &Fields, Vec::new()).unwrap()],
+            updates: vec![(0, Do::Sum(number("h * 8 + d"))), (1, Do::Count)],
+        },
+    };
+    let shape = Shape {
+        offsets: vec![0, 8],
+        forms: vec![Form::Sum, Form::Count],
+        bytes: 16,
+        label_words: 1,
+        notes: 0,
+    };
+    let layout = fixed_layout();
+    let plan = Plan {
+        layout: &layout,
+        access: Access::Probe,
+        with_current_table: false,
+        shape: &shape,
+    };
+    let insns = generate(plan, &program, 0).unwrap();
+    let names = [
+        "usage",
+        "zero",
+        "control",
+        "labels",
+        "label_list",
+        "graves",
+        "gone",
+    ];
+    let text = crate::asm::text::listing(&insns, &names, &[]);
+    assert_eq!(text, include_str!("tests/charge.txt"), "{text}");
 }
