@@ -15,6 +15,12 @@ use crate::interrupt::Interrupt;
 /// How often it is looked whether a signal has come.
 const GLANCE: Duration = Duration::from_millis(100);
 
+/// A reading may take one part in so many of the time: where there are thousands of cgroups they are
+/// read less often.
+const SHARE: u32 = 50;
+/// But not less often than this, or than was asked for.
+const SLOWEST: Duration = Duration::from_secs(5);
+
 /// Where is drawn, and keys come from.
 pub trait Display {
     /// Draws.
@@ -63,7 +69,7 @@ pub fn run<R: FnMut() -> Result<UsageReport, Failure>>(
             None => {}
         }
         changed = false;
-        let left = view.interval.saturating_sub(read_at.elapsed());
+        let left = view.pace().saturating_sub(read_at.elapsed());
         if view.frozen || !left.is_zero() {
             let wait = if view.frozen {
                 GLANCE
@@ -87,6 +93,7 @@ pub fn run<R: FnMut() -> Result<UsageReport, Failure>>(
         read_at = Instant::now();
         watch.take()?;
         view.arrange(&watch.model);
+        view.slowed_to = (read_at.elapsed() * SHARE).min(SLOWEST);
         done += 1;
         changed = true;
     }

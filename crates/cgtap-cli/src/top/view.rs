@@ -36,6 +36,8 @@ pub struct View {
     pub frozen: bool,
     /// How long between two readings.
     pub interval: Duration,
+    /// How long between two at least, so that readings do not take much of a CPU.
+    pub slowed_to: Duration,
     /// Columns that are scrolled away to the left.
     pub first_column: usize,
     /// Columns that had room when it was drawn.
@@ -60,6 +62,7 @@ impl View {
             help: None,
             frozen: false,
             interval,
+            slowed_to: Duration::ZERO,
             first_column: 0,
             shown_columns: 1,
             folded: HashSet::new(),
@@ -69,6 +72,19 @@ impl View {
             top: 0,
             page: 1,
         }
+    }
+
+    /// How long it is from one reading to the next, in tenths of seconds.
+    pub fn pace(&self) -> Duration {
+        if self.slowed_to <= self.interval {
+            return self.interval;
+        }
+        let tenths = self.slowed_to.as_millis().div_ceil(100);
+        Duration::from_millis(
+            u64::try_from(tenths)
+                .unwrap_or(u64::MAX)
+                .saturating_mul(100),
+        )
     }
 
     /// Puts the lines in order after the model or the view has changed. The cgroup that was selected

@@ -76,7 +76,7 @@ fn header(view: &View, model: &Model, look: &Look, clock: &str) -> Line<'static>
     };
     add(cgroups, Style::new());
     add(
-        format!("every {} s", view.interval.as_secs_f64()),
+        format!("every {} s", view.pace().as_secs_f64()),
         Style::new(),
     );
     add(clock.to_owned(), Style::new());
