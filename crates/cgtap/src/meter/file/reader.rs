@@ -1,0 +1,391 @@
+//! From a file's parts to a meter: names, hooks and expressions looked at, each mistake with its line.
+
+use super::super::code::NOTED_MAX;
+use super::super::expr::{ExprError, Parser};
+use super::super::record::PRIVATE;
+use super::super::usage::Form;
+use super::super::written::{
+    Expr, KEYS_MAX, LABELS_MAX, LabelText, Meter, Note, NoteChoice, Probe, ProbeChoice, ROOM,
+    Update, VALUES_MAX, Value, What,
+};
+use super::{FileError, MeterFile, ROOM_MAX, Text, Texts};
+use crate::hook::HookSpec;
+use crate::hook::scope::Scope;
+
+/// Reads one file.
+pub(super) struct Reader<'a> {
+    pub(super) path: &'a str,
+    pub(super) text: &'a str,
+}
+
+/// Everything that a choice may say, where it was said.
+struct ProbeParts<'f> {
+    hook: &'f Text,
+    of: Option<&'f Text>,
+    since: Option<&'f String>,
+    key: Option<&'f Text>,
+    condition: Option<&'f Text>,
+    by: &'f Texts,
+    updates: &'f Texts,
+}
+
+struct NoteParts<'f> {
+    hook: &'f Text,
+    of: Option<&'f Text>,
+    after: Option<&'f String>,
+    key: &'f Text,
+    condition: Option<&'f Text>,
+    keep: &'f Texts,
+}
+
+fn is_name(name: &str) -> bool {
+    name.starts_with(|c: char| c.is_ascii_lowercase())
+        && name
+            .bytes()
+            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
+        && name.len() <= 40
+}
+
+impl Reader<'_> {
+    /// The line of a place, from 1.
+    pub(super) fn line(&self, at: usize) -> usize {
+        self.text
+            .get(..at)
+            .map_or(0, |before| before.matches('\n').count() + 1)
+    }
+
+    fn line_of(&self, text: &Text) -> usize {
+        self.line(text.span().start)
+    }
+
+    pub(super) fn wrong(&self, line: usize, why: impl ToString) -> FileError {
+        FileError::Wrong {
+            path: self.path.to_owned(),
+            line,
+            why: why.to_string(),
+        }
+    }
+
+    fn expr_error(&self, line: usize, error: &ExprError) -> FileError {
+        self.wrong(line, error)
+    }
+
+    /// The meter that a file is.
+    pub(super) fn meter(&self, file: MeterFile) -> Result<Meter, FileError> {
+        let name_line = self.line_of(&file.name);
+        let name = file.name.get_ref();
+        if !is_name(name) || name == PRIVATE {
+            return Err(self.wrong(
+                name_line,
+                format!(
+                    "`{name}` cannot be a meter's name: lower-case letters, digits and _, at most \
+                     40, not `{}`",
+                    PRIVATE
+                ),
+            ));
+        }
+        for (what, names, most) in [
+            ("value", file.values.keys().collect::<Vec<_>>(), VALUES_MAX),
+            ("label", file.labels.keys().collect(), LABELS_MAX),
+        ] {
+            if names.len() > most {
+                return Err(self.wrong(0, format!("a meter has at most {most} {what}s")));
+            }
+            if let Some(bad) = names.iter().find(|n| !is_name(n)) {
+                return Err(self.wrong(
+                    0,
+                    format!("`{bad}` cannot be a {what}'s name: lower-case letters, digits and _"),
+                ));
+            }
+        }
+        if file.values.is_empty() || file.probes.is_empty() {
+            return Err(self.wrong(0, "a meter has at least one value and one probe"));
+        }
+        let room = match &file.room {
+            None => ROOM,
+            Some(room) if (1..=ROOM_MAX).contains(room.get_ref()) => *room.get_ref(),
+            Some(room) => {
+                return Err(self.wrong(
+                    self.line(room.span().start),
+                    format!("room is a number from 1 to {ROOM_MAX}"),
+                ));
+            }
+        };
+        let labels: Vec<LabelText> = file
+            .labels
+            .iter()
+            .map(|(name, label)| LabelText {
+                name: name.clone(),
+                help: label.help.clone(),
+            })
+            .collect();
+        let notes = self.notes(&file)?;
+        let (probes, forms) = self.probes(&file, &notes)?;
+        let values = file.values.iter().zip(forms);
+        Ok(Meter {
+            name: name.clone(),
+            help: file.help,
+            cannot_see: file.cannot_see,
+            room,
+            values: values
+                .map(|((name, value), form)| {
+                    let form = form.ok_or_else(|| {
+                        self.wrong(0, format!("no probe does anything with the value {name}"))
+                    })?;
+                    Ok(Value {
+                        name: name.clone(),
+                        help: value.help.clone(),
+                        unit: value.unit,
+                        truth: value.kind.unwrap_or(file.kind),
+                        form,
+                    })
+                })
+                .collect::<Result<_, FileError>>()?,
+            labels,
+            notes,
+            probes,
+        })
+    }
+
+    fn hook(&self, hook: &Text, of: Option<&Text>) -> Result<HookSpec, FileError> {
+        let spec: HookSpec = hook
+            .get_ref()
+            .parse()
+            .map_err(|e: crate::hook::SpecError| self.wrong(self.line_of(hook), e))?;
+        let Some(of) = of else { return Ok(spec) };
+        let wrong = |why: String| self.wrong(self.line_of(of), why);
+        match of.get_ref().parse() {
+            Ok(Scope::Owner(_)) => Err(wrong(
+                "a meter notes owners itself: write a note, and say since which".to_owned(),
+            )),
+            Ok(scope) => Ok(spec.with_scope(scope)),
+            Err(e) => Err(wrong(e.to_string())),
+        }
+    }
+
+    fn expr(&self, text: &Text) -> Result<Expr, FileError> {
+        let line = self.line_of(text);
+        Expr::whole(text.get_ref(), line).map_err(|e| self.expr_error(line, &e))
+    }
+
+    fn key(&self, text: &Text) -> Result<Vec<Expr>, FileError> {
+        let line = self.line_of(text);
+        let key = Expr::list(text.get_ref(), line).map_err(|e| self.expr_error(line, &e))?;
+        if key.len() > KEYS_MAX {
+            return Err(self.wrong(line, format!("a key is made of at most {KEYS_MAX} numbers")));
+        }
+        Ok(key)
+    }
+
+    fn notes(&self, file: &MeterFile) -> Result<Vec<Note>, FileError> {
+        let mut notes: Vec<Note> = Vec::new();
+        for note in &file.notes {
+            let line = self.line_of(&note.name);
+            let name = note.name.get_ref();
+            let main = NoteParts {
+                hook: &note.hook,
+                of: note.of.as_ref(),
+                after: note.after.as_ref(),
+                key: &note.key,
+                condition: note.condition.as_ref(),
+                keep: &note.keep,
+            };
+            let mut choices = vec![self.note(&main, &notes)?];
+            for other in &note.others {
+                let parts = NoteParts {
+                    hook: &other.hook,
+                    of: other.of.as_ref().or(main.of),
+                    after: other.after.as_ref().or(main.after),
+                    key: other.key.as_ref().unwrap_or(main.key),
+                    condition: other.condition.as_ref().or(main.condition),
+                    keep: other.keep.as_ref().unwrap_or(main.keep),
+                };
+                choices.push(self.note(&parts, &notes)?);
+            }
+            // A note may be made at several places.
+            let known = notes.iter().find(|n| n.name == *name);
+            let first = known.map_or(&choices[0], |n| &n.choices[0]);
+            let shape = |c: &NoteChoice| {
+                let names: Vec<String> = c.keep.iter().map(|k| k.0.clone()).collect();
+                (names, c.key.len())
+            };
+            if choices.iter().any(|c| shape(c) != shape(first)) {
+                return Err(self.wrong(
+                    line,
+                    format!(
+                        "wherever and in whatever way {name} is noted, it keeps the same names and \
+                         has as many keys"
+                    ),
+                ));
+            }
+            notes.push(Note {
+                name: name.clone(),
+                choices,
+            });
+        }
+        Ok(notes)
+    }
+
+    fn note(&self, parts: &NoteParts<'_>, before: &[Note]) -> Result<NoteChoice, FileError> {
+        let line = self.line_of(parts.hook);
+        if let Some(after) = parts.after {
+            self.known(before, after, line)?;
+        }
+        if parts.keep.len() > NOTED_MAX {
+            return Err(self.wrong(line, format!("a note keeps at most {NOTED_MAX} numbers")));
+        }
+        let keep = parts.keep.iter();
+        Ok(NoteChoice {
+            hook: self.hook(parts.hook, parts.of)?,
+            key: self.key(parts.key)?,
+            after: parts.after.cloned(),
+            condition: parts.condition.map(|c| self.expr(c)).transpose()?,
+            keep: keep
+                .map(|(name, text)| Ok((name.clone(), self.expr(text)?)))
+                .collect::<Result<_, FileError>>()?,
+        })
+    }
+
+    fn known<'n>(&self, notes: &'n [Note], name: &str, line: usize) -> Result<&'n Note, FileError> {
+        notes.iter().find(|n| n.name == name).ok_or_else(|| {
+            let names: Vec<&str> = notes.iter().map(|n| n.name.as_str()).collect();
+            self.wrong(
+                line,
+                format!(
+                    "there is no note `{name}` before it; there are: {}",
+                    names.join(", ")
+                ),
+            )
+        })
+    }
+
+    /// The probes, and what they make of each value.
+    fn probes(
+        &self,
+        file: &MeterFile,
+        notes: &[Note],
+    ) -> Result<(Vec<Probe>, Vec<Option<Form>>), FileError> {
+        let mut forms: Vec<Option<Form>> = vec![None; file.values.len()];
+        let mut probes = Vec::new();
+        for probe in &file.probes {
+            let main = ProbeParts {
+                hook: &probe.hook,
+                of: probe.of.as_ref(),
+                since: probe.since.as_ref(),
+                key: probe.key.as_ref(),
+                condition: probe.condition.as_ref(),
+                by: &probe.by,
+                updates: &probe.updates,
+            };
+            let mut choices = vec![self.probe(file, &main, notes, &mut forms)?];
+            for other in &probe.others {
+                let parts = ProbeParts {
+                    hook: &other.hook,
+                    of: other.of.as_ref().or(main.of),
+                    since: other.since.as_ref().or(main.since),
+                    key: other.key.as_ref().or(main.key),
+                    condition: other.condition.as_ref().or(main.condition),
+                    by: other.by.as_ref().unwrap_or(main.by),
+                    updates: other.updates.as_ref().unwrap_or(main.updates),
+                };
+                choices.push(self.probe(file, &parts, notes, &mut forms)?);
+            }
+            probes.push(Probe { choices });
+        }
+        Ok((probes, forms))
+    }
+
+    fn probe(
+        &self,
+        file: &MeterFile,
+        parts: &ProbeParts<'_>,
+        notes: &[Note],
+        forms: &mut [Option<Form>],
+    ) -> Result<ProbeChoice, FileError> {
+        let line = self.line_of(parts.hook);
+        let hook = self.hook(parts.hook, parts.of)?;
+        let key = parts.key.map_or(Ok(Vec::new()), |k| self.key(k))?;
+        match (parts.since, parts.key) {
+            (Some(since), _) => {
+                let note = self.known(notes, since, line)?;
+                let wanted = note.choices.first().map_or(0, |c| c.key.len());
+                if wanted != key.len() {
+                    return Err(self.wrong(
+                        line,
+                        format!(
+                            "the note {since} is found by {wanted} numbers, and the key here has {}",
+                            key.len()
+                        ),
+                    ));
+                }
+            }
+            (None, Some(key)) => {
+                return Err(self.wrong(self.line_of(key), "a key finds a note: say since which"));
+            }
+            (None, None) => {}
+        }
+        let mut by = Vec::new();
+        for name in file.labels.keys() {
+            let text = parts.by.get(name).ok_or_else(|| {
+                self.wrong(line, format!("this probe does not say the label {name}"))
+            })?;
+            by.push(self.expr(text)?);
+        }
+        if let Some((name, text)) = parts.by.iter().find(|(n, _)| !file.labels.contains_key(*n)) {
+            return Err(self.wrong(
+                self.line_of(text),
+                format!("`{name}` is no label of this meter; write [labels.{name}]"),
+            ));
+        }
+        Ok(ProbeChoice {
+            hook,
+            since: parts.since.cloned(),
+            key,
+            condition: parts.condition.map(|c| self.expr(c)).transpose()?,
+            by,
+            updates: self.updates(file, parts, forms)?,
+        })
+    }
+
+    fn updates(
+        &self,
+        file: &MeterFile,
+        parts: &ProbeParts<'_>,
+        forms: &mut [Option<Form>],
+    ) -> Result<Vec<Update>, FileError> {
+        let mut updates = Vec::new();
+        for (name, text) in parts.updates {
+            let line = self.line_of(text);
+            let value = file.values.keys().position(|v| v == name).ok_or_else(|| {
+                self.wrong(
+                    line,
+                    format!("`{name}` is no value of this meter; write [values.{name}]"),
+                )
+            })?;
+            let written = text.get_ref();
+            let mut parser = Parser::new(written);
+            let what = What::parse(&mut parser, written, line)
+                .and_then(|what| parser.end().map(|()| what))
+                .map_err(|e| self.expr_error(line, &e))?;
+            let form = what.form();
+            if forms[value].is_some_and(|known| known != form) {
+                return Err(self.wrong(
+                    line,
+                    format!(
+                        "{}() makes the value {name} something else than another probe does",
+                        what.verb()
+                    ),
+                ));
+            }
+            forms[value] = Some(form);
+            if form == Form::Busy && parts.since.is_none() {
+                return Err(self.wrong(line, "busy() is the time since a note; say since which"));
+            }
+            updates.push(Update { value, what });
+        }
+        if updates.is_empty() {
+            return Err(self.wrong(self.line_of(parts.hook), "this probe does nothing"));
+        }
+        Ok(updates)
+    }
+}
