@@ -165,6 +165,11 @@ fn what_is_held_is_given_back_by_whoever_took_it() {
     let a = of(&report, &sandbox.path("a"), "held_bytes");
     assert_eq!(a.peak, Some(1500));
     assert_eq!(of(&report, "/", "held_bytes").total, 170);
+    // What was never taken is given back by nobody.
+    steps(&sandbox, "b", "give 77");
+    let report = usage(&sandbox);
+    assert_eq!(report.unpaired, 1);
+    assert_eq!(of(&report, "/", "held_bytes").total, 170);
 }
 
 #[test]
@@ -189,6 +194,7 @@ fn labels_that_are_too_many_go_to_other_and_nothing_is_lost() {
     assert_eq!(calls.len(), 64);
     let other = calls.iter().find(|m| m.labels["size"] == "other").unwrap();
     assert_eq!(other.own, 2 * (200 - 63));
+    assert!(report.other_labels > 0);
     assert_eq!(report.lost, 0);
 }
 

@@ -34,5 +34,12 @@ fn tell(context: &Context, engine: &Engine, report: &UsageReport) -> Result<(), 
             .teller
             .note(&format!("{events} could not be charged to anybody"));
     }
+    if report.other_labels > 0 {
+        let number = usize::try_from(report.other_labels).unwrap_or(usize::MAX);
+        let events = render::counted(number, "event", "events");
+        let words =
+            "had labels beyond the 63 sets that a meter tells apart; they are under `other`";
+        context.teller.note(&format!("{events} {words}"));
+    }
     Ok(())
 }

@@ -46,6 +46,9 @@ pub(super) struct Reading {
     pub(super) own: HashMap<CgroupId, BTreeMap<LabelWords, Entry>>,
     /// Events that were not charged.
     pub(super) lost: u64,
+    unowned: u64,
+    unpaired: u64,
+    other_labels: u64,
 }
 
 /// The maps of a meter, opened.
@@ -161,6 +164,9 @@ impl<'a> Raw<'a> {
         let sys = |e: SysError| Error::sys("read which cgroups are gone", &e);
         let mut reading = Reading {
             lost: self.maps.lost(),
+            unowned: self.maps.words.get(control::UNOWNED),
+            unpaired: self.maps.words.get(control::UNPAIRED),
+            other_labels: self.maps.words.get(control::OTHER),
             ..Reading::default()
         };
         let mut homes: HashMap<CgroupId, Option<CgroupId>> = HashMap::new();
@@ -329,6 +335,9 @@ impl Engine {
             let record = raw.record;
             let reading = raw.settle(&listing)?;
             report.lost += reading.lost;
+            report.unowned += reading.unowned;
+            report.unpaired += reading.unpaired;
+            report.other_labels += reading.other_labels;
             let totals = listing.totals(record, &reading);
             let mut shower = Shower::new(record);
             report.help.extend(shower.help());

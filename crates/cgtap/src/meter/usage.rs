@@ -106,6 +106,13 @@ pub struct UsageReport {
     pub cgroups: Vec<UsageRow>,
     /// Events that were not charged: a map was full, a dispatcher was busy.
     pub lost: u64,
+    /// Events that are nobody's: a NULL on the way to the cgroup, a cgroup of another hierarchy.
+    pub unowned: u64,
+    /// Events whose note was not there: begun before the meter was enabled, never noted, or gone to
+    /// make room for newer ones.
+    pub unpaired: u64,
+    /// Events charged to the labels `other`, because there were too many.
+    pub other_labels: u64,
     /// What each value tells, by its name, in a sentence.
     #[serde(skip)]
     pub help: BTreeMap<Arc<str>, String>,

@@ -105,8 +105,8 @@ fn report(cgroups: Vec<UsageRow>) -> UsageReport {
     let help = "Bytes of \"block\" I/O\\\nin two lines.".to_owned();
     UsageReport {
         cgroups,
-        lost: 0,
         help: BTreeMap::from([("block_bytes".into(), help)]),
+        ..UsageReport::default()
     }
 }
 
