@@ -257,7 +257,12 @@ fn an_interrupt_in_the_middle_leaves_the_state_whole() {
             &["-e", "trace=bpf", "-e", &inject],
             &words,
         ));
-        assert_eq!(end, End::Killed(2));
+        // It may make a call or two less than the one that was counted, and is done then.
+        let is_last = number + 3 > calls["bpf"];
+        assert!(
+            end == End::Killed(2) || is_last && end == End::Done,
+            "{end:?}"
+        );
         let after = Shape::of(&sandbox);
         after.runs(&sandbox, "c", 1);
         if after != before {
