@@ -249,6 +249,9 @@ fn an_interrupt_in_the_middle_leaves_the_state_whole() {
     let calls = count_calls(&sandbox, &["bpf"], &["attach", &first, words[2]]);
     sandbox.remove("first");
     drop(Shape::of(&sandbox));
+    // How many calls it makes hangs on what else is loaded on this machine meanwhile (types of modules
+    // are looked for among all types): one that makes less than was counted is done, not interrupted.
+    let mut interrupted = 0;
     for number in sample(calls["bpf"], 8) {
         let before = Shape::listed(&sandbox);
         let inject = format!("inject=bpf:signal=INT:when={number}");
@@ -257,12 +260,8 @@ fn an_interrupt_in_the_middle_leaves_the_state_whole() {
             &["-e", "trace=bpf", "-e", &inject],
             &words,
         ));
-        // It may make a call or two less than the one that was counted, and is done then.
-        let is_last = number + 3 > calls["bpf"];
-        assert!(
-            end == End::Killed(2) || is_last && end == End::Done,
-            "{end:?}"
-        );
+        assert!(matches!(end, End::Killed(2) | End::Done), "{end:?}");
+        interrupted += usize::from(end == End::Killed(2));
         let after = Shape::of(&sandbox);
         after.runs(&sandbox, "c", 1);
         if after != before {
@@ -276,6 +275,7 @@ fn an_interrupt_in_the_middle_leaves_the_state_whole() {
             assert_eq!(End::of(&mut driver(&sandbox, &words)), End::Done);
         }
     }
+    assert!(interrupted >= 2, "{interrupted} interrupted, {calls:?}");
     drop(sandbox);
     ledger.close();
 }
