@@ -186,8 +186,13 @@ fn software_events_are_exact_and_the_same_as_perfs() {
             (bound[0]..=bound[1]).contains(&switches),
             "{cgroup}: {switches} is not in {bound:?}"
         );
-        // The same event counted in another way, by a hook.
-        assert_eq!(switches, count(&report, cgroup, HOOK), "{report}");
+        // The same event counted in another way, by a hook. That is read a moment later, and a process
+        // that has ended may leave its CPU for the last time in between.
+        let hook = count(&report, cgroup, HOOK);
+        assert!(
+            hook == switches || hook == switches + 1,
+            "{cgroup}: {report}"
+        );
     }
     let ends = count(&report, "/end", "context-switches");
     assert!(ends > 0 && ends == count(&report, "/end", HOOK), "{report}");

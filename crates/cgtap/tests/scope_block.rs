@@ -29,7 +29,10 @@ struct Device {
 
 impl Device {
     fn new(name: &str) -> Self {
-        let file = scratch().join(format!("scope-{name}-{}.img", std::process::id()));
+        // Tests of one process run beside each other: a file of its own for each.
+        static NUMBER: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let file = scratch().join(format!("scope-{name}-{}-{number}.img", std::process::id()));
         std::fs::write(&file, vec![7; BLOCKS as usize * 4096]).unwrap();
         let mut words = String::new();
         // Finding a free one and taking it are two steps: somebody else may be faster.
