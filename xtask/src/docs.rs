@@ -45,12 +45,12 @@ pub fn run(args: &Args) -> Result<()> {
 }
 
 fn stale(pages: &[(String, String)]) -> Vec<String> {
-    let differs = |(name, text): &&(String, String)| {
+    let is_current = |(name, text): &&(String, String)| {
         std::fs::read_to_string(root().join(name)).is_ok_and(|found| found == *text)
     };
     pages
         .iter()
-        .filter(|page| !differs(page))
+        .filter(|page| !is_current(page))
         .map(|(name, _)| name.clone())
         .collect()
 }

@@ -13,7 +13,7 @@ mod support;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use guest_support::{example, modprobe, tool, wait_until};
+use guest_support::{compiled, example, modprobe, wait_until};
 use support::Sandbox;
 
 /// `DRM_IOCTL_VERSION`, which every DRM device has: 'd', 0.
@@ -24,17 +24,7 @@ const ENODEV: i32 = 19;
 /// A program that does one ioctl (struct of zeros) on a file: it prints the errno of the open, or
 /// of the ioctl.
 fn client() -> PathBuf {
-    let binary =
-        Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("ioctl-{}", std::process::id()));
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/ioctl.c");
-    tool(&[
-        "cc",
-        "-O2",
-        "-o",
-        binary.to_str().unwrap(),
-        source.to_str().unwrap(),
-    ]);
-    binary
+    compiled("fixtures/ioctl")
 }
 
 /// The first DRM device of a driver (of the device it sits on, for virtio): node in /dev/dri, and its number as the kernel keeps it.

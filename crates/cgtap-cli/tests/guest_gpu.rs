@@ -9,27 +9,11 @@
 mod guest_support;
 mod support;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 
-use guest_support::{modprobe, tool, wait_until};
+use guest_support::{compiled, modprobe, tool, wait_until};
 use support::Sandbox;
-
-/// A program of one C file below `tests`.
-fn compiled(name: &str) -> PathBuf {
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/{name}.c"));
-    let stem = source.file_stem().unwrap().display();
-    let binary =
-        Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{stem}-{}", std::process::id()));
-    tool(&[
-        "cc",
-        "-O2",
-        "-o",
-        binary.to_str().unwrap(),
-        source.to_str().unwrap(),
-    ]);
-    binary
-}
 
 /// One value of a cgroup, all its labels together: own and total.
 fn value(usage: &serde_json::Value, cgroup: &str, meter: &str) -> (u64, u64) {

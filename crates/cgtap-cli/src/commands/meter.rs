@@ -167,7 +167,7 @@ fn list(context: &Context, dir: &Path) -> Result<Status, Failure> {
 }
 
 /// The meter of a name, or of a file.
-fn find(library: Library, name: &str) -> Result<Known, Failure> {
+fn find(library: &Library, name: &str) -> Result<Known, Failure> {
     if name.contains('/') || name.ends_with(".toml") {
         let path = Path::new(name);
         let text = std::fs::read_to_string(path)
@@ -184,8 +184,8 @@ fn find(library: Library, name: &str) -> Result<Known, Failure> {
         .iter()
         .map(|k| k.meter.name.clone())
         .collect();
-    let found = library.meters.into_iter().find(|k| k.meter.name == name);
-    found.ok_or_else(|| {
+    let found = library.meters.iter().find(|k| k.meter.name == name);
+    found.cloned().ok_or_else(|| {
         let hint = cgtap::kernel::tracepoint::hint(name, &names);
         Failure::Usage(format!(
             "there is no meter {name}{hint}; there are {}, or name a meter file by its path",
@@ -202,7 +202,7 @@ fn show(
     file: bool,
 ) -> Result<Status, Failure> {
     let engine = context.engine()?;
-    let known = find(load(context, dir), name)?;
+    let known = find(&load(context, dir), name)?;
     if file {
         context.print(&known.text)?;
     } else if code {
@@ -232,10 +232,11 @@ fn enable(
     let engine = context.engine()?;
     let root = CgroupRef::Path("/".into());
     let cgroup = cgroup.unwrap_or(&root);
+    let library = load(context, dir);
     let mut wanted: Vec<Meter> = Vec::new();
     if all {
         let enabled = engine.meters()?;
-        for known in load(context, dir).meters {
+        for known in library.meters {
             let counts = enabled.iter().any(|m| m.name == known.meter.name);
             match engine.check_meter(&known.meter) {
                 Ok(()) if !counts => wanted.push(known.meter),
@@ -245,7 +246,7 @@ fn enable(
         }
     } else {
         for name in names {
-            wanted.push(find(load(context, dir), name)?.meter);
+            wanted.push(find(&library, name)?.meter);
         }
     }
     // All or none: what was enabled before one that cannot be goes again.
