@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use cgtap::engine::UsageReport;
-use meter_support::{WRITES, both, enable, steps, usage};
+use meter_support::{JOBS, WRITES, both, enable, steps, usage};
 use support::Sandbox;
 
 /// Longer than usage of a cgroup that is gone stays where it was.
@@ -141,25 +141,7 @@ fn no_total_falls_while_cgroups_come_and_go() {
 fn what_is_charged_after_a_cgroup_is_gone_is_its_parents() {
     let sandbox = Sandbox::new("meter");
     // A job of a cgroup that is gone when it ends.
-    enable(
-        &sandbox,
-        r#"
-name = "jobs"
-help = "Jobs"
-values.done = { help = "Jobs done" }
-[[notes]]
-name = "begun"
-hook = "tracepoint:syscalls/sys_enter_lseek"
-if = 'fd == 0xffffffff && whence == 0'
-key = "offset"
-[[probes]]
-hook = "tracepoint:syscalls/sys_enter_lseek"
-if = 'fd == 0xffffffff && whence == 1'
-since = "begun"
-key = "offset"
-do.done = "count()"
-"#,
-    );
+    enable(&sandbox, JOBS);
     steps(&sandbox, "a/x", "begin 1 begin 2 begin 3 end 1");
     sandbox.remove("a/x");
     steps(&sandbox, "b", "end 2");

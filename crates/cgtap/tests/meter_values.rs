@@ -10,7 +10,7 @@ mod meter_support;
 mod support;
 
 use cgtap::engine::{CgroupRef, ErrorKind, Lifetime};
-use meter_support::{Moment, WRITES, between, both, enable, meter, of, steps, usage};
+use meter_support::{JOBS, Moment, WRITES, between, both, enable, meter, of, steps, usage};
 use support::Sandbox;
 
 #[test]
@@ -65,26 +65,6 @@ fn a_meter_below_the_root_counts_nobody_else() {
     assert_eq!(both(&sandbox, &report, "", "writes_calls"), (0, 5));
     assert_eq!(both(&sandbox, &report, "b", "writes_calls"), (0, 0));
 }
-
-/// Jobs on a machine that does one at a time.
-const JOBS: &str = r#"
-name = "jobs"
-help = "Jobs"
-values.done = { help = "Jobs done" }
-values.elapsed = { help = "Time from begin to end", unit = "ns" }
-values.busy = { help = "Time that the machine worked", unit = "ns" }
-[[notes]]
-name = "begun"
-hook = "tracepoint:syscalls/sys_enter_lseek"
-if = 'fd == 0xffffffff && whence == 0'
-key = "offset"
-[[probes]]
-hook = "tracepoint:syscalls/sys_enter_lseek"
-if = 'fd == 0xffffffff && whence == 1'
-since = "begun"
-key = "offset"
-do = { done = "count()", elapsed = "hist(elapsed)", busy = "busy(7)" }
-"#;
 
 #[test]
 fn a_serial_resource_is_charged_to_whose_job_it_works_on() {

@@ -46,6 +46,19 @@ impl Builder {
         self
     }
 
+    /// `reg =` the stack at `at` from the frame pointer.
+    pub fn stack_address(&mut self, reg: Reg, at: i16) -> &mut Self {
+        self.push(Insn::mov(reg, Reg::R10))
+            .push(Insn::alu_imm(Alu::Add, reg, i32::from(at)))
+    }
+
+    /// Call of a helper with a map, by its place in the program's list, and a key on the stack.
+    pub fn call_map(&mut self, map: u32, key: i16, helper: i32) -> &mut Self {
+        self.stack_address(Reg::R2, key)
+            .extend(Insn::load_map(Reg::R1, map))
+            .push(Insn::call(helper))
+    }
+
     /// Jump to `label`.
     pub fn jump(&mut self, label: Label) -> &mut Self {
         self.jumps.push((self.insns.len(), label));

@@ -49,6 +49,30 @@ pub enum Size {
     Dw = 0x18,
 }
 
+impl Size {
+    /// The width of so many bytes: 1, 2, 4 or else 8.
+    #[must_use]
+    pub const fn of_bytes(bytes: u8) -> Self {
+        match bytes {
+            1 => Self::B,
+            2 => Self::H,
+            4 => Self::W,
+            _ => Self::Dw,
+        }
+    }
+
+    /// Bytes that it is.
+    #[must_use]
+    pub const fn bytes(self) -> u8 {
+        match self {
+            Self::B => 1,
+            Self::H => 2,
+            Self::W => 4,
+            Self::Dw => 8,
+        }
+    }
+}
+
 /// Arithmetic on 64 bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -244,20 +268,14 @@ impl Insn {
     /// `lock *(u64 *)(dst + off) += src`.
     #[must_use]
     pub const fn atomic_add(dst: Reg, off: i16, src: Reg) -> Self {
-        Self::new(STX | MODE_ATOMIC | Size::Dw as u8, dst, src, off, 0)
+        Self::atomic(dst, off, src, Alu::Add as i32)
     }
 
     /// `src = atomic { old = *(u64 *)(dst + off); *(u64 *)(dst + off) += src; old }`, since 5.12.
     #[must_use]
     pub const fn atomic_fetch_add(dst: Reg, off: i16, src: Reg) -> Self {
         const BPF_FETCH: i32 = 0x01;
-        Self::new(
-            STX | MODE_ATOMIC | Size::Dw as u8,
-            dst,
-            src,
-            off,
-            Alu::Add as i32 | BPF_FETCH,
-        )
+        Self::atomic(dst, off, src, Alu::Add as i32 | BPF_FETCH)
     }
 
     /// `if *(u64 *)(dst + off) == R0 { *(u64 *)(dst + off) = src }`, atomically; R0 is what was there,
@@ -265,13 +283,13 @@ impl Insn {
     #[must_use]
     pub const fn atomic_compare_exchange(dst: Reg, off: i16, src: Reg) -> Self {
         const BPF_CMPXCHG: i32 = 0xf1;
-        Self::new(
-            STX | MODE_ATOMIC | Size::Dw as u8,
-            dst,
-            src,
-            off,
-            BPF_CMPXCHG,
-        )
+        Self::atomic(dst, off, src, BPF_CMPXCHG)
+    }
+
+    /// An atomic operation on 64 bits.
+    const fn atomic(dst: Reg, off: i16, src: Reg, operation: i32) -> Self {
+        let code = STX | MODE_ATOMIC | Size::Dw as u8;
+        Self::new(code, dst, src, off, operation)
     }
 
     /// Jump by `off` instructions if `dst COND src`.

@@ -46,12 +46,12 @@ pub enum CgroupError {
         id: CgroupId,
     },
     /// No cgroup, or several, have this name.
-    #[error("{count} called {what}{}", among(.candidates))]
+    #[error("{} called {what}{}", how_many(*.count), among(.candidates))]
     Name {
         /// `container:web`.
         what: String,
-        /// `there is no cgroup`, or how many there are.
-        count: String,
+        /// How many cgroups have it: none or several.
+        count: usize,
         /// Those that have it, or near names.
         candidates: Vec<String>,
     },
@@ -84,6 +84,13 @@ pub enum CgroupError {
     },
 }
 
+fn how_many(count: usize) -> String {
+    match count {
+        0 => "there is no cgroup".to_owned(),
+        several => format!("{several} cgroups are"),
+    }
+}
+
 fn among(candidates: &[String]) -> String {
     if candidates.is_empty() {
         String::new()
@@ -98,7 +105,7 @@ impl CgroupError {
     pub fn errno(&self) -> Option<Errno> {
         match self {
             Self::NoMount | Self::Missing { .. } | Self::Gone { .. } => Some(Errno::ENOENT),
-            Self::Name { count, .. } if count.starts_with("there is no") => Some(Errno::ENOENT),
+            Self::Name { count: 0, .. } => Some(Errno::ENOENT),
             Self::V1 { .. } | Self::NotACgroup { .. } | Self::Name { .. } => Some(Errno::EINVAL),
             Self::Io { source, .. } => source.raw_os_error().map(Errno),
         }
@@ -296,31 +303,29 @@ impl Hierarchy {
     /// [`CgroupError::Name`] if none or several have it.
     pub fn by_name(&self, kind: name::NameKind, text: &str) -> Result<Cgroup, CgroupError> {
         let top = self.by_path(Path::new("/"))?;
-        let called = name::Runtimes::default().read();
-        let named: Vec<(String, name::Name)> = self
-            .listing(&top)
-            .into_iter()
-            .filter_map(|b| Some((b.path.clone(), name::of_path(&b.path)?.with(&called))))
+        let listing = self.listing(&top);
+        let names = name::of_paths(listing.iter().map(|b| b.path.as_str()));
+        let named: Vec<(&String, name::Name)> = listing
+            .iter()
+            .zip(names)
+            .filter_map(|(branch, name)| Some((&branch.path, name?)))
             .filter(|(_, name)| name.kind == kind)
             .collect();
         let meant: Vec<&String> = named
             .iter()
             .filter(|(_, name)| name.is_meant_by(text))
-            .map(|(path, _)| path)
+            .map(|(path, _)| *path)
             .collect();
-        match meant.as_slice() {
-            [path] => self.by_path(&self.root.join(path.trim_start_matches('/'))),
-            [] => Err(CgroupError::Name {
-                what: format!("{}:{text}", kind.word()),
-                count: "there is no cgroup".to_owned(),
-                candidates: named.iter().take(8).map(|(_, n)| n.to_string()).collect(),
-            }),
-            several => Err(CgroupError::Name {
-                what: format!("{}:{text}", kind.word()),
-                count: format!("{} cgroups are", several.len()),
-                candidates: several.iter().take(8).map(ToString::to_string).collect(),
-            }),
-        }
+        let candidates = match meant.as_slice() {
+            [path] => return self.by_path(&self.root.join(path.trim_start_matches('/'))),
+            [] => named.iter().take(8).map(|(_, n)| n.to_string()).collect(),
+            several => several.iter().take(8).map(ToString::to_string).collect(),
+        };
+        Err(CgroupError::Name {
+            what: format!("{}:{text}", kind.word()),
+            count: meant.len(),
+            candidates,
+        })
     }
 
     /// `top` and all below it, each before those below it, by name. Reads directories only: one that

@@ -110,6 +110,21 @@ pub fn of_path(path: &str) -> Option<Name> {
     is_unit.then(|| name(NameKind::Unit, &unescape(last)))?
 }
 
+/// What the cgroups of these paths are called, with what their runtimes call them. The files of the
+/// runtimes are read only if one of the cgroups is a container or a pod.
+#[must_use]
+pub fn of_paths<'a>(paths: impl Iterator<Item = &'a str>) -> Vec<Option<Name>> {
+    let names: Vec<Option<Name>> = paths.map(of_path).collect();
+    let has_runtime = |name: &Name| name.kind != NameKind::Unit;
+    let called = if names.iter().flatten().any(has_runtime) {
+        Runtimes::default().read()
+    } else {
+        Called::new()
+    };
+    let with_called = |name: Option<Name>| Some(name?.with(&called));
+    names.into_iter().map(with_called).collect()
+}
+
 /// systemd writes what is no letter of a unit's name as `\x2d` (systemd.unit(5)).
 fn unescape(unit: &str) -> String {
     let mut parts = unit.split("\\x");

@@ -18,15 +18,13 @@ pub(super) fn rows_wanted(hierarchy: &Hierarchy, request: &Request<'_>) -> u32 {
     if !request.per_cgroup {
         return named;
     }
-    let mut there = 0u32;
-    for cgroup in request.cgroups {
-        let mut open = vec![cgroup.clone()];
-        while let Some(cgroup) = open.pop() {
-            there = there.saturating_add(1);
-            open.extend(hierarchy.children(&cgroup.path));
-        }
-    }
-    there
+    let there: usize = request
+        .cgroups
+        .iter()
+        .map(|cgroup| hierarchy.listing(cgroup).len())
+        .sum();
+    u32::try_from(there)
+        .unwrap_or(ROWS_MAX)
         .saturating_mul(2)
         .saturating_add(ROWS_TO_COME)
         .min(ROWS_MAX)

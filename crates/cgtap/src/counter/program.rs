@@ -111,10 +111,7 @@ fn cgroup_id(b: &mut Builder, layout: &Layout, dst: Reg, task: Reg) {
 
 /// Appends a lookup of the key at `key` on the stack.
 fn lookup(b: &mut Builder, map: u32, key: i16) {
-    b.push(Insn::mov(Reg::R2, Reg::R10))
-        .push(Insn::alu_imm(Alu::Add, Reg::R2, i32::from(key)))
-        .extend(Insn::load_map(Reg::R1, map))
-        .push(Insn::call(helper::MAP_LOOKUP_ELEM));
+    b.call_map(map, key, helper::MAP_LOOKUP_ELEM);
 }
 
 /// Appends `[ROW + word] += R1 - [TURN last word]; [TURN last word] = R1`.
@@ -171,8 +168,7 @@ fn read(b: &mut Builder, target: &Target<'_>, at: u32) {
     b.extend(Insn::load_map(Reg::R1, charge_map::EVENTS))
         .push(Insn::mov(Reg::R2, CPU))
         .push(Insn::alu_imm(Alu::Add, Reg::R2, (at * target.cpus) as i32))
-        .push(Insn::mov(Reg::R3, Reg::R10))
-        .push(Insn::alu_imm(Alu::Add, Reg::R3, i32::from(VALUE)))
+        .stack_address(Reg::R3, VALUE)
         .push(Insn::mov_imm(Reg::R4, 24))
         .push(Insn::call(helper::PERF_EVENT_READ_VALUE));
 }
@@ -351,10 +347,8 @@ pub fn at_mkdir(layout: &Layout, rows: Option<u32>) -> Result<Vec<Insn>, EditErr
     }
     b.place(have_row)
         .push(Insn::store(Size::Dw, Reg::R10, INDEX, NEXT_ROW))
-        .push(Insn::mov(Reg::R2, Reg::R10))
-        .push(Insn::alu_imm(Alu::Add, Reg::R2, i32::from(KEY)))
-        .push(Insn::mov(Reg::R3, Reg::R10))
-        .push(Insn::alu_imm(Alu::Add, Reg::R3, i32::from(INDEX)))
+        .stack_address(Reg::R2, KEY)
+        .stack_address(Reg::R3, INDEX)
         .push(Insn::mov_imm(Reg::R4, 0))
         .extend(Insn::load_map(Reg::R1, tree_map::CGROUPS))
         .push(Insn::call(helper::MAP_UPDATE_ELEM))
@@ -379,10 +373,7 @@ pub fn at_release(layout: &Layout) -> Result<Vec<Insn>, EditError> {
     b.push(Insn::load(Size::Dw, Reg::R1, Reg::R6, layout.cgroup_kn))
         .push(Insn::load(Size::Dw, Reg::R1, Reg::R1, layout.kn_id))
         .push(Insn::store(Size::Dw, Reg::R10, KEY, Reg::R1))
-        .push(Insn::mov(Reg::R2, Reg::R10))
-        .push(Insn::alu_imm(Alu::Add, Reg::R2, i32::from(KEY)))
-        .extend(Insn::load_map(Reg::R1, tree_map::CGROUPS))
-        .push(Insn::call(helper::MAP_DELETE_ELEM));
+        .call_map(tree_map::CGROUPS, KEY, helper::MAP_DELETE_ELEM);
     end(&mut b, out);
     b.finish()
 }

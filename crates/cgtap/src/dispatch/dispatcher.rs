@@ -114,8 +114,7 @@ pub fn generate(plan: &Plan<'_>) -> Result<Vec<Insn>, EditError> {
     }
 
     b.place(uncached)
-        .push(Insn::mov(Reg::R4, Reg::R10))
-        .push(Insn::alu_imm(Alu::Add, Reg::R4, i32::from(stack::NO_SLOT)))
+        .stack_address(Reg::R4, stack::NO_SLOT)
         .push(Insn::mov_imm(Reg::R2, 0));
     b.place(slow);
     let ends = Ends {
@@ -171,10 +170,7 @@ fn find<'a>(b: &mut Builder, plan: &Plan<'a>, unowned: Label) -> Way<'a> {
 /// Appends the lookup of a note: R9 is the note, R1 the id of its cgroup.
 fn note(b: &mut Builder, reader: &Reader<'_>, owner: &OwnerInfo, unowned: Label) {
     reader.key(b, &owner.keys, KEY_WORDS, stack::NOTE_KEY, unowned);
-    b.push(Insn::mov(Reg::R2, Reg::R10))
-        .push(Insn::alu_imm(Alu::Add, Reg::R2, i32::from(stack::NOTE_KEY)))
-        .extend(Insn::load_map(Reg::R1, maps::NOTES))
-        .push(Insn::call(helper::MAP_LOOKUP_ELEM))
+    b.call_map(maps::NOTES, stack::NOTE_KEY, helper::MAP_LOOKUP_ELEM)
         .jump_if_imm(Cond::Eq, Reg::R0, 0, unowned)
         .push(Insn::mov(Reg::R9, Reg::R0))
         .push(Insn::load(Size::Dw, Reg::R1, Reg::R9, NOTE_IDS));
@@ -239,8 +235,7 @@ fn resolve(b: &mut Builder, plan: &Plan<'_>, way: Way<'_>, ends: Ends) {
     }
 
     b.place(climb)
-        .push(Insn::mov(Reg::R2, Reg::R10))
-        .push(Insn::alu_imm(Alu::Add, Reg::R2, i32::from(stack::KEY)))
+        .stack_address(Reg::R2, stack::KEY)
         // The generation that was read chooses the table.
         .push(Insn::load(Size::Dw, Reg::R1, Reg::R10, stack::GENERATION))
         .jump_if_imm(Cond::Set, Reg::R1, 1 << GENERATION_SHIFT, odd)

@@ -107,10 +107,7 @@ pub(super) fn load_verdict(main: &mut Builder, home: Home, returns: Returns) {
 pub(super) fn count(main: &mut Builder, counter: u32, nests: bool) {
     let null = main.label();
     main.push(Insn::store_imm(Size::W, Reg::R10, -4, 0))
-        .push(Insn::mov(Reg::R2, Reg::R10))
-        .push(Insn::alu_imm(Alu::Add, Reg::R2, -4))
-        .extend(Insn::load_map(Reg::R1, counter))
-        .push(Insn::call(helper::MAP_LOOKUP_ELEM))
+        .call_map(counter, -4, helper::MAP_LOOKUP_ELEM)
         .jump_if_imm(Cond::Eq, Reg::R0, 0, null);
     main.increment_per_cpu(nests);
     main.place(null);

@@ -10,7 +10,7 @@ use cgtap_sys::SysError;
 use cgtap_sys::bpf::{Map, MapSpec, MapType};
 
 use super::word::{CONTROL_NOTES_LOST, NOTE_LEVELS};
-use crate::asm::{Alu, Builder, EditError, Insn, Reg, Size, helper};
+use crate::asm::{Builder, EditError, Insn, Reg, Size, helper};
 use crate::kernel::layout::Layout;
 use crate::kernel::read::{Access, Reader};
 use crate::kernel::scope::OwnerInfo;
@@ -116,14 +116,10 @@ pub fn generate(
     cgroups.parent(&mut b, store);
     b.jump(lost);
 
-    let key = |b: &mut Builder, reg: Reg, at: i16| {
-        b.push(Insn::mov(reg, Reg::R10))
-            .push(Insn::alu_imm(Alu::Add, reg, i32::from(at)));
-    };
-    b.place(store);
-    key(&mut b, Reg::R2, stack::KEY);
-    key(&mut b, Reg::R3, stack::NOTE);
-    b.push(Insn::mov_imm(Reg::R4, 0))
+    b.place(store)
+        .stack_address(Reg::R2, stack::KEY)
+        .stack_address(Reg::R3, stack::NOTE)
+        .push(Insn::mov_imm(Reg::R4, 0))
         .extend(Insn::load_map(Reg::R1, maps::NOTES))
         .push(Insn::call(helper::MAP_UPDATE_ELEM))
         .jump_if_imm(crate::asm::Cond::Eq, Reg::R0, 0, out);
@@ -131,10 +127,8 @@ pub fn generate(
     b.place(lost);
     b.increment(maps::CONTROL, CONTROL_NOTES_LOST);
     // Whose it is now is not known, so what was noted of an earlier use of the key goes.
-    b.place(nobody);
-    key(&mut b, Reg::R2, stack::KEY);
-    b.extend(Insn::load_map(Reg::R1, maps::NOTES))
-        .push(Insn::call(helper::MAP_DELETE_ELEM));
+    b.place(nobody)
+        .call_map(maps::NOTES, stack::KEY, helper::MAP_DELETE_ELEM);
     b.place(out)
         .push(Insn::mov_imm(Reg::R0, 0))
         .push(Insn::exit());

@@ -56,6 +56,15 @@ impl<'a> Compiled<'a> {
         })
     }
 
+    /// The same, with what the programs find `current` by where they are loaded.
+    pub(super) fn for_loading(meter: &'a Meter) -> Result<Self> {
+        let compiled = Self::new(meter)?;
+        Ok(Self {
+            current: current::find(&compiled.layout),
+            ..compiled
+        })
+    }
+
     /// The ways in which memory may be read, the best one first.
     fn ways(&self) -> &'static [Access] {
         if self.layout.cast.is_some() {
@@ -137,14 +146,23 @@ impl Engine {
             )
             .with_errno(Errno::EEXIST));
         }
-        let mut compiled = Compiled::new(meter)?;
-        compiled.current = current::find(&compiled.layout);
+        self.enable_compiled(&Compiled::for_loading(meter)?, cgroup, lifetime)
+    }
+
+    /// The same with a meter that is compiled: once, for however many cgroups.
+    pub(super) fn enable_compiled(
+        &self,
+        compiled: &Compiled<'_>,
+        cgroup: &CgroupRef,
+        lifetime: Lifetime,
+    ) -> Result<EnabledMeter> {
         let cgroup = super::find_cgroup(&self.hierarchy()?, cgroup)?;
         let mut last = None;
         for access in compiled.ways() {
-            match self.attach_meter(&compiled, *access, &cgroup, lifetime) {
+            match self.attach_meter(compiled, *access, &cgroup, lifetime) {
                 Err(e) if e.kind() == ErrorKind::Verifier => {
-                    tracing::debug!("{} by {access:?}: {e}: {}", meter.name, e.log());
+                    let name = &compiled.meter.name;
+                    tracing::debug!("{name} by {access:?}: {e}: {}", e.log());
                     last = Some(e);
                 }
                 other => return other,
@@ -210,16 +228,16 @@ impl Engine {
     /// # Errors
     /// As [`Engine::check_meter`].
     pub fn meter_code(&self, meter: &Meter) -> Result<Vec<MeterCode>> {
-        let mut compiled = Compiled::new(meter)?;
-        compiled.current = current::find(&compiled.layout);
+        let compiled = Compiled::for_loading(meter)?;
         let access = compiled.ways().first().copied().unwrap_or(Access::Probe);
         let programs = compiled.programs(access)?;
+        let maps = image::map_names(meter, &compiled.shape);
         Ok(programs
             .iter()
             .map(|p| MeterCode {
                 program: p.name.clone(),
                 hook: p.hook.clone(),
-                code: image::listing(&compiled.layout, p),
+                code: image::listing(&compiled.layout, &maps, p),
             })
             .collect())
     }

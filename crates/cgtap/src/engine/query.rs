@@ -97,6 +97,16 @@ impl Counts {
     }
 }
 
+/// Events that ran no program, or not all, at the hooks that are meant.
+pub(super) fn lost_at(session: &Session, is_meant: impl Fn(&HookRecord) -> bool) -> Result<u64> {
+    let mut lost = 0;
+    for (id, hook) in session.config.hooks.iter().filter(|(_, h)| is_meant(h)) {
+        let counts = Counts::read(session, *id, hook)?;
+        lost += counts.lost + counts.recursion_misses;
+    }
+    Ok(lost)
+}
+
 fn entry(config: &Config, entry: &EffectiveEntry, counts: &Counts) -> AttachmentReport {
     let attachment = entry.attachment;
     AttachmentReport {

@@ -476,10 +476,13 @@ pub(super) fn counter(path: &Path) -> Result<u64> {
 
 /// The sum of a per-CPU counter: one word a CPU.
 pub(super) fn sum_words(value: &[u8]) -> u64 {
+    words(value).sum()
+}
+
+/// The 64-bit words of a key or value.
+pub(super) fn words(value: &[u8]) -> impl Iterator<Item = u64> {
     let words = value.chunks_exact(8);
-    words
-        .map(|word| word.try_into().map(u64::from_ne_bytes).unwrap_or_default())
-        .sum()
+    words.map(|word| word.try_into().map(u64::from_ne_bytes).unwrap_or_default())
 }
 
 pub(super) fn read_config(dir: &StateDir) -> Result<Option<Config>> {

@@ -13,16 +13,16 @@ use cgtap_sys::bpf::{Map, MapEntry, get_map};
 use cgtap_sys::memory::Words;
 
 use super::error::{Error, Result};
-use super::query::Counts;
+use super::query::lost_at;
 use super::report::{Histogram, UsageReport, UsageRow, UsageValue};
 use super::request::UsageRequest;
-use super::session::Session;
+use super::session::{Session, words};
 use super::{CgroupRef, Engine, Lock};
 use crate::cgroup::Branch;
-use crate::cgroup::name::{self, Runtimes};
+use crate::cgroup::name;
 use crate::id::{CgroupId, InstanceId};
 use crate::meter::record::{MeterRecord, ValueRecord};
-use crate::meter::shape::{control, words_of_form};
+use crate::meter::shape::{control, words_of_form, words_that_move};
 use crate::meter::usage::{BUCKETS, Form};
 use crate::store::config::InstanceRecord;
 use crate::store::pins;
@@ -117,13 +117,6 @@ fn now() -> Duration {
     )
 }
 
-fn words(bytes: &[u8]) -> Vec<u64> {
-    bytes
-        .chunks_exact(8)
-        .map(|word| word.try_into().map(u64::from_ne_bytes).unwrap_or_default())
-        .collect()
-}
-
 /// A meter's entries, and how to tell what became of a cgroup.
 pub(super) struct Raw<'a> {
     pub(super) record: &'a MeterRecord,
@@ -147,8 +140,8 @@ impl<'a> Raw<'a> {
             .into_iter()
             .map(|(key, value)| {
                 let mut key = words(&key);
-                let labels = key.split_off(1);
-                (CgroupId(key[0]), labels, words(&value))
+                let cgroup = CgroupId(key.next().unwrap_or_default());
+                (cgroup, key.collect(), words(&value).collect())
             })
             .collect();
         Ok(Some(Self {
@@ -178,7 +171,7 @@ impl<'a> Raw<'a> {
                     let mut climbed = 0;
                     while !listing.has(at) && climbed < CLIMB_MAX {
                         let above = self.maps.gone.lookup(&at.0.to_ne_bytes()).map_err(sys)?;
-                        let Some(above) = above.and_then(|a| words(&a).first().copied()) else {
+                        let Some(above) = above.and_then(|a| words(&a).next()) else {
                             break;
                         };
                         at = CgroupId(above);
@@ -207,9 +200,10 @@ impl<'a> Raw<'a> {
 fn add_entry(record: &MeterRecord, to: &mut [u64], entry: &[u64], is_own: bool) {
     for value in &record.values {
         let at = value.offset as usize / 8;
-        let width = match value.form {
-            Form::Gauge if !is_own => 1,
-            form => words_of_form(form),
+        let width = if is_own {
+            words_of_form(value.form)
+        } else {
+            words_that_move(value.form)
         };
         for word in at..at + width {
             to[word] = to[word].wrapping_add(entry[word]);
@@ -319,14 +313,14 @@ impl Engine {
                 request.depth.is_none_or(|most| depth <= most)
             })
             .collect();
-        let called = Runtimes::default().read();
-        report.cgroups = shown
-            .iter()
-            .map(|at| UsageRow {
-                name: name::of_path(&listing.branches[*at].path)
-                    .map(|name| name.with(&called).to_string()),
-                cgroup: listing.branches[*at].path.clone(),
-                cgroup_id: listing.branches[*at].id,
+        let branches = shown.iter().map(|at| &listing.branches[*at]);
+        let names = name::of_paths(branches.clone().map(|b| b.path.as_str()));
+        report.cgroups = branches
+            .zip(names)
+            .map(|(branch, name)| UsageRow {
+                name: name.map(|name| name.to_string()),
+                cgroup: branch.path.clone(),
+                cgroup_id: branch.id,
                 meters: Vec::new(),
             })
             .collect();
@@ -359,15 +353,10 @@ fn lost_at_hooks(session: &Session) -> Result<u64> {
         let record = session.config.instances.get(&id);
         record.is_some_and(|r| r.meter.as_ref().is_some_and(|m| !m.is_private()))
     };
-    let mut lost = 0;
-    for (id, hook) in &session.config.hooks {
+    lost_at(session, |hook| {
         let mut all = hook.lists.attachments();
-        if all.any(|(_, a)| is_meter(a.program.instance)) {
-            let counts = Counts::read(session, *id, hook)?;
-            lost += counts.lost + counts.recursion_misses;
-        }
-    }
-    Ok(lost)
+        all.any(|(_, a)| is_meter(a.program.instance))
+    })
 }
 
 /// Makes values to be shown of entries; those of one meter share names and labels.

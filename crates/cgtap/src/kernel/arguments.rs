@@ -3,7 +3,7 @@
 use cgtap_sys::libbpf::{Btf, BtfKind};
 
 use super::target::TargetInfo;
-use super::tracepoint::hint;
+use super::tracepoint::lacking;
 use crate::hook::{HookKind, HookSpec};
 
 /// An argument.
@@ -249,10 +249,10 @@ pub fn named<'a>(all: &'a [Argument], name: &str) -> Result<&'a Argument, String
             name => name.to_owned(),
         })
         .collect();
-    let near = hint(name, &names);
-    Err(match (names.is_empty(), near.is_empty()) {
-        (true, _) => "the hook has no arguments".to_owned(),
-        (false, true) => format!("it has no argument {name}; there are {}", names.join(", ")),
-        (false, false) => format!("it has no argument {name}{near}"),
-    })
+    Err(lacking(
+        "argument",
+        name,
+        &names,
+        "the hook has no arguments",
+    ))
 }

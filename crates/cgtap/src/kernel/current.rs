@@ -69,11 +69,9 @@ fn finder(layout: &CurrentLayout, types: &CastLayout) -> Result<Vec<Insn>, EditE
         .push(Insn::load(Size::Dw, Reg::R1, Reg::R1, layout.cfs_rq_rq))
         // Through the stack, so that the pointer becomes a number.
         .push(Insn::store(Size::Dw, Reg::R10, -8, Reg::R1))
-        .push(Insn::mov(Reg::R1, Reg::R10))
-        .push(Insn::alu_imm(Alu::Add, Reg::R1, -16))
+        .stack_address(Reg::R1, -16)
         .push(Insn::mov_imm(Reg::R2, 8))
-        .push(Insn::mov(Reg::R3, Reg::R10))
-        .push(Insn::alu_imm(Alu::Add, Reg::R3, -8))
+        .stack_address(Reg::R3, -8)
         .push(Insn::call(helper::PROBE_READ_KERNEL))
         .push(Insn::load(Size::Dw, Reg::R8, Reg::R10, -16))
         .jump_if_imm(Cond::Eq, Reg::R8, 0, out)

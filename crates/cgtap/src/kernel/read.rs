@@ -51,15 +51,6 @@ pub struct Reader<'a> {
     scratch: i16,
 }
 
-fn size_of(bytes: u8) -> Size {
-    match bytes {
-        1 => Size::B,
-        2 => Size::H,
-        4 => Size::W,
-        _ => Size::Dw,
-    }
-}
-
 impl<'a> Reader<'a> {
     /// Reads by `access`; `scratch` is an offset of eight bytes of stack.
     #[must_use]
@@ -100,17 +91,10 @@ impl<'a> Reader<'a> {
     }
 
     fn probe(&self, b: &mut Builder, size: Size, to: Reg, from: Reg, offset: i32) {
-        let bytes = match size {
-            Size::B => 1,
-            Size::H => 2,
-            Size::W => 4,
-            Size::Dw => 8,
-        };
         b.push(Insn::mov(Reg::R3, from));
         add(b, Reg::R3, offset);
-        b.push(Insn::mov(Reg::R1, Reg::R10))
-            .push(Insn::alu_imm(Alu::Add, Reg::R1, i32::from(self.scratch)))
-            .push(Insn::mov_imm(Reg::R2, bytes))
+        b.stack_address(Reg::R1, self.scratch)
+            .push(Insn::mov_imm(Reg::R2, i32::from(size.bytes())))
             // What cannot be read is filled with zeros.
             .push(Insn::call(helper::PROBE_READ_KERNEL))
             .push(Insn::load(size, to, Reg::R10, self.scratch));
@@ -166,7 +150,7 @@ impl<'a> Reader<'a> {
                 }
             }
             let bytes = if at == last { walk.bytes } else { 8 };
-            self.read(b, size_of(bytes), Reg::R7, Reg::R7, load.offset);
+            self.read(b, Size::of_bytes(bytes), Reg::R7, Reg::R7, load.offset);
         }
     }
 

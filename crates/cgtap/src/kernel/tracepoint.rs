@@ -160,6 +160,18 @@ pub fn hint(asked: &str, names: &[String]) -> String {
     }
 }
 
+/// What is said of something without a `what` called `asked`: the nearest names, or all there are.
+/// `none` is said if there are no names at all.
+#[must_use]
+pub fn lacking(what: &str, asked: &str, names: &[String], none: &str) -> String {
+    let near = hint(asked, names);
+    match (names.is_empty(), near.is_empty()) {
+        (true, _) => none.to_owned(),
+        (false, true) => format!("it has no {what} {asked}; there are {}", names.join(", ")),
+        (false, false) => format!("it has no {what} {asked}{near}"),
+    }
+}
+
 /// One letter too many, too few or another, or two exchanged, in a short name: of those, what is
 /// alike is little even so.
 fn is_slip(asked: &str, name: &str) -> bool {

@@ -5,9 +5,9 @@
 //! [`GRACE_NS`](super::shape::GRACE_NS) later, at a later removal, when no program that looked up an
 //! entry before can still be adding to it. Until then whoever reads adds it up in the same way.
 
-use super::code::{Frame, stack_address};
-use super::shape::{GRACE_NS, GRAVES, LABEL_SETS, Shape, control, maps, words_of_form};
-use super::usage::Form;
+use super::code::Frame;
+use super::entry;
+use super::shape::{GRACE_NS, GRAVES, LABEL_SETS, Shape, control, maps, words_that_move};
 use crate::asm::{Alu, Builder, Cond, EditError, Insn, Label, Reg, Size, helper};
 use crate::kernel::emit;
 use crate::kernel::layout::Layout;
@@ -67,12 +67,6 @@ fn get(b: &mut Builder, reg: Reg, at: usize) {
     b.push(Insn::load(Size::Dw, reg, reg, 0));
 }
 
-fn call_map(b: &mut Builder, map: u32, key: i16, helper: i32) {
-    stack_address(b, Reg::R2, key);
-    b.extend(Insn::load_map(Reg::R1, map))
-        .push(Insn::call(helper));
-}
-
 /// Notes the cgroup that goes: in the ring, and in the map that says what is above it.
 fn dig(b: &mut Builder, layout: &Layout, stack: &Stack, out: Label) {
     emit::cgroup_argument(b, layout, out);
@@ -85,9 +79,9 @@ fn dig(b: &mut Builder, layout: &Layout, stack: &Stack, out: Label) {
         .push(Insn::load(Size::Dw, Reg::R8, Reg::R8, layout.kn_id))
         .push(Insn::store(Size::Dw, Reg::R10, stack.from, Reg::R7))
         .push(Insn::store(Size::Dw, Reg::R10, stack.to, Reg::R8));
-    stack_address(b, Reg::R3, stack.to);
+    b.stack_address(Reg::R3, stack.to);
     b.push(Insn::mov_imm(Reg::R4, 0));
-    call_map(b, maps::GONE, stack.from, helper::MAP_UPDATE_ELEM);
+    b.call_map(maps::GONE, stack.from, helper::MAP_UPDATE_ELEM);
     b.push(Insn::call(helper::KTIME_GET_NS)).push(Insn::store(
         Size::Dw,
         Reg::R10,
@@ -104,7 +98,7 @@ fn dig(b: &mut Builder, layout: &Layout, stack: &Stack, out: Label) {
         .push(Insn::mov(Reg::R1, Reg::R9))
         .push(Insn::alu_imm(Alu::And, Reg::R1, GRAVES as i32 - 1))
         .push(Insn::store(Size::Dw, Reg::R10, stack.index, Reg::R1));
-    call_map(b, maps::GRAVES, stack.index, helper::MAP_LOOKUP_ELEM);
+    b.call_map(maps::GRAVES, stack.index, helper::MAP_LOOKUP_ELEM);
     b.jump_if_imm(Cond::Eq, Reg::R0, 0, full)
         .push(Insn::store(Size::Dw, Reg::R0, 0, Reg::R7))
         .push(Insn::store(Size::Dw, Reg::R0, 8, Reg::R8))
@@ -128,7 +122,7 @@ fn fill(b: &mut Builder, shape: &Shape, stack: &Stack, out: Label) {
         .push(Insn::mov(Reg::R1, Reg::R8))
         .push(Insn::alu_imm(Alu::And, Reg::R1, GRAVES as i32 - 1))
         .push(Insn::store(Size::Dw, Reg::R10, stack.index, Reg::R1));
-    call_map(b, maps::GRAVES, stack.index, helper::MAP_LOOKUP_ELEM);
+    b.call_map(maps::GRAVES, stack.index, helper::MAP_LOOKUP_ELEM);
     b.jump_if_imm(Cond::Eq, Reg::R0, 0, out)
         .push(Insn::mov(Reg::R7, Reg::R0))
         .push(Insn::alu(Alu::Sub, Reg::R9, Reg::R8))
@@ -155,7 +149,7 @@ fn fill(b: &mut Builder, shape: &Shape, stack: &Stack, out: Label) {
         .push(Insn::load(Size::Dw, Reg::R1, Reg::R7, 8))
         .push(Insn::store(Size::Dw, Reg::R10, stack.to, Reg::R1));
     if shape.label_words > 0 {
-        call_map(b, maps::LABEL_LIST, stack.index, helper::MAP_LOOKUP_ELEM);
+        b.call_map(maps::LABEL_LIST, stack.index, helper::MAP_LOOKUP_ELEM);
         b.jump_if_imm(Cond::Eq, Reg::R0, 0, next);
         for at in (0..shape.label_words as i16).map(|word| word * 8) {
             b.push(Insn::load(Size::Dw, Reg::R1, Reg::R0, at))
@@ -187,40 +181,22 @@ fn fill(b: &mut Builder, shape: &Shape, stack: &Stack, out: Label) {
 
 /// Moves the usage of one cgroup and labels to the nearest cgroup above that is there.
 fn one(b: &mut Builder, shape: &Shape, stack: &Stack, next: Label) {
-    let (climb, alive, found, stranded) = (b.label(), b.label(), b.label(), b.label());
-    call_map(b, maps::USAGE, stack.from, helper::MAP_LOOKUP_ELEM);
-    b.jump_if_imm(Cond::Eq, Reg::R0, 0, next)
-        .push(Insn::mov(Reg::R6, Reg::R0))
-        .push(Insn::mov_imm(Reg::R7, CLIMB_MAX))
-        .place(climb);
-    call_map(b, maps::GONE, stack.to, helper::MAP_LOOKUP_ELEM);
-    b.jump_if_imm(Cond::Eq, Reg::R0, 0, alive)
-        .push(Insn::load(Size::Dw, Reg::R1, Reg::R0, 0))
-        .push(Insn::store(Size::Dw, Reg::R10, stack.to, Reg::R1))
-        .push(Insn::alu_imm(Alu::Sub, Reg::R7, 1))
-        .jump_if_imm(Cond::Ne, Reg::R7, 0, climb)
-        .place(alive);
-    call_map(b, maps::USAGE, stack.to, helper::MAP_LOOKUP_ELEM);
-    b.jump_if_imm(Cond::Ne, Reg::R0, 0, found)
-        .extend(Insn::load_map_value(Reg::R3, maps::ZERO, 0))
-        .push(Insn::mov_imm(Reg::R4, 1));
-    call_map(b, maps::USAGE, stack.to, helper::MAP_UPDATE_ELEM);
-    call_map(b, maps::USAGE, stack.to, helper::MAP_LOOKUP_ELEM);
+    let (found, stranded) = (b.label(), b.label());
+    b.call_map(maps::USAGE, stack.from, helper::MAP_LOOKUP_ELEM)
+        .jump_if_imm(Cond::Eq, Reg::R0, 0, next)
+        .push(Insn::mov(Reg::R6, Reg::R0));
+    entry::climb(b, stack.to, Reg::R7, CLIMB_MAX);
+    entry::find_or_make(b, stack.to, found);
     b.jump_if_imm(Cond::Eq, Reg::R0, 0, stranded).place(found);
     b.push(Insn::mov(Reg::R7, Reg::R0));
     b.increment(maps::CONTROL, control::MOVES);
     for (form, offset) in shape.forms.iter().zip(&shape.offsets) {
-        // What a cgroup held at a time, those above it did not.
-        let words = match form {
-            Form::Gauge => 1,
-            other => words_of_form(*other),
-        };
-        for at in (0..words as i16).map(|word| *offset as i16 + word * 8) {
+        for at in (0..words_that_move(*form) as i16).map(|word| *offset as i16 + word * 8) {
             b.push(Insn::load(Size::Dw, Reg::R1, Reg::R6, at))
                 .push(Insn::atomic_add(Reg::R7, at, Reg::R1));
         }
     }
-    call_map(b, maps::USAGE, stack.from, helper::MAP_DELETE_ELEM);
+    b.call_map(maps::USAGE, stack.from, helper::MAP_DELETE_ELEM);
     b.increment(maps::CONTROL, control::MOVES);
     b.jump(next)
         .place(stranded)

@@ -3,7 +3,7 @@
 //! R6 holds the context all the time. A number ends in R7; R0-R5 and R8 are lost. Where two numbers
 //! are needed, the first waits on the stack while the second is computed.
 
-use super::expr::{Builtin, Load, Node, Op, TextLoad};
+use super::expr::{Builtin, Load, Node, Op, Root, TextLoad};
 use crate::asm::{Alu, Builder, Cond, Insn, Label, Reg, Size, helper};
 use crate::kernel::path::Walk;
 use crate::kernel::read::Reader;
@@ -73,15 +73,6 @@ pub struct Emitter<'a> {
 #[error("the expression is too deep: at most {WAITING_MAX} values can wait for others; split it")]
 pub struct TooDeep;
 
-fn size_of(bytes: u8) -> Size {
-    match bytes {
-        1 => Size::B,
-        2 => Size::H,
-        4 => Size::W,
-        _ => Size::Dw,
-    }
-}
-
 /// The constant as an immediate, which the instruction widens by its sign.
 fn immediate(node: &Node) -> Option<i32> {
     match node {
@@ -96,12 +87,6 @@ pub fn constant(b: &mut Builder, reg: Reg, value: u64) {
         Ok(small) => b.push(Insn::mov_imm(reg, small)),
         Err(_) => b.extend(Insn::load_imm64(reg, value)),
     };
-}
-
-/// `reg =` the stack at `at`.
-pub fn stack_address(b: &mut Builder, reg: Reg, at: i16) {
-    b.push(Insn::mov(reg, Reg::R10))
-        .push(Insn::alu_imm(Alu::Add, reg, i32::from(at)));
 }
 
 /// The low `bits` of `reg`, widened.
@@ -352,7 +337,7 @@ impl Emitter<'_> {
     }
 
     fn context(&self, b: &mut Builder, to: Reg, offset: i16, bytes: u8, signed: bool) {
-        b.push(Insn::load(size_of(bytes), to, Reg::R6, offset));
+        b.push(Insn::load(Size::of_bytes(bytes), to, Reg::R6, offset));
         if signed {
             widen(b, to, bytes * 8, true);
         }
@@ -365,36 +350,46 @@ impl Emitter<'_> {
                 bytes,
                 signed,
             } => self.context(b, Reg::R7, *offset, *bytes, *signed),
-            Load::Walk { walk, .. } if self.is_typed_argument(walk) => {
-                stack_address(b, Reg::R1, self.slots.scratch);
+            Load::Walk { root, walk, .. } if self.is_typed_argument(*root, walk) => {
+                b.stack_address(Reg::R1, self.slots.scratch);
                 b.push(Insn::mov_imm(Reg::R2, 8))
                     .push(Insn::mov(Reg::R3, Reg::R6))
                     .push(Insn::alu_imm(Alu::Add, Reg::R3, i32::from(walk.argument)))
                     .push(Insn::call(helper::PROBE_READ_KERNEL))
                     .push(Insn::load(Size::Dw, Reg::R7, Reg::R10, self.slots.scratch));
             }
-            Load::Walk { walk, signed, bits } => {
-                self.walk(b, walk, Self::follow_argument);
-                narrow(b, walk, *signed, *bits);
-            }
-            Load::Current { walk, signed, bits } => {
-                self.walk(b, walk, Self::follow_current);
+            Load::Walk {
+                root,
+                walk,
+                signed,
+                bits,
+            } => {
+                self.walk(b, *root, walk);
                 narrow(b, walk, *signed, *bits);
             }
         }
     }
 
     /// The verifier takes it for a pointer, not for a number.
-    fn is_typed_argument(&self, walk: &Walk) -> bool {
-        self.has_typed_arguments && walk.loads.is_empty() && walk.bytes == 8
+    fn is_typed_argument(&self, root: Root, walk: &Walk) -> bool {
+        root == Root::Argument
+            && self.has_typed_arguments
+            && walk.loads.is_empty()
+            && walk.bytes == 8
     }
 
     /// R7 = what a way ends in; 0 if it ends at a NULL.
-    fn walk(&self, b: &mut Builder, walk: &Walk, follow: fn(&Self, &mut Builder, &Walk, Label)) {
+    fn walk(&self, b: &mut Builder, root: Root, walk: &Walk) {
         let (null, end) = (b.label(), b.label());
-        let is_direct = walk.loads.is_empty();
-        follow(self, b, walk, null);
-        if is_direct {
+        match root {
+            Root::Argument => self.reader.walk(b, walk, null),
+            Root::Current => {
+                b.push(Insn::call(helper::GET_CURRENT_TASK))
+                    .push(Insn::mov(Reg::R7, Reg::R0));
+                self.reader.walk_on(b, walk, null);
+            }
+        }
+        if walk.loads.is_empty() {
             b.place(null);
             return;
         }
@@ -402,16 +397,6 @@ impl Emitter<'_> {
             .place(null)
             .push(Insn::mov_imm(Reg::R7, 0))
             .place(end);
-    }
-
-    fn follow_argument(&self, b: &mut Builder, walk: &Walk, null: Label) {
-        self.reader.walk(b, walk, null);
-    }
-
-    fn follow_current(&self, b: &mut Builder, walk: &Walk, null: Label) {
-        b.push(Insn::call(helper::GET_CURRENT_TASK))
-            .push(Insn::mov(Reg::R7, Reg::R0));
-        self.reader.walk_on(b, walk, null);
     }
 
     /// Copies a text to the stack at `to`, `bytes` with its end at the most; what is behind its end
@@ -434,13 +419,8 @@ impl Emitter<'_> {
                 }
                 b.push(Insn::alu(Alu::Add, Reg::R3, Reg::R1));
             }
-            TextLoad::Memory { walk, offset } => {
-                self.walk(b, walk, Self::follow_argument);
-                b.push(Insn::mov(Reg::R3, Reg::R7))
-                    .push(Insn::alu_imm(Alu::Add, Reg::R3, *offset));
-            }
-            TextLoad::Current { walk, offset } => {
-                self.walk(b, walk, Self::follow_current);
+            TextLoad::Memory { root, walk, offset } => {
+                self.walk(b, *root, walk);
                 b.push(Insn::mov(Reg::R3, Reg::R7))
                     .push(Insn::alu_imm(Alu::Add, Reg::R3, *offset));
             }
@@ -449,7 +429,7 @@ impl Emitter<'_> {
             TextLoad::Context { bytes: has, .. } => bytes.min(i16::from(*has)),
             _ => bytes,
         };
-        stack_address(b, Reg::R1, to);
+        b.stack_address(Reg::R1, to);
         b.push(Insn::mov_imm(Reg::R2, i32::from(bytes)))
             .push(Insn::call(helper::PROBE_READ_KERNEL_STR));
     }

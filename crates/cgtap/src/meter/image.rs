@@ -133,30 +133,23 @@ fn specs(meter: &Meter, shape: &Shape) -> Vec<(String, MapSpec<'static>)> {
     all
 }
 
-/// The code of a program as people read it.
+/// What the maps of a meter are called, by their place in its programs' lists.
 #[must_use]
-pub fn listing(layout: &Layout, placed: &Placed) -> String {
-    const MAPS: &[&str] = &[
-        "usage",
-        "zero",
-        "control",
-        "labels",
-        "label_list",
-        "graves",
-        "gone",
-        "busy",
-        "current",
-        "note_0",
-        "note_1",
-        "note_2",
-        "note_3",
-    ];
+pub fn map_names(meter: &Meter, shape: &Shape) -> Vec<String> {
+    let specs = specs(meter, shape).into_iter();
+    specs.map(|(name, _)| name).collect()
+}
+
+/// The code of a program as people read it; `maps` are their names.
+#[must_use]
+pub fn listing(layout: &Layout, maps: &[String], placed: &Placed) -> String {
+    let maps: Vec<&str> = maps.iter().map(String::as_str).collect();
     let cast = layout.cast.as_ref();
     let kfuncs: Vec<(i32, &str)> = cast
         .map(|c| (c.rdonly_cast_id, "bpf_rdonly_cast"))
         .into_iter()
         .collect();
-    text::listing(&placed.insns, MAPS, &kfuncs)
+    text::listing(&placed.insns, &maps, &kfuncs)
 }
 
 /// Makes the maps of a meter. `current` is the table of the addresses of `current`, if there is one.
@@ -176,15 +169,7 @@ pub fn make_maps(
             (maps::LABEL_LIST, _) => make_label_list(&spec, shape)?,
             _ => Map::create(&spec)?,
         };
-        let info = map.info()?;
-        let image = MapImage {
-            name,
-            map_type: info.map_type,
-            key_size: info.key_size,
-            value_size: info.value_size,
-            max_entries: info.max_entries,
-            storage: None,
-        };
+        let image = MapImage::of(&name, &map)?;
         made.push((image, map.into()));
     }
     Ok(made)
@@ -217,21 +202,7 @@ fn make_label_list(spec: &MapSpec<'_>, shape: &Shape) -> Result<Map, SysError> {
 /// The object that these programs and maps are.
 #[must_use]
 pub fn object(placed: &[Placed], maps: Vec<MapImage>) -> ObjectImage {
-    let program = |p: &Placed| ProgramImage {
-        name: p.name.clone(),
-        section: format!("{}/{}", p.hook.kind().info().sections[0], p.hook.target()),
-        sleepable: false,
-        insns: p.insns.clone(),
-        func_info: Vec::new(),
-        line_info: Vec::new(),
-    };
-    ObjectImage {
-        name: "cgtap_meter".to_owned(),
-        license: "GPL".to_owned(),
-        kern_version: 0,
-        btf: Vec::new(),
-        maps,
-        programs: placed.iter().map(program).collect(),
-        prog_array_slots: Vec::new(),
-    }
+    let program = |p: &Placed| ProgramImage::generated(&p.name, &p.hook, p.insns.clone());
+    let programs = placed.iter().map(program).collect();
+    ObjectImage::generated("cgtap_meter", maps, programs)
 }

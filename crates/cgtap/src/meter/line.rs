@@ -6,7 +6,7 @@
 //! KEY   = EXPR[, EXPR]
 //! ```
 
-use super::expr::{ExprError, Parser};
+use super::expr::{Ast, AstKind, ExprError, Parser};
 use super::record::PRIVATE;
 use super::usage::{Truth, Unit};
 use super::written::{
@@ -14,7 +14,7 @@ use super::written::{
     Update, VALUES_MAX, Value, What,
 };
 use crate::hook::HookSpec;
-use crate::hook::scope::{Path, Scope};
+use crate::hook::scope::Scope;
 
 /// What the note of a line is called.
 const NOTE: &str = "begin";
@@ -76,11 +76,8 @@ impl<'a> Line<'a> {
                 "since" => note = Some(self.since()?),
                 "by" => (labels, by) = self.labels()?,
                 _ => {
-                    condition = Some(Expr {
-                        text: self.text.to_owned(),
-                        line: 0,
-                        ast: self.parser.expression()?,
-                    });
+                    let ast = self.parser.expression()?;
+                    condition = Some(self.expr(ast));
                 }
             }
         }
@@ -115,6 +112,14 @@ impl<'a> Line<'a> {
         })
     }
 
+    fn expr(&self, ast: Ast) -> Expr {
+        Expr {
+            text: self.text.to_owned(),
+            line: 0,
+            ast,
+        }
+    }
+
     fn hook(&mut self) -> Result<HookSpec, ExprError> {
         let at = self.parser.here();
         let word = self.parser.until_space();
@@ -127,18 +132,8 @@ impl<'a> Line<'a> {
         if self.parser.take_word("current") {
             return Ok(Scope::Current);
         }
-        let path = self.path()?;
-        path.parse()
-            .map(Scope::Path)
-            .map_err(|e| self.parser.error_at(at, e.to_string()))
-    }
-
-    /// A path as it is written.
-    fn path(&mut self) -> Result<String, ExprError> {
-        let at = self.parser.here();
-        let ast = self.parser.expression()?;
-        match ast.kind {
-            super::expr::AstKind::Name(path) => Ok(Path::to_string(&path)),
+        match self.parser.expression()?.kind {
+            AstKind::Name(path) => Ok(Scope::Path(path)),
             _ => Err(self
                 .parser
                 .error_at(at, "a scope is current or a path such as rq->bio")),
@@ -194,11 +189,7 @@ impl<'a> Line<'a> {
                 name: self.text[at..end].trim().to_owned(),
                 help: String::new(),
             });
-            by.push(Expr {
-                text: self.text.to_owned(),
-                line: 0,
-                ast,
-            });
+            by.push(self.expr(ast));
             if !self.parser.take(",") {
                 return Ok((labels, by));
             }
@@ -235,7 +226,8 @@ impl<'a> Line<'a> {
     }
 
     fn push(&self, values: &mut Vec<Value>, updates: &mut Vec<Update>, what: What, written: &str) {
-        let is_time = |e: &Expr| matches!(&e.ast.kind, super::expr::AstKind::Name(path) if path.argument() == "elapsed");
+        let is_time =
+            |e: &Expr| matches!(&e.ast.kind, AstKind::Name(path) if path.argument() == "elapsed");
         let unit = match &what {
             What::Busy(_) => Unit::Ns,
             What::Sum(e) | What::Hist(e) if is_time(e) => Unit::Ns,

@@ -2,6 +2,7 @@
 
 mod bury;
 mod code;
+mod entry;
 pub mod expr;
 pub mod file;
 pub mod image;

@@ -8,7 +8,7 @@ use std::cell::OnceCell;
 
 use cgtap_sys::libbpf::{Btf, BtfKind};
 
-use super::expr::{Found, Load, Names, Shown, TextLoad};
+use super::expr::{Found, Load, Names, Root, Shown, TextLoad};
 use crate::hook::scope::Path;
 use crate::hook::{HookKind, HookSpec};
 use crate::kernel::arguments::{self, Argument, arguments, named};
@@ -16,7 +16,7 @@ use crate::kernel::format::{self, Field, Shape};
 use crate::kernel::path::{self, Value};
 use crate::kernel::scope::in_types;
 use crate::kernel::target::{TargetError, TargetInfo};
-use crate::kernel::tracepoint::hint;
+use crate::kernel::tracepoint::lacking;
 
 /// What the running task is called in a path.
 const CURRENT: &str = "current";
@@ -86,11 +86,14 @@ impl Names for EventNames<'_> {
                 }
                 self.elsewhere(path, || {
                     let names: Vec<String> = fields.iter().map(|f| f.name.clone()).collect();
-                    lacking("field", path.argument(), &names)
+                    lacking("field", path.argument(), &names, "its record has no fields")
                 })
             }
             Fields::Typed(btf, all) => match named(all, path.argument()) {
-                Ok(argument) => Ok(of_value(path::to_value(btf, argument, path)?)),
+                Ok(argument) => Ok(of_value(
+                    Root::Argument,
+                    path::to_value(btf, argument, path)?,
+                )),
                 Err(why) => self.elsewhere(path, || why),
             },
             Fields::Registers => {
@@ -166,24 +169,8 @@ impl<'a> EventNames<'a> {
             type_id: task,
             offset: Ok(0),
         };
-        match path::to_value_behind(btf, &argument, path)? {
-            Value::Number {
-                walk,
-                signed,
-                bits,
-                type_name,
-            } => Ok(number(
-                Load::Current {
-                    walk: walk.clone(),
-                    signed,
-                    bits,
-                },
-                bits.map_or(walk.bytes, |_| 4),
-                signed,
-                &type_name,
-            )),
-            Value::Text { walk, offset } => Ok(Found::Text(TextLoad::Current { walk, offset })),
-        }
+        let value = path::to_value_behind(btf, &argument, path)?;
+        Ok(of_value(Root::Current, value))
     }
 
     fn register(&self, at: Option<usize>, path: &Path) -> Result<Found, String> {
@@ -204,15 +191,6 @@ impl<'a> EventNames<'a> {
             signed: false,
             shown: Shown::Unsigned,
         })
-    }
-}
-
-fn lacking(what: &str, name: &str, names: &[String]) -> String {
-    let near = hint(name, names);
-    match (names.is_empty(), near.is_empty()) {
-        (true, _) => "its record has no fields".to_owned(),
-        (false, true) => format!("it has no {what} {name}; there are {}", names.join(", ")),
-        (false, false) => format!("it has no {what} {name}{near}"),
     }
 }
 
@@ -255,7 +233,7 @@ fn of_record(field: &Field, path: &Path) -> Result<Found, String> {
     }
 }
 
-fn of_value(value: Value) -> Found {
+fn of_value(root: Root, value: Value) -> Found {
     match value {
         Value::Number {
             walk,
@@ -264,9 +242,15 @@ fn of_value(value: Value) -> Found {
             type_name,
         } => {
             let bytes = bits.map_or(walk.bytes, |_| 4);
-            number(Load::Walk { walk, signed, bits }, bytes, signed, &type_name)
+            let load = Load::Walk {
+                root,
+                walk,
+                signed,
+                bits,
+            };
+            number(load, bytes, signed, &type_name)
         }
-        Value::Text { walk, offset } => Found::Text(TextLoad::Memory { walk, offset }),
+        Value::Text { walk, offset } => Found::Text(TextLoad::Memory { root, walk, offset }),
     }
 }
 

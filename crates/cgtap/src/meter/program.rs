@@ -1,6 +1,7 @@
 //! The programs of a meter: those that note and those that charge.
 
-use super::code::{Emitter, Frame, NOTED_MAX, Slots, TooDeep, stack_address};
+use super::code::{Emitter, Frame, NOTED_MAX, Slots, TooDeep};
+use super::entry;
 use super::expr::{Label, Node};
 use super::resolve::{Do, Find, Job, Owner, Program, TEXT_WORDS};
 use super::shape::{LABEL_SETS, OTHER_WORD, Shape, control, maps, note};
@@ -107,13 +108,6 @@ pub fn generate(plan: Plan<'_>, program: &Program, neutral: i32) -> Result<Vec<I
 }
 
 impl Generator<'_> {
-    fn call_map(&mut self, map: u32, key: i16, helper: i32) {
-        stack_address(&mut self.b, Reg::R2, key);
-        self.b
-            .extend(Insn::load_map(Reg::R1, map))
-            .push(Insn::call(helper));
-    }
-
     fn store(&mut self, at: i16, reg: Reg) {
         self.b.push(Insn::store(Size::Dw, Reg::R10, at, reg));
     }
@@ -144,7 +138,8 @@ impl Generator<'_> {
         self.note_key(&find.key)?;
         let map = maps::FIRST_NOTE + find.note as u32;
         let (missed, found) = (self.b.label(), self.b.label());
-        self.call_map(map, self.stack.note, helper::MAP_LOOKUP_ELEM);
+        self.b
+            .call_map(map, self.stack.note, helper::MAP_LOOKUP_ELEM);
         self.b
             .jump_if_imm(Cond::Eq, Reg::R0, 0, missed)
             .push(Insn::mov(Reg::R9, Reg::R0));
@@ -251,9 +246,9 @@ impl Generator<'_> {
         self.store(self.stack.note + word(note::CGROUP), Reg::R1);
         self.b.push(Insn::call(helper::KTIME_GET_NS));
         self.store(self.stack.note + word(note::AT_NS), Reg::R0);
-        stack_address(&mut self.b, Reg::R3, self.stack.note);
+        self.b.stack_address(Reg::R3, self.stack.note);
         self.b.push(Insn::mov_imm(Reg::R4, 0));
-        self.call_map(
+        self.b.call_map(
             maps::FIRST_NOTE + number as u32,
             self.stack.note,
             helper::MAP_UPDATE_ELEM,
@@ -282,7 +277,8 @@ impl Generator<'_> {
             }
             if find.is_last {
                 let map = maps::FIRST_NOTE + find.note as u32;
-                self.call_map(map, self.stack.note, helper::MAP_DELETE_ELEM);
+                self.b
+                    .call_map(map, self.stack.note, helper::MAP_DELETE_ELEM);
             }
         }
         self.cgroup(&program.owner);
@@ -291,7 +287,8 @@ impl Generator<'_> {
             self.amount(at, what)?;
         }
         let found = self.b.label();
-        self.call_map(maps::USAGE, self.stack.key, helper::MAP_LOOKUP_ELEM);
+        self.b
+            .call_map(maps::USAGE, self.stack.key, helper::MAP_LOOKUP_ELEM);
         self.b.jump_if_imm(Cond::Ne, Reg::R0, 0, found);
         self.create(found);
         self.b.place(found).push(Insn::mov(Reg::R9, Reg::R0));
@@ -351,11 +348,11 @@ impl Generator<'_> {
         self.store(to, Reg::R1);
         self.emit.number(&mut self.b, resource)?;
         self.store(key, Reg::R7);
-        self.call_map(maps::BUSY, key, helper::MAP_LOOKUP_ELEM);
+        self.b.call_map(maps::BUSY, key, helper::MAP_LOOKUP_ELEM);
         self.b.jump_if_imm(Cond::Ne, Reg::R0, 0, known);
-        stack_address(&mut self.b, Reg::R3, now);
+        self.b.stack_address(Reg::R3, now);
         self.b.push(Insn::mov_imm(Reg::R4, 0));
-        self.call_map(maps::BUSY, key, helper::MAP_UPDATE_ELEM);
+        self.b.call_map(maps::BUSY, key, helper::MAP_UPDATE_ELEM);
         self.b.jump_if_imm(Cond::Eq, Reg::R0, 0, counted);
         self.b.increment(maps::CONTROL, control::NOTES_LOST);
         self.b.jump(counted);
@@ -381,30 +378,13 @@ impl Generator<'_> {
 
     /// Makes the entry of a key that has none, R0 = its values; ends the program if there is no room.
     fn create(&mut self, found: Target) {
-        let (climb, alive) = (self.b.label(), self.b.label());
         let key = self.stack.key;
         // What comes after a cgroup is gone is charged to the one above it.
-        self.b.push(Insn::mov_imm(Reg::R8, CLIMB_MAX)).place(climb);
-        self.call_map(maps::GONE, key, helper::MAP_LOOKUP_ELEM);
-        self.b
-            .jump_if_imm(Cond::Eq, Reg::R0, 0, alive)
-            .push(Insn::load(Size::Dw, Reg::R1, Reg::R0, 0));
-        self.store(key, Reg::R1);
-        self.b
-            .push(Insn::alu_imm(Alu::Sub, Reg::R8, 1))
-            .jump_if_imm(Cond::Ne, Reg::R8, 0, climb);
-        self.b.place(alive);
+        entry::climb(&mut self.b, key, Reg::R8, CLIMB_MAX);
         if self.plan.shape.label_words > 0 {
             self.note_labels();
         }
-        self.call_map(maps::USAGE, key, helper::MAP_LOOKUP_ELEM);
-        self.b
-            .jump_if_imm(Cond::Ne, Reg::R0, 0, found)
-            .extend(Insn::load_map_value(Reg::R3, maps::ZERO, 0))
-            // BPF_NOEXIST: another CPU may have been first.
-            .push(Insn::mov_imm(Reg::R4, 1));
-        self.call_map(maps::USAGE, key, helper::MAP_UPDATE_ELEM);
-        self.call_map(maps::USAGE, key, helper::MAP_LOOKUP_ELEM);
+        entry::find_or_make(&mut self.b, key, found);
         self.b.jump_if_imm(Cond::Ne, Reg::R0, 0, found);
         self.b.increment(maps::CONTROL, control::LOST);
         let out = self.out;
@@ -417,7 +397,8 @@ impl Generator<'_> {
         let (known, other) = (self.b.label(), self.b.label());
         let labels = self.stack.key + 8;
         let index = self.stack.slots.scratch;
-        self.call_map(maps::LABELS, labels, helper::MAP_LOOKUP_ELEM);
+        self.b
+            .call_map(maps::LABELS, labels, helper::MAP_LOOKUP_ELEM);
         self.b
             .jump_if_imm(Cond::Ne, Reg::R0, 0, known)
             .extend(Insn::load_map_value(
@@ -431,16 +412,18 @@ impl Generator<'_> {
             .push(Insn::atomic_fetch_add(Reg::R1, 0, Reg::R2))
             .jump_if_imm(Cond::Ge, Reg::R2, LABEL_SETS as i32, other);
         self.store(index, Reg::R2);
-        self.call_map(maps::LABEL_LIST, index, helper::MAP_LOOKUP_ELEM);
+        self.b
+            .call_map(maps::LABEL_LIST, index, helper::MAP_LOOKUP_ELEM);
         self.b.jump_if_imm(Cond::Eq, Reg::R0, 0, other);
         for word in 0..self.plan.shape.label_words as i16 {
             self.load(Reg::R1, labels + word * 8);
             self.b
                 .push(Insn::store(Size::Dw, Reg::R0, word * 8, Reg::R1));
         }
-        stack_address(&mut self.b, Reg::R3, index);
+        self.b.stack_address(Reg::R3, index);
         self.b.push(Insn::mov_imm(Reg::R4, 0));
-        self.call_map(maps::LABELS, labels, helper::MAP_UPDATE_ELEM);
+        self.b
+            .call_map(maps::LABELS, labels, helper::MAP_UPDATE_ELEM);
         self.b.jump(known).place(other);
         for word in 0..self.plan.shape.label_words as i16 {
             self.b.push(Insn::store_imm(

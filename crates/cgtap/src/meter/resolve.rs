@@ -223,20 +223,21 @@ impl Place {
         Ok(Self { hook, info, owner })
     }
 
-    fn has_typed_arguments(&self) -> bool {
-        arguments::are_typed(self.hook.kind())
-    }
-
-    /// The hook as it is attached to: where a note says whose an event is, every event counts.
-    fn hook_of(&self, owner: &Owner) -> HookSpec {
-        match owner {
-            Owner::Noted(_) => self.hook.without_scope(),
-            Owner::Current | Owner::Path(_) => self.hook.clone(),
+    /// A program here, for whose cgroup a way leads to, or a note says. Where a note does, every event
+    /// counts.
+    fn program(self, noted: Option<Find>, condition: Option<Node>, job: Job) -> Program {
+        let (hook, owner) = match (noted, self.owner) {
+            (Some(find), _) => (self.hook.without_scope(), Owner::Noted(find)),
+            (None, Some(walk)) => (self.hook, Owner::Path(walk)),
+            (None, None) => (self.hook, Owner::Current),
+        };
+        Program {
+            has_typed_arguments: arguments::are_typed(hook.kind()),
+            hook,
+            owner,
+            condition,
+            job,
         }
-    }
-
-    fn owner(&self) -> Owner {
-        self.owner.clone().map_or(Owner::Current, Owner::Path)
     }
 
     /// Types expressions with the names of this hook.
@@ -306,11 +307,16 @@ impl Checking<'_> {
     }
 }
 
-fn note_named(known: &[KnownNote], name: &str, place: &Place) -> Result<usize, ResolveError> {
-    known
-        .iter()
-        .position(|n| n.name == name)
-        .ok_or_else(|| place.wrong(format!("there is no note `{name}` before it")))
+/// The number of a note that is named, if one is.
+fn note_named(
+    known: &[KnownNote],
+    name: Option<&str>,
+    place: &Place,
+) -> Result<Option<usize>, ResolveError> {
+    let Some(name) = name else { return Ok(None) };
+    let found = known.iter().position(|n| n.name == name);
+    let missing = || place.wrong(format!("there is no note `{name}` before it"));
+    found.map(Some).ok_or_else(missing)
 }
 
 fn note_program(
@@ -323,11 +329,7 @@ fn note_program(
         is_paired: false,
         noted: &[],
     };
-    let after = choice
-        .after
-        .as_ref()
-        .map(|name| note_named(known, name, &place))
-        .transpose()?;
+    let after = note_named(known, choice.after.as_deref(), &place)?;
     let (key, keep, condition) = place.check(paired, |c| {
         let keep: Vec<Node> = choice
             .keep
@@ -340,26 +342,18 @@ fn note_program(
             c.condition(choice.condition.as_ref())?,
         ))
     })?;
-    let owner = match after {
-        Some(after) => Owner::Noted(Find {
-            note: after,
-            key: key.clone(),
-            is_last: false,
-        }),
-        None => place.owner(),
+    let noted = after.map(|note| Find {
+        note,
+        key: key.clone(),
+        is_last: false,
+    });
+    let job = Job::Note {
+        note: number,
+        key,
+        keep,
     };
     Ok((
-        Program {
-            has_typed_arguments: place.has_typed_arguments(),
-            hook: place.hook_of(&owner),
-            owner,
-            condition,
-            job: Job::Note {
-                note: number,
-                key,
-                keep,
-            },
-        },
+        place.program(noted, condition, job),
         choice.keep.iter().map(|(name, _)| name.clone()).collect(),
     ))
 }
@@ -371,11 +365,7 @@ fn probe_program(
     labels: &[Option<Shown>],
 ) -> Result<(Program, Vec<Shown>), ResolveError> {
     let place = Place::find(&choice.hook)?;
-    let since = choice
-        .since
-        .as_ref()
-        .map(|name| note_named(known, name, &place))
-        .transpose()?;
+    let since = note_named(known, choice.since.as_deref(), &place)?;
     let paired = Paired {
         is_paired: since.is_some(),
         noted: since.map_or(&[], |at| &known[at].keep),
@@ -435,24 +425,13 @@ fn probe_program(
              for {LABEL_WORDS_MAX}"
         )));
     }
-    let owner = match since {
-        Some(note) => Owner::Noted(Find {
-            note,
-            key,
-            is_last: true,
-        }),
-        None => place.owner(),
-    };
-    Ok((
-        Program {
-            has_typed_arguments: place.has_typed_arguments(),
-            hook: place.hook_of(&owner),
-            owner,
-            condition,
-            job: Job::Charge { by, updates },
-        },
-        shown,
-    ))
+    let noted = since.map(|note| Find {
+        note,
+        key,
+        is_last: true,
+    });
+    let job = Job::Charge { by, updates };
+    Ok((place.program(noted, condition, job), shown))
 }
 
 /// Words that a label takes in a key.

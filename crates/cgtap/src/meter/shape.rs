@@ -114,6 +114,15 @@ pub fn words_of_form(form: Form) -> usize {
     }
 }
 
+/// Words of a value that go to the cgroup above: what a cgroup held at a time, those above it did not.
+#[must_use]
+pub fn words_that_move(form: Form) -> usize {
+    match form {
+        Form::Gauge => 1,
+        other => words_of_form(other),
+    }
+}
+
 impl Shape {
     /// The shape of a meter's maps.
     #[must_use]

@@ -88,6 +88,24 @@ impl Form {
     }
 }
 
+impl Unit {
+    /// The word that stands for it in JSON and tables.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Count => "count",
+            Self::Bytes => "bytes",
+            Self::Ns => "ns",
+        }
+    }
+}
+
+impl fmt::Display for Unit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.word())
+    }
+}
+
 macro_rules! lower_case {
     ($($name:ident),*) => {$(
         impl fmt::Display for $name {
@@ -97,7 +115,7 @@ macro_rules! lower_case {
         }
     )*};
 }
-lower_case!(Truth, Unit, Form);
+lower_case!(Truth, Form);
 
 /// What was used, cgroup by cgroup.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]

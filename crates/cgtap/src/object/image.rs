@@ -1,9 +1,12 @@
 //! What an object becomes: relocated programs and the maps they use, still without a place to
 //! run.
 
+use cgtap_sys::SysError;
+use cgtap_sys::bpf::Map;
 use serde::{Deserialize, Serialize};
 
 use crate::asm::Insn;
+use crate::hook::HookSpec;
 
 /// One program of an object after relocation. Instructions hold no descriptors: a map is its
 /// index in [`ObjectImage::maps`].
@@ -104,4 +107,53 @@ pub struct ObjectImage {
     pub programs: Vec<ProgramImage>,
     /// Initial entries of its PROG_ARRAYs.
     pub prog_array_slots: Vec<ProgArraySlot>,
+}
+
+impl MapImage {
+    /// A map that was made, not read from an object, and is no cgroup storage.
+    ///
+    /// # Errors
+    /// The kernel's answer when it is asked about the map.
+    pub fn of(name: &str, map: &Map) -> Result<Self, SysError> {
+        let info = map.info()?;
+        Ok(Self {
+            name: name.to_owned(),
+            map_type: info.map_type,
+            key_size: info.key_size,
+            value_size: info.value_size,
+            max_entries: info.max_entries,
+            storage: None,
+        })
+    }
+}
+
+impl ProgramImage {
+    /// A program for a hook that was generated, not read from an object.
+    #[must_use]
+    pub fn generated(name: &str, hook: &HookSpec, insns: Vec<Insn>) -> Self {
+        Self {
+            name: name.to_owned(),
+            section: format!("{}/{}", hook.kind().info().sections[0], hook.target()),
+            sleepable: false,
+            insns,
+            func_info: Vec::new(),
+            line_info: Vec::new(),
+        }
+    }
+}
+
+impl ObjectImage {
+    /// An object of generated programs and made maps.
+    #[must_use]
+    pub fn generated(name: &str, maps: Vec<MapImage>, programs: Vec<ProgramImage>) -> Self {
+        Self {
+            name: name.to_owned(),
+            license: "GPL".to_owned(),
+            kern_version: 0,
+            btf: Vec::new(),
+            maps,
+            programs,
+            prog_array_slots: Vec::new(),
+        }
+    }
 }

@@ -33,6 +33,26 @@ by.size = 'count < 1000 ? "small" : "large"'
 do = { bytes = "sum(count)", calls = "count()", sizes = "hist(count)" }
 "#;
 
+/// Jobs on a machine that does one at a time.
+pub const JOBS: &str = r#"
+name = "jobs"
+help = "Jobs"
+values.done = { help = "Jobs done" }
+values.elapsed = { help = "Time from begin to end", unit = "ns" }
+values.busy = { help = "Time that the machine worked", unit = "ns" }
+[[notes]]
+name = "begun"
+hook = "tracepoint:syscalls/sys_enter_lseek"
+if = 'fd == 0xffffffff && whence == 0'
+key = "offset"
+[[probes]]
+hook = "tracepoint:syscalls/sys_enter_lseek"
+if = 'fd == 0xffffffff && whence == 1'
+since = "begun"
+key = "offset"
+do = { done = "count()", elapsed = "hist(elapsed)", busy = "busy(7)" }
+"#;
+
 /// The meter of a file's text.
 pub fn meter(text: &str) -> Meter {
     file::parse("test.toml", text).unwrap_or_else(|e| panic!("{e}"))

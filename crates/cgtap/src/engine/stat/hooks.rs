@@ -7,13 +7,13 @@ use cgtap_sys::SysError;
 use cgtap_sys::bpf::{Map, MapSpec, MapType};
 
 use super::super::instance::Loaded;
-use super::super::query::Counts;
+use super::super::query::{Counts, lost_at};
 use super::super::session::{Session, sum_words};
 use super::super::{
     AttachRequest, CgroupRef, Detach, Engine, Error, ErrorKind, Lifetime, Lock, ObjectSource,
     ProgramChoice, Result,
 };
-use crate::asm::{Alu, Builder, Cond, Insn, Reg, Size, helper};
+use crate::asm::{Builder, Cond, Insn, Reg, Size, helper};
 use crate::hook::HookSpec;
 use crate::hook::kind::Returns;
 use crate::id::{AttachmentId, CgroupId, InstanceId};
@@ -64,10 +64,7 @@ fn counting_by_cgroup(returns: Returns, nests: bool) -> Result<Vec<Insn>> {
     let mut b = Builder::new();
     let (found, full, out) = (b.label(), b.label(), b.label());
     let lookup = |b: &mut Builder| {
-        b.push(Insn::mov(Reg::R2, Reg::R10))
-            .push(Insn::alu_imm(Alu::Add, Reg::R2, i32::from(KEY)))
-            .extend(Insn::load_map(Reg::R1, 0))
-            .push(Insn::call(helper::MAP_LOOKUP_ELEM));
+        b.call_map(0, KEY, helper::MAP_LOOKUP_ELEM);
     };
     b.push(Insn::call(helper::GET_CURRENT_CGROUP_ID))
         .push(Insn::store(Size::Dw, Reg::R10, KEY, Reg::R0));
@@ -75,10 +72,8 @@ fn counting_by_cgroup(returns: Returns, nests: bool) -> Result<Vec<Insn>> {
     b.jump_if_imm(Cond::Ne, Reg::R0, 0, found)
         .push(Insn::mov_imm(Reg::R1, 0))
         .push(Insn::store(Size::Dw, Reg::R10, ZERO, Reg::R1))
-        .push(Insn::mov(Reg::R3, Reg::R10))
-        .push(Insn::alu_imm(Alu::Add, Reg::R3, i32::from(ZERO)))
-        .push(Insn::mov(Reg::R2, Reg::R10))
-        .push(Insn::alu_imm(Alu::Add, Reg::R2, i32::from(KEY)))
+        .stack_address(Reg::R3, ZERO)
+        .stack_address(Reg::R2, KEY)
         .extend(Insn::load_map(Reg::R1, 0))
         // BPF_NOEXIST: another CPU may have been first.
         .push(Insn::mov_imm(Reg::R4, 1))
@@ -96,19 +91,12 @@ fn counting_by_cgroup(returns: Returns, nests: bool) -> Result<Vec<Insn>> {
 
 fn program(event: &HookSpec, per_cgroup: bool) -> Result<ProgramImage> {
     let info = event.kind().info();
-    let returns = info.returns;
-    Ok(ProgramImage {
-        name: "count".to_owned(),
-        section: format!("{}/{}", info.sections[0], event.target()),
-        sleepable: false,
-        insns: if per_cgroup {
-            counting_by_cgroup(returns, info.nests)?
-        } else {
-            counting(returns)
-        },
-        func_info: Vec::new(),
-        line_info: Vec::new(),
-    })
+    let insns = if per_cgroup {
+        counting_by_cgroup(info.returns, info.nests)?
+    } else {
+        counting(info.returns)
+    };
+    Ok(ProgramImage::generated("count", event, insns))
 }
 
 /// The maps of a counter by cgroup.
@@ -133,20 +121,6 @@ fn maps() -> Result<(Map, Map)> {
     })
     .map_err(sys)?;
     Ok((counts, lost))
-}
-
-fn map_image(name: &str, map: &Map) -> Result<MapImage> {
-    let info = map
-        .info()
-        .map_err(|e| Error::sys("look at a counter", &e))?;
-    Ok(MapImage {
-        name: name.to_owned(),
-        map_type: info.map_type,
-        key_size: info.key_size,
-        value_size: info.value_size,
-        max_entries: info.max_entries,
-        storage: None,
-    })
 }
 
 impl Hooks {
@@ -189,14 +163,7 @@ impl Hooks {
         let Some(session) = self.session()? else {
             return Ok(0);
         };
-        let mut lost = 0;
-        for (id, hook) in &session.config.hooks {
-            if self.specs.contains(&hook.spec) {
-                let counts = Counts::read(&session, *id, hook)?;
-                lost += counts.lost + counts.recursion_misses;
-            }
-        }
-        Ok(lost)
+        lost_at(&session, |hook| self.specs.contains(&hook.spec))
     }
 
     /// What each cgroup that was asked for counted, and how many events were lost.
@@ -306,7 +273,8 @@ fn start_counter(
     let mut fds: Vec<Option<OwnedFd>> = Vec::new();
     if let Some((counts, lost)) = &maps {
         for (name, map) in [("counts", counts), ("lost", lost)] {
-            images.push(map_image(name, map)?);
+            let image = MapImage::of(name, map);
+            images.push(image.map_err(|e| Error::sys("look at a counter", &e))?);
             let fd = map.as_fd().try_clone_to_owned().map_err(|e| {
                 Error::new(ErrorKind::Kernel, format!("cannot open a counter: {e}"))
             })?;
@@ -315,15 +283,7 @@ fn start_counter(
     }
     let loaded = Loaded {
         name: format!("cgtap stat {event}"),
-        image: ObjectImage {
-            name: "cgtap_stat".to_owned(),
-            license: "GPL".to_owned(),
-            kern_version: 0,
-            btf: Vec::new(),
-            maps: images,
-            programs: vec![program(event, per_cgroup)?],
-            prog_array_slots: Vec::new(),
-        },
+        image: ObjectImage::generated("cgtap_stat", images, vec![program(event, per_cgroup)?]),
         maps: fds,
         chosen: vec![0],
         meter: None,

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::super::meter::Compiled;
-use super::super::query::Counts;
+use super::super::query::lost_at;
 use super::super::report::UsageValue;
 use super::super::session::Session;
 use super::super::usage::{Listing, Raw, Reading, Shower};
@@ -51,14 +51,15 @@ impl Meters {
             return Ok(started);
         }
         // What is wrong with one is told before any is loaded.
-        for meter in meters {
-            Compiled::new(meter)?;
-        }
+        let compiled: Vec<Compiled<'_>> = meters
+            .iter()
+            .map(|meter| Compiled::for_loading(meter))
+            .collect::<Result<_>>()?;
         for cgroup in cgroups {
             // What was started goes again with `started` if a later one fails.
             started.cgroups.push(Vec::new());
-            for meter in meters {
-                let enabled = engine.enable_meter(meter, cgroup, Lifetime::Process)?;
+            for meter in &compiled {
+                let enabled = engine.enable_compiled(meter, cgroup, Lifetime::Process)?;
                 if let Some(last) = started.cgroups.last_mut() {
                     last.push(enabled.instance);
                 }
@@ -80,15 +81,10 @@ impl Meters {
     /// Events lost at the hooks of these meters.
     fn lost(&self, session: &Session) -> Result<u64> {
         let own: BTreeSet<InstanceId> = self.cgroups.iter().flatten().copied().collect();
-        let mut lost = 0;
-        for (id, hook) in &session.config.hooks {
+        lost_at(session, |hook| {
             let mut all = hook.lists.attachments();
-            if all.any(|(_, a)| own.contains(&a.program.instance)) {
-                let counts = Counts::read(session, *id, hook)?;
-                lost += counts.lost + counts.recursion_misses;
-            }
-        }
-        Ok(lost)
+            all.any(|(_, a)| own.contains(&a.program.instance))
+        })
     }
 
     /// What was counted, and how many events were lost.

@@ -3,12 +3,11 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::super::report::UsageValue;
-use super::super::report::{StatCount, StatRow};
+use super::super::report::{StatCount, StatRow, UsageValue};
 use super::super::request::{StatEvent, StatRequest};
 use super::hooks::HookCounts;
 use super::meters::MeterTable;
-use crate::cgroup::{Cgroup, Hierarchy};
+use crate::cgroup::{Branch, Cgroup, Hierarchy};
 use crate::counter::rows::{self, Value};
 use crate::counter::{Counts, Unit};
 use crate::id::CgroupId;
@@ -27,9 +26,6 @@ struct HookRow {
     own: Vec<u64>,
     total: Vec<u64>,
 }
-
-/// A cgroup and how far below the one that was asked for it is.
-type Place = (Cgroup, usize);
 
 impl<'a> Table<'a> {
     pub fn new(
@@ -113,11 +109,7 @@ impl<'a> Table<'a> {
         StatCount {
             value: Some(value.meter.to_string()),
             labels: Arc::unwrap_or_clone(value.labels),
-            unit: Some(match value.unit {
-                crate::meter::usage::Unit::Ns => "ns",
-                crate::meter::usage::Unit::Bytes => "bytes",
-                crate::meter::usage::Unit::Count => "count",
-            }),
+            unit: Some(value.unit.word()),
             buckets: value.histogram.map_or_else(Vec::new, |h| h.total_buckets),
             ..self.count(event, value.own, value.total)
         }
@@ -147,10 +139,10 @@ impl<'a> Table<'a> {
         let HookCounts { totals, own } = &self.hooks[asked];
         let none = vec![0; totals.len()];
         let mine = |id: CgroupId| own.get(&id).unwrap_or(&none).clone();
-        let order = in_order(hierarchy, top);
-        let sums = sums(&order, mine);
-        for (at, (cgroup, level)) in order.iter().enumerate() {
-            if self.request.depth.is_some_and(|depth| *level > depth) {
+        let listing = hierarchy.listing(top);
+        let sums = sums(&listing, mine);
+        for (at, cgroup) in listing.iter().enumerate() {
+            if self.request.depth.is_some_and(|depth| cgroup.level > depth) {
                 continue;
             }
             let hooks = HookRow {
@@ -159,7 +151,7 @@ impl<'a> Table<'a> {
             };
             rows.push(self.row(asked, &cgroup.path, cgroup.id, &hooks));
         }
-        let known: BTreeSet<CgroupId> = order.iter().map(|(c, _)| c.id).collect();
+        let known: BTreeSet<CgroupId> = listing.iter().map(|c| c.id).collect();
         let mut gone: BTreeSet<CgroupId> = own.keys().copied().collect();
         gone.extend(self.counted_below(top.id));
         for id in gone.difference(&known) {
@@ -189,32 +181,13 @@ impl<'a> Table<'a> {
     }
 }
 
-/// `top` and all below it, each before those below it.
-fn in_order(hierarchy: &Hierarchy, top: &Cgroup) -> Vec<Place> {
-    let mut open = vec![(top.clone(), 0)];
-    let mut order = Vec::new();
-    while let Some((cgroup, level)) = open.pop() {
-        let children = hierarchy.children(&cgroup.path);
-        open.extend(children.into_iter().rev().map(|c| (c, level + 1)));
-        order.push((cgroup, level));
-    }
-    order
-}
-
-/// What each place and those below it come to.
-fn sums(order: &[Place], own: impl Fn(CgroupId) -> Vec<u64>) -> Vec<Vec<u64>> {
-    let mut sums: Vec<Vec<u64>> = order.iter().map(|(c, _)| own(c.id)).collect();
-    let mut parents: Vec<usize> = Vec::new();
-    let mut above = vec![0; order.len()];
-    for (at, (_, level)) in order.iter().enumerate() {
-        parents.truncate(*level);
-        above[at] = parents.last().copied().unwrap_or(0);
-        parents.push(at);
-    }
+/// What each cgroup of a listing and those below it come to.
+fn sums(listing: &[Branch], own: impl Fn(CgroupId) -> Vec<u64>) -> Vec<Vec<u64>> {
+    let mut sums: Vec<Vec<u64>> = listing.iter().map(|c| own(c.id)).collect();
     // From the leaves up: in reverse order each cgroup comes after all below it.
-    for at in (1..order.len()).rev() {
+    for (at, cgroup) in listing.iter().enumerate().skip(1).rev() {
         let below = sums[at].clone();
-        for (sum, more) in sums[above[at]].iter_mut().zip(below) {
+        for (sum, more) in sums[cgroup.parent].iter_mut().zip(below) {
             *sum += more;
         }
     }

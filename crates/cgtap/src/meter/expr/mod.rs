@@ -17,7 +17,7 @@ mod node;
 mod parse;
 
 pub use check::{Found, Label, Names, Shown, check_label, check_number};
-pub use node::{Builtin, Load, Node, Op, Record, TextLoad};
+pub use node::{Builtin, Load, Node, Op, Record, Root, TextLoad};
 pub use parse::{Ast, AstKind, Parser};
 
 /// Why a text is no expression, or none of this hook.

@@ -45,6 +45,15 @@ pub enum Builtin {
     ElapsedNs,
 }
 
+/// Where a way begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Root {
+    /// At the argument of the hook that it names.
+    Argument,
+    /// At the running task; the argument that the way names means nothing.
+    Current,
+}
+
 /// A number that an event carries.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Load {
@@ -59,16 +68,9 @@ pub enum Load {
     },
     /// Behind pointers.
     Walk {
+        /// Where the way begins.
+        root: Root,
         /// The way to it.
-        walk: Walk,
-        /// It is widened by its sign.
-        signed: bool,
-        /// Bits that it has, from which on; none for whole bytes.
-        bits: Option<(u8, u8)>,
-    },
-    /// Behind the running task.
-    Current {
-        /// The way to it; its argument means nothing.
         walk: Walk,
         /// It is widened by its sign.
         signed: bool,
@@ -97,14 +99,9 @@ pub enum TextLoad {
     },
     /// Behind the pointer that a way ends in.
     Memory {
+        /// Where the way begins.
+        root: Root,
         /// The way.
-        walk: Walk,
-        /// Bytes behind the pointer.
-        offset: i32,
-    },
-    /// Behind a pointer of the running task.
-    Current {
-        /// The way; its argument means nothing.
         walk: Walk,
         /// Bytes behind the pointer.
         offset: i32,
