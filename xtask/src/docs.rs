@@ -107,6 +107,7 @@ fn page(known: &Known) -> String {
     }
     text += "\nIt counts at:\n\n";
     text += &hooks(meter);
+    text += &gates(meter);
     if !meter.cannot_see.is_empty() {
         text += "\nIt cannot see:\n\n";
         for line in &meter.cannot_see {
@@ -118,6 +119,39 @@ fn page(known: &Known) -> String {
         meter.name, known.text
     );
     text
+}
+
+/// The gates: a row a value, the ways of a gate in it.
+fn gates(meter: &Meter) -> String {
+    let mut rows = String::new();
+    for gate in &meter.gates {
+        let Some(best) = gate.choices.first() else {
+            continue;
+        };
+        let ways: Vec<String> = gate.choices.iter().map(|c| code(&c.hook)).collect();
+        for (value, ask) in &best.holds {
+            let name = &meter.values[*value].name;
+            let ask = ask.as_ref().map(|e| code(&e.text));
+            rows += &format!(
+                "| `{}_{name}` | {} | {} | {} |\n",
+                meter.name,
+                ways.join(", else "),
+                ask.as_deref().unwrap_or("known afterwards"),
+                best.deny
+            );
+        }
+    }
+    if rows.is_empty() {
+        return rows;
+    }
+    format!(
+        "\nA limit can be held at:\n\n| value | gate | what an event asks for | errno |\n\
+         |---|---|---|---|\n{rows}"
+    )
+}
+
+fn code(text: impl std::fmt::Display) -> String {
+    format!("`{text}`")
 }
 
 /// The hooks, the ways of one in a row.
@@ -133,7 +167,7 @@ fn hooks(meter: &Meter) -> String {
     let mut lines: Vec<String> = Vec::new();
     for ways in notes.chain(probes) {
         let ways: Vec<String> = ways;
-        let ways: Vec<String> = ways.iter().map(|w| format!("`{w}`")).collect();
+        let ways: Vec<String> = ways.iter().map(code).collect();
         let line = format!("- {}\n", ways.join(", else "));
         if !lines.contains(&line) {
             lines.push(line);

@@ -24,6 +24,15 @@ macro_rules! names {
                     other => format!("errno {other}"),
                 }
             }
+
+            /// The errno of a name in errno.h.
+            #[must_use]
+            pub fn by_name(name: &str) -> Option<Self> {
+                match name {
+                    $(stringify!($name) => Some(Self::$name),)*
+                    _ => None,
+                }
+            }
         }
     };
 }
@@ -32,7 +41,7 @@ names! {
     EPERM ENOENT ESRCH EINTR EIO ENXIO E2BIG EBADF EAGAIN ENOMEM EACCES EFAULT EBUSY EEXIST EXDEV
     ENODEV ENOTDIR EISDIR EINVAL ENFILE EMFILE ETXTBSY EFBIG ENOSPC EROFS ENAMETOOLONG ENOSYS
     ENOTEMPTY ELOOP ERANGE EOVERFLOW EOPNOTSUPP ETIMEDOUT ESTALE EDQUOT ENOLINK ECANCELED EPROTO
-    EILSEQ EADDRINUSE EADDRNOTAVAIL EAFNOSUPPORT
+    EILSEQ EADDRINUSE EADDRNOTAVAIL EAFNOSUPPORT ENOTTY ENOBUFS
 }
 
 impl Errno {
@@ -89,5 +98,20 @@ impl SysError {
 impl From<rustix::io::Errno> for Errno {
     fn from(errno: rustix::io::Errno) -> Self {
         Self(errno.raw_os_error())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_leads_to_its_errno_and_back() {
+        for errno in [Errno::EPERM, Errno::EIO, Errno::EAGAIN, Errno::EDQUOT] {
+            assert_eq!(Errno::by_name(&errno.name()), Some(errno));
+        }
+        for name in ["", "EFOO", "eperm", "ENOTSUPP", "errno 1"] {
+            assert_eq!(Errno::by_name(name), None, "{name}");
+        }
     }
 }

@@ -35,6 +35,11 @@ id!(
     InstanceId,
     u32
 );
+id!(
+    /// One limit. Never given twice in one state.
+    LimitId,
+    u32
+);
 
 /// A loaded program: instance and its place in the object. What the kernel would know by one
 /// program descriptor.

@@ -11,6 +11,7 @@ pub mod engine;
 pub mod hook;
 pub mod id;
 pub mod kernel;
+pub mod limit;
 pub mod meter;
 pub mod object;
 pub mod store;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use cgtap::attach::Mode;
 use cgtap::engine::{CgroupRef, ProgramChoice};
 use cgtap::hook::{HookFilter, Scope};
-use cgtap::id::{AttachmentId, InstanceId, ProgramId};
+use cgtap::id::{AttachmentId, InstanceId, LimitId, ProgramId};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{ArgGroup, Args, Subcommand, ValueHint};
 
@@ -310,4 +310,95 @@ pub struct UsageArgs {
     /// With --recursive: so many levels below it only
     #[arg(long, value_name = "N", requires = "recursive")]
     pub depth: Option<usize>,
+}
+
+/// `cgtap limit`.
+#[derive(Debug, Args)]
+pub struct LimitArgs {
+    /// Directory of more meter files
+    #[arg(long, value_name = "DIR", global = true, env = "CGTAP_METERS", hide_env_values = true,
+          default_value = cgtap::meter::library::DEFAULT_DIR, value_hint = ValueHint::DirPath)]
+    pub meters: PathBuf,
+    /// What to do.
+    #[command(subcommand)]
+    pub action: LimitAction,
+}
+
+/// What is done with limits.
+#[derive(Debug, Subcommand)]
+pub enum LimitAction {
+    /// Limit what a cgroup and all below it may use; a limit that is there changes
+    Set(LimitSetArgs),
+    /// Show the limits and how they stand
+    List {
+        /// Of this cgroup only
+        #[arg(value_name = "CGROUP", value_parser = value::cgroup_parser(), value_hint = ValueHint::DirPath)]
+        cgroup: Option<CgroupRef>,
+    },
+    /// Take limits away
+    #[command(group = ArgGroup::new("which").required(true).args(["ids", "cgroup", "all"]))]
+    Clear {
+        /// These
+        #[arg(value_name = "ID", value_parser = value::limit)]
+        ids: Vec<LimitId>,
+        /// All of this cgroup
+        #[arg(long, value_name = "CGROUP", value_parser = value::cgroup_parser(), value_hint = ValueHint::DirPath)]
+        cgroup: Option<CgroupRef>,
+        /// All
+        #[arg(long)]
+        all: bool,
+    },
+    /// Show what limits denied, the oldest first; the newest 4096 are kept
+    Log {
+        /// The last so many only
+        #[arg(short = 'n', long, value_name = "N")]
+        last: Option<usize>,
+    },
+}
+
+/// `cgtap limit set`.
+#[derive(Debug, Args)]
+pub struct LimitSetArgs {
+    /// The cgroup whose use, and that of the cgroups below it, is limited
+    #[arg(value_name = "CGROUP", value_parser = value::cgroup_parser(), value_hint = ValueHint::DirPath)]
+    pub cgroup: CgroupRef,
+    /// What is limited, as usage calls it, such as nbd_bytes; `block_bytes{direction=write}` counts
+    /// only what has these labels
+    #[arg(value_name = "METER")]
+    pub meter: String,
+    /// How much: `10GiB` in all, `300ms/1s` each period
+    #[arg(value_name = "AMOUNT[/PERIOD]", allow_hyphen_values = true)]
+    pub amount: String,
+    /// What happens then: deny:ERRNO, signal:NAME, freeze (`cgtap enforce` has to run) or observe
+    /// [default: what clients of this meter bear]
+    #[arg(long, value_name = "ACTION")]
+    pub on: Option<String>,
+    /// How much may gather while nobody uses it [default: AMOUNT]
+    #[arg(long, value_name = "AMOUNT")]
+    pub burst: Option<String>,
+    /// With freeze: hold it only while others of the same parent want their share
+    #[arg(long)]
+    pub borrow: bool,
+    /// Also deny with an errno at which clients try again at once, for ever
+    #[arg(long)]
+    pub force: bool,
+}
+
+/// `cgtap explain`.
+#[derive(Debug, Args)]
+pub struct ExplainArgs {
+    /// The cgroup
+    #[arg(value_name = "CGROUP", value_parser = value::cgroup_parser(), value_hint = ValueHint::DirPath)]
+    pub cgroup: CgroupRef,
+}
+
+/// `cgtap enforce`.
+#[derive(Debug, Args)]
+pub struct EnforceArgs {
+    /// How long between two looks at the budgets
+    #[arg(long, value_name = "SECONDS", default_value = "0.002", value_parser = value::seconds)]
+    pub tick: Duration,
+    /// Be the process that thaws what is frozen when the one that freezes has died.
+    #[arg(long, hide = true)]
+    pub guard: bool,
 }

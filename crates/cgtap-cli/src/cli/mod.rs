@@ -11,8 +11,9 @@ use std::path::PathBuf;
 use clap::{ArgAction, Parser, Subcommand, ValueEnum};
 
 pub use args::{
-    AttachArgs, CompletionsArgs, DetachArgs, DoctorArgs, ListArgs, ManArgs, MapsArgs, MeterAction,
-    MeterArgs, ReplaceArgs, ServeArgs, StatArgs, StorageArgs, TopArgs, TreeArgs, UsageArgs,
+    AttachArgs, CompletionsArgs, DetachArgs, DoctorArgs, EnforceArgs, ExplainArgs, LimitAction,
+    LimitArgs, LimitSetArgs, ListArgs, ManArgs, MapsArgs, MeterAction, MeterArgs, ReplaceArgs,
+    ServeArgs, StatArgs, StorageArgs, TopArgs, TreeArgs, UsageArgs,
 };
 pub use early::Early;
 pub use value::interval;
@@ -138,6 +139,12 @@ pub enum Command {
     Meter(MeterArgs),
     /// Show what cgroups used, by the meters that count
     Usage(UsageArgs),
+    /// Set, show and clear limits on what cgroups use
+    Limit(LimitArgs),
+    /// Freeze and thaw cgroups by their limits, for as long as this runs
+    Enforce(EnforceArgs),
+    /// Say whether a cgroup is held back: by which limits, since when, until when
+    Explain(ExplainArgs),
     /// Show live what cgroups use, as a tree
     Top(TopArgs),
     /// Serve what meters counted, for Prometheus

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use cgtap::engine::{CgroupRef, NameKind, ProgramChoice, StatEvent};
 use cgtap::hook::HookSpec;
-use cgtap::id::{AttachmentId, CgroupId, InstanceId, ProgramId};
+use cgtap::id::{AttachmentId, CgroupId, InstanceId, LimitId, ProgramId};
 use clap::builder::{OsStringValueParser, TypedValueParser};
 
 /// A parser of `CGROUP`. The name of a directory need not be UTF-8.
@@ -43,6 +43,11 @@ fn cgroup(text: OsString) -> Result<CgroupRef, String> {
         }
     }
     Ok(CgroupRef::Path(PathBuf::from(text)))
+}
+
+/// An id of a limit.
+pub fn limit(text: &str) -> Result<LimitId, String> {
+    number_u32(text).map(LimitId)
 }
 
 /// A number up to `max`, decimal, or hexadecimal behind `0x`.

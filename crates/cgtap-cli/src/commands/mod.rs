@@ -5,6 +5,8 @@ mod completions;
 pub mod demo;
 mod detach;
 mod doctor;
+pub mod enforce;
+pub mod limit;
 mod list;
 mod man;
 mod maps;
@@ -118,6 +120,9 @@ pub fn run(context: &Context, command: Command) -> Result<Status, Failure> {
         Command::Stat(args) => stat::run(context, args),
         Command::Meter(args) => meter::run(context, &args),
         Command::Usage(args) => usage::run(context, args),
+        Command::Limit(args) => limit::run(context, &args),
+        Command::Enforce(args) => enforce::run(context, &args),
+        Command::Explain(args) => limit::explain(context, &args),
         Command::Top(args) => top::run(context, args),
         Command::Serve(args) => serve::run(context, &args),
         Command::Doctor(args) => doctor::run(context, &args),
@@ -135,6 +140,7 @@ fn changes_or_reads_state(command: &Command) -> bool {
         Command::Stat(_)
             | Command::Top(_)
             | Command::Serve(_)
+            | Command::Enforce(_)
             | Command::Demo
             | Command::Completions(_)
             | Command::Man(_)

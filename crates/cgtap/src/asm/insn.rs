@@ -179,6 +179,10 @@ pub mod helper {
     pub const GET_SMP_PROCESSOR_ID: i32 = 8;
     /// `bpf_tail_call`.
     pub const TAIL_CALL: i32 = 12;
+    /// `bpf_get_current_pid_tgid`.
+    pub const GET_CURRENT_PID_TGID: i32 = 14;
+    /// `bpf_get_current_comm`.
+    pub const GET_CURRENT_COMM: i32 = 16;
     /// `bpf_get_current_task`.
     pub const GET_CURRENT_TASK: i32 = 35;
     /// `bpf_perf_event_read_value`, since 4.15.
@@ -187,6 +191,8 @@ pub mod helper {
     pub const GET_CURRENT_CGROUP_ID: i32 = 80;
     /// `bpf_get_local_storage`.
     pub const GET_LOCAL_STORAGE: i32 = 81;
+    /// `bpf_send_signal`, to the process of the running task, since 5.3.
+    pub const SEND_SIGNAL: i32 = 109;
     /// `bpf_probe_read_kernel`, since 5.5.
     pub const PROBE_READ_KERNEL: i32 = 113;
     /// `bpf_probe_read_kernel_str`, since 5.5.

@@ -34,7 +34,7 @@ fn arrays(config: &Config, hook: &HookRecord) -> BTreeMap<CgroupId, Vec<MemberRe
     hook.lists
         .configured()
         .map(|cgroup| {
-            let members = hook.lists.effective(&config.cgroups, cgroup);
+            let members = config.effective(hook, &config.cgroups, cgroup);
             let members = members
                 .into_iter()
                 .map(|e| config.member(e.cgroup, &e.attachment));

@@ -103,68 +103,81 @@ fn attach_in(
     };
     let mut seen = BTreeSet::new();
     for job in &jobs {
-        let (hook, spec) = hook_for(&mut next, &job.spec)?;
         // What the caller saw is the list before the call, not between two of its programs.
-        let is_first = seen.insert(hook);
-        let id = AttachmentId(next.next.attachment);
-        next.next.attachment += 1;
-        let asked = attach::AttachRequest {
-            preorder: request.preorder,
-            cookie: request.cookie,
-            place: request.place,
-            replace: request.replace.map(Anchor::Id),
-            expect_revision: request.expect_revision.filter(|_| is_first),
-            ..attach::AttachRequest::new(cgroup.id, job.program, id, request.mode)
-        };
-        let name = next.program_name(job.program);
-        let refused = |e: &RuleError| {
-            rule(
-                &next,
-                &format!("attach {name} to {spec} in {}", cgroup.path),
-                e,
-            )
-        };
-        let mut lists = next
-            .hooks
-            .get(&hook)
-            .map(|h| h.lists.clone())
-            .unwrap_or_default();
-        let attached = lists
-            .attach(&next.cgroups, asked)
-            .map_err(|e| refused(&e))?;
-        if let Some(record) = next.hooks.get_mut(&hook) {
-            record.lists = lists;
-        }
-        if request.lifetime == Lifetime::Process {
-            let owner = session.gate_for_this_process(&next)?;
-            next.owners.insert(id, owner);
-        }
-        report.attachments.push(AttachedReport {
-            id: attached.id,
-            program: name,
-            hook: spec.clone(),
-            cgroup: cgroup.path.clone(),
-            mode: request.mode,
-        });
-        check(
-            session,
-            &mut next,
-            hook,
-            MemberRecord {
-                attachment: id,
-                program: job.program,
-                cookie: request.cookie,
-                cgroup: cgroup.id,
-                gate: None,
-            },
-        )?;
+        let is_first = seen.insert(job.spec.clone());
+        let attached = attach_one(session, &mut next, job, request, cgroup, is_first)?;
+        report.attachments.push(attached);
     }
     session.apply(next)?;
     Ok(report)
 }
 
+/// Puts one program on the list of a cgroup in `next`, as the rules and the kernel allow.
+pub(super) fn attach_one(
+    session: &Session,
+    next: &mut Config,
+    job: &Job,
+    request: &AttachRequest,
+    cgroup: &Cgroup,
+    is_first: bool,
+) -> Result<AttachedReport> {
+    let (hook, spec) = hook_for(next, &job.spec)?;
+    let id = AttachmentId(next.next.attachment);
+    next.next.attachment += 1;
+    let asked = attach::AttachRequest {
+        preorder: request.preorder,
+        cookie: request.cookie,
+        place: request.place,
+        replace: request.replace.map(Anchor::Id),
+        expect_revision: request.expect_revision.filter(|_| is_first),
+        ..attach::AttachRequest::new(cgroup.id, job.program, id, request.mode)
+    };
+    let name = next.program_name(job.program);
+    let refused = |e: &RuleError| {
+        rule(
+            next,
+            &format!("attach {name} to {spec} in {}", cgroup.path),
+            e,
+        )
+    };
+    let mut lists = next
+        .hooks
+        .get(&hook)
+        .map(|h| h.lists.clone())
+        .unwrap_or_default();
+    let attached = lists
+        .attach(&next.cgroups, asked)
+        .map_err(|e| refused(&e))?;
+    if let Some(record) = next.hooks.get_mut(&hook) {
+        record.lists = lists;
+    }
+    if request.lifetime == Lifetime::Process {
+        let owner = session.gate_for_this_process(next)?;
+        next.owners.insert(id, owner);
+    }
+    check(
+        session,
+        next,
+        hook,
+        MemberRecord {
+            attachment: id,
+            program: job.program,
+            cookie: request.cookie,
+            cgroup: cgroup.id,
+            gate: None,
+        },
+    )?;
+    Ok(AttachedReport {
+        id: attached.id,
+        program: name,
+        hook: spec,
+        cgroup: cgroup.path.clone(),
+        mode: request.mode,
+    })
+}
+
 /// Records the cgroup and its ancestors.
-fn remember(session: &Session, next: &mut Config, cgroup: &Cgroup) -> Result<()> {
+pub(super) fn remember(session: &Session, next: &mut Config, cgroup: &Cgroup) -> Result<()> {
     let mut chain = vec![cgroup.clone()];
     for id in &cgroup.ancestors {
         if let Some(known) = next.cgroups.get(id) {

@@ -18,6 +18,7 @@ use crate::dispatch::switch::CONFIGURED_MAX;
 use crate::kernel::layout::Layout;
 use crate::kernel::target::TargetError;
 use crate::kernel::{current, tracepoint};
+use crate::limit::record::Limits;
 use crate::store::config::{Config, NextIds};
 use crate::store::dir::StateDir;
 use crate::store::pins;
@@ -53,6 +54,7 @@ pub(super) fn make_state(dir: &StateDir) -> Result<Config> {
         instances: BTreeMap::new(),
         hooks: BTreeMap::new(),
         owners: BTreeMap::new(),
+        limits: Limits::default(),
     };
     write_config(dir, &config)?;
     Ok(config)

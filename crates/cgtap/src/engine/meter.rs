@@ -21,7 +21,7 @@ use crate::kernel::read::Access;
 use crate::meter::image::{self, Placed};
 use crate::meter::record::{MeterRecord, PRIVATE};
 use crate::meter::resolve::{ResolveError, Resolved, resolve};
-use crate::meter::shape::Shape;
+use crate::meter::shape::{Shape, Sink};
 use crate::meter::written::Meter;
 
 /// A meter on this kernel, ready to be loaded.
@@ -66,7 +66,7 @@ impl<'a> Compiled<'a> {
     }
 
     /// The ways in which memory may be read, the best one first.
-    fn ways(&self) -> &'static [Access] {
+    pub(super) fn ways(&self) -> &'static [Access] {
         if self.layout.cast.is_some() {
             &[Access::Cast, Access::Probe]
         } else {
@@ -74,10 +74,26 @@ impl<'a> Compiled<'a> {
         }
     }
 
+    /// What the programs find `current` by.
+    pub(super) fn current(&self) -> Option<&Map> {
+        self.current.as_ref()
+    }
+
     /// The programs.
     pub(super) fn programs(&self, access: Access) -> Result<Vec<Placed>> {
+        self.programs_of(access, &self.resolved, &self.shape, &Sink::Usage)
+    }
+
+    /// The programs that take part of it to `sink`.
+    pub(super) fn programs_of(
+        &self,
+        access: Access,
+        resolved: &Resolved,
+        shape: &Shape,
+        sink: &Sink,
+    ) -> Result<Vec<Placed>> {
         let (layout, table) = (&self.layout, self.current.is_some());
-        let made = image::programs(layout, access, table, &self.resolved, &self.shape);
+        let made = image::programs(layout, access, table, resolved, shape, sink);
         made.map_err(|e| {
             let name = &self.meter.name;
             Error::new(
@@ -90,7 +106,11 @@ impl<'a> Compiled<'a> {
 
     fn loaded(&self, placed: &[Placed], cgroup: &Cgroup) -> Result<Loaded> {
         let name = &self.meter.name;
-        let made = image::make_maps(self.meter, &self.shape, self.current.as_ref())
+        let shared = image::Shared {
+            current: self.current(),
+            budgets: None,
+        };
+        let made = image::make_maps(self.meter, &self.shape, &Sink::Usage, shared)
             .map_err(|e| Error::sys(format!("make the maps of the meter {name}"), &e))?;
         let (maps, fds) = made.into_iter().map(|(map, fd)| (map, Some(fd))).unzip();
         Ok(Loaded {

@@ -10,6 +10,7 @@ mod doctor;
 mod error;
 mod foundation;
 mod instance;
+mod limit;
 mod link;
 mod meter;
 mod owner;
@@ -27,6 +28,10 @@ mod workshop;
 use std::path::{Path, PathBuf};
 
 pub use error::{Error, ErrorKind, Result};
+pub use limit::{
+    DenialReport, Denials, Explained, LimitChange, LimitReport, LimitRequest, Paced, Pacer,
+    show_action, signal_name, signal_number,
+};
 pub use link::Link;
 pub use report::*;
 pub use request::*;

@@ -157,7 +157,7 @@ impl Engine {
             for cgroup in &cgroups {
                 let own = hook.lists.own(cgroup.id);
                 let entries = if request.effective {
-                    hook.lists.effective(&WayUp::new(config, cgroup), cgroup.id)
+                    config.effective(hook, &WayUp::new(config, cgroup), cgroup.id)
                 } else {
                     let own = own.map(|l| l.in_run_order().copied().collect::<Vec<_>>());
                     own.unwrap_or_default()

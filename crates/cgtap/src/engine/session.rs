@@ -198,6 +198,10 @@ impl Session {
         if deaths != self.config.deaths_seen || !dead.is_empty() || !orphans.is_empty() {
             let mut next = self.config.clone();
             next.deaths_seen = deaths;
+            for cgroup in &dead {
+                next.limits.forget_cgroup(*cgroup);
+            }
+            super::limit::forget(&mut next)?;
             for hook in next.hooks.values_mut() {
                 for cgroup in &dead {
                     for gone in hook.lists.remove_cgroup(*cgroup) {
@@ -283,6 +287,7 @@ impl Session {
             switch.vacate_others(&keep).map_err(sys)?;
         }
         self.unwatch()?;
+        self.fill_limits()?;
         let gone = self.dir.sweep(&pins::expected(&self.config))?;
         self.words.set(UNDER_WAY, 0);
         Ok(gone

@@ -109,7 +109,7 @@ impl Maps {
 }
 
 /// The clock of `bpf_ktime_get_ns()`.
-fn now() -> Duration {
+pub(super) fn now() -> Duration {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
     Duration::new(
         now.tv_sec.unsigned_abs(),

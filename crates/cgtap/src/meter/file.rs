@@ -80,6 +80,9 @@ pub struct MeterFile {
     notes: Vec<NoteFile>,
     /// Where it counts.
     probes: Vec<ProbeFile>,
+    /// Where limits on its values can be held.
+    #[serde(default)]
+    gates: Vec<GateFile>,
 }
 
 /// A value.
@@ -206,6 +209,69 @@ struct ProbeElse {
     #[serde(rename = "do")]
     #[schemars(with = "Option<BTreeMap<String, String>>")]
     updates: Option<Texts>,
+}
+
+/// A place where events can be refused before they happen. It has at least one value in `ask` or
+/// `holds`.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct GateFile {
+    /// The hook: one of lsm, `fmod_ret` or `raw_tracepoint.w`.
+    #[schemars(with = "String")]
+    hook: Text,
+    /// Whose limit counts: `current`, or a path from the hook's arguments.
+    #[schemars(with = "Option<String>")]
+    of: Option<Text>,
+    /// Only if this is not 0.
+    #[serde(rename = "if")]
+    #[schemars(with = "Option<String>")]
+    condition: Option<Text>,
+    /// An expression for each label that can be told here.
+    #[serde(default)]
+    #[schemars(with = "BTreeMap<String, String>")]
+    by: Texts,
+    /// For values whose amount is known before: how much of it an event asks for.
+    #[serde(default)]
+    #[schemars(with = "BTreeMap<String, String>")]
+    ask: Texts,
+    /// Values whose amount is known only afterwards: the gate is shut while there is nothing left.
+    #[serde(default)]
+    #[schemars(with = "Vec<String>")]
+    holds: Vec<Text>,
+    /// The errno that the caller gets unless it is said otherwise: EPERM, EDQUOT and so on.
+    #[schemars(with = "String")]
+    deny: Text,
+    /// The errnos at which clients try again at once, for ever.
+    #[serde(default)]
+    #[schemars(with = "Vec<String>")]
+    retried: Vec<Text>,
+    /// At a writable tracepoint: fields behind the first argument, and the word that is stored there
+    /// to refuse.
+    #[serde(default)]
+    #[schemars(with = "BTreeMap<String, String>")]
+    write: Texts,
+    /// What else to try, in order; what is not said is as above.
+    #[serde(default, rename = "else")]
+    others: Vec<GateElse>,
+}
+
+/// Another way to refuse.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct GateElse {
+    #[schemars(with = "String")]
+    hook: Text,
+    #[schemars(with = "Option<String>")]
+    of: Option<Text>,
+    #[serde(rename = "if")]
+    #[schemars(with = "Option<String>")]
+    condition: Option<Text>,
+    #[schemars(with = "Option<BTreeMap<String, String>>")]
+    by: Option<Texts>,
+    #[schemars(with = "Option<BTreeMap<String, String>>")]
+    ask: Option<Texts>,
+    #[schemars(with = "Option<BTreeMap<String, String>>")]
+    write: Option<Texts>,
 }
 
 /// The JSON schema of meter files.

@@ -9,13 +9,15 @@ use super::bury;
 use super::program::{CodeError, Plan, generate};
 use super::resolve::{Program, Resolved};
 use super::shape::{
-    GRAVE_BYTES, GRAVES, LABEL_SETS, NOTES, OTHER_WORD, RESOURCES, Shape, control, maps, note,
+    CHAINS, GRAVE_BYTES, GRAVES, LABEL_SETS, NOTES, OTHER_WORD, RESOURCES, Shape, Sink, control,
+    maps, note,
 };
 use super::written::Meter;
 use crate::asm::{Insn, text};
 use crate::hook::HookSpec;
 use crate::kernel::layout::Layout;
 use crate::kernel::read::Access;
+use crate::limit::{self, chain};
 use crate::object::image::{MapImage, ObjectImage, ProgramImage};
 
 /// A program of a meter, and where it goes.
@@ -41,12 +43,14 @@ pub fn programs(
     with_current_table: bool,
     resolved: &Resolved,
     shape: &Shape,
+    sink: &Sink,
 ) -> Result<Vec<Placed>, CodeError> {
     let plan = Plan {
         layout,
         access,
         with_current_table,
         shape,
+        sink,
     };
     let mut placed = Vec::new();
     for (at, program) in resolved.programs.iter().enumerate() {
@@ -58,13 +62,22 @@ pub fn programs(
             insns: generate(plan, program, neutral)?,
         });
     }
-    if let Ok(hook) = bury::HOOK.parse() {
-        placed.push(Placed {
-            name: "bury".to_owned(),
-            hook,
-            at_root: true,
-            insns: bury::generate(layout, shape)?,
-        });
+    let followers = match sink {
+        Sink::Usage => vec![("bury", bury::HOOK, bury::generate(layout, shape)?)],
+        Sink::Budgets(_) => vec![
+            ("heir", chain::MADE, chain::at_mkdir(layout)?),
+            ("bury", chain::REMOVED, chain::at_rmdir(layout)?),
+        ],
+    };
+    for (name, hook, insns) in followers {
+        if let Ok(hook) = hook.parse() {
+            placed.push(Placed {
+                name: name.to_owned(),
+                hook,
+                at_root: true,
+                insns,
+            });
+        }
     }
     Ok(placed)
 }
@@ -77,7 +90,7 @@ fn name(program: &Program, at: usize) -> String {
 }
 
 /// The maps of a meter, in the order of [`super::shape::maps`].
-fn specs(meter: &Meter, shape: &Shape) -> Vec<(String, MapSpec<'static>)> {
+fn specs(room: u32, shape: &Shape, sink: &Sink) -> Vec<(String, MapSpec<'static>)> {
     let spec = |name: &'static str, map_type, key_size, value_size, max_entries| {
         let spec = MapSpec {
             name,
@@ -91,34 +104,42 @@ fn specs(meter: &Meter, shape: &Shape) -> Vec<(String, MapSpec<'static>)> {
         (name.to_owned(), spec)
     };
     let mut all = vec![
-        spec(
-            "usage",
-            MapType::Hash,
-            shape.key_bytes(),
-            shape.bytes,
-            meter.room,
-        ),
-        spec("zero", MapType::Array, 4, shape.bytes, 1),
         spec("control", MapType::Array, 4, control::WORDS as u32 * 8, 1),
-        spec(
-            "labels",
-            MapType::Hash,
-            shape.label_bytes(),
-            8,
-            LABEL_SETS * 2,
-        ),
-        spec(
-            "label_list",
-            MapType::Array,
-            4,
-            shape.label_bytes(),
-            LABEL_SETS,
-        ),
-        spec("graves", MapType::Array, 4, GRAVE_BYTES, GRAVES),
         spec("gone", MapType::LruHash, 8, 8, GRAVES * 4),
         spec("busy", MapType::Hash, 8, 8, RESOURCES),
         spec("current", MapType::Array, 4, 8, 1),
     ];
+    match sink {
+        Sink::Usage => all.extend([
+            spec("usage", MapType::Hash, shape.key_bytes(), shape.bytes, room),
+            spec("zero", MapType::Array, 4, shape.bytes, 1),
+            spec(
+                "labels",
+                MapType::Hash,
+                shape.label_bytes(),
+                8,
+                LABEL_SETS * 2,
+            ),
+            spec(
+                "label_list",
+                MapType::Array,
+                4,
+                shape.label_bytes(),
+                LABEL_SETS,
+            ),
+            spec("graves", MapType::Array, 4, GRAVE_BYTES, GRAVES),
+        ]),
+        Sink::Budgets(_) => {
+            let (name, mut chains) = spec("chains", MapType::Hash, 8, 8, CHAINS);
+            // Entries are made by cgroups that are, not by events.
+            chains.flags = map_flags::NO_PREALLOC;
+            all.extend([
+                (name, chains),
+                spec("budgets", MapType::Array, 4, limit::budget::ALL_BYTES, 1),
+                spec("denials", MapType::Array, 4, limit::denial::BYTES as u32, 1),
+            ]);
+        }
+    }
     for number in 0..shape.notes {
         let bytes = note::WORDS as u32 * 8;
         let (_, spec) = spec(
@@ -136,7 +157,7 @@ fn specs(meter: &Meter, shape: &Shape) -> Vec<(String, MapSpec<'static>)> {
 /// What the maps of a meter are called, by their place in its programs' lists.
 #[must_use]
 pub fn map_names(meter: &Meter, shape: &Shape) -> Vec<String> {
-    let specs = specs(meter, shape).into_iter();
+    let specs = specs(meter.room, shape, &Sink::Usage).into_iter();
     specs.map(|(name, _)| name).collect()
 }
 
@@ -152,21 +173,34 @@ pub fn listing(layout: &Layout, maps: &[String], placed: &Placed) -> String {
     text::listing(&placed.insns, &maps, &kfuncs)
 }
 
-/// Makes the maps of a meter. `current` is the table of the addresses of `current`, if there is one.
+/// Maps that a meter shares with others.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Shared<'a> {
+    /// The table of the addresses of `current`.
+    pub current: Option<&'a Map>,
+    /// The budgets of the state, and its denials.
+    pub budgets: Option<(&'a Map, &'a Map)>,
+}
+
+/// Makes the maps of a meter.
 ///
 /// # Errors
 /// The kernel's answer.
 pub fn make_maps(
     meter: &Meter,
     shape: &Shape,
-    current: Option<&Map>,
+    sink: &Sink,
+    shared: Shared<'_>,
 ) -> Result<Vec<(MapImage, OwnedFd)>, SysError> {
     let mut made = Vec::new();
-    for (at, (name, spec)) in specs(meter, shape).into_iter().enumerate() {
-        let map = match (at as u32, current) {
-            (maps::CURRENT, Some(table)) => table.try_clone()?,
-            (maps::CONTROL, _) => make_control(&spec)?,
-            (maps::LABEL_LIST, _) => make_label_list(&spec, shape)?,
+    let is_budgets = *sink != Sink::Usage;
+    for (at, (name, spec)) in specs(meter.room, shape, sink).into_iter().enumerate() {
+        let map = match (at as u32, shared.current, shared.budgets) {
+            (maps::CURRENT, Some(table), _) => table.try_clone()?,
+            (maps::BUDGETS, _, Some((budgets, _))) if is_budgets => budgets.try_clone()?,
+            (maps::DENIALS, _, Some((_, denials))) if is_budgets => denials.try_clone()?,
+            (maps::CONTROL, ..) => make_control(&spec)?,
+            (maps::LABEL_LIST, ..) if !is_budgets => make_label_list(&spec, shape)?,
             _ => Map::create(&spec)?,
         };
         let image = MapImage::of(&name, &map)?;

@@ -109,6 +109,7 @@ impl<'a> Line<'a> {
             probes: vec![Probe {
                 choices: vec![choice],
             }],
+            gates: Vec::new(),
         })
     }
 

@@ -1,16 +1,17 @@
 //! The programs of a meter: those that note and those that charge.
 
-use super::code::{Emitter, Frame, NOTED_MAX, Slots, TooDeep};
+use super::code::{Emitter, Frame, NOTED_MAX, Slots, TooDeep, constant};
 use super::entry;
 use super::expr::{Label, Node};
 use super::resolve::{Do, Find, Job, Owner, Program, TEXT_WORDS};
-use super::shape::{LABEL_SETS, OTHER_WORD, Shape, control, maps, note};
+use super::shape::{LABEL_SETS, OTHER_WORD, Shape, Sink, control, maps, note};
 use super::usage::BUCKETS;
 use super::written::KEYS_MAX;
 use crate::asm::{Alu, Builder, Cond, EditError, Insn, Label as Target, Reg, Size, helper};
 use crate::kernel::layout::Layout;
 use crate::kernel::read::{Access, Reader};
 use crate::kernel::{current, emit};
+use crate::limit;
 
 /// Cgroups above one that is gone that are gone too: further up is not looked.
 const CLIMB_MAX: i32 = 16;
@@ -39,6 +40,8 @@ pub struct Plan<'a> {
     pub with_current_table: bool,
     /// The meter's maps.
     pub shape: &'a Shape,
+    /// Where what is measured goes.
+    pub sink: &'a Sink,
 }
 
 /// Stack of one program.
@@ -52,6 +55,8 @@ struct Stack {
     now: i16,
     /// What is to be added, a word an update.
     amounts: i16,
+    /// What charging budgets needs.
+    charger: Option<limit::emit::Slots>,
 }
 
 struct Generator<'a> {
@@ -82,6 +87,10 @@ pub fn generate(plan: Plan<'_>, program: &Program, neutral: i32) -> Result<Vec<I
         note: frame.take(note::WORDS),
         now: frame.take(1),
         amounts: frame.take(updates),
+        charger: match plan.sink {
+            Sink::Usage => None,
+            Sink::Budgets(_) => Some(limit::emit::Slots::new(&mut frame)),
+        },
     };
     let emit = Emitter {
         reader: Reader::new(plan.layout, plan.access, slots.scratch),
@@ -136,7 +145,7 @@ impl Generator<'_> {
     /// Finds a note: its cgroup is in the key of usage, its age and what it keeps in their slots.
     fn find(&mut self, find: &Find) -> Result<(), CodeError> {
         self.note_key(&find.key)?;
-        let map = maps::FIRST_NOTE + find.note as u32;
+        let map = self.plan.sink.first_note() + find.note as u32;
         let (missed, found) = (self.b.label(), self.b.label());
         self.b
             .call_map(map, self.stack.note, helper::MAP_LOOKUP_ELEM);
@@ -249,7 +258,7 @@ impl Generator<'_> {
         self.b.stack_address(Reg::R3, self.stack.note);
         self.b.push(Insn::mov_imm(Reg::R4, 0));
         self.b.call_map(
-            maps::FIRST_NOTE + number as u32,
+            self.plan.sink.first_note() + number as u32,
             self.stack.note,
             helper::MAP_UPDATE_ELEM,
         );
@@ -276,15 +285,23 @@ impl Generator<'_> {
                 self.condition(program)?;
             }
             if find.is_last {
-                let map = maps::FIRST_NOTE + find.note as u32;
+                let map = self.plan.sink.first_note() + find.note as u32;
                 self.b
                     .call_map(map, self.stack.note, helper::MAP_DELETE_ELEM);
             }
         }
         self.cgroup(&program.owner);
-        self.labels(by)?;
+        match self.plan.sink {
+            // Whatever the labels are.
+            Sink::Budgets(only) if only.is_empty() => {}
+            _ => self.labels(by)?,
+        }
         for (at, (_, what)) in updates.iter().enumerate() {
             self.amount(at, what)?;
+        }
+        if let (Sink::Budgets(only), Some(slots)) = (self.plan.sink, self.stack.charger) {
+            self.charge_budgets(only, slots, updates);
+            return Ok(());
         }
         let found = self.b.label();
         self.b
@@ -296,6 +313,57 @@ impl Generator<'_> {
             self.add(at, *value, what);
         }
         Ok(())
+    }
+
+    /// Charges what was measured to the budgets of the cgroup, if the labels are `only` these.
+    fn charge_budgets(
+        &mut self,
+        only: &[(usize, u64)],
+        slots: limit::emit::Slots,
+        updates: &[(usize, Do)],
+    ) {
+        let out = self.out;
+        for (word, value) in only {
+            self.load(Reg::R1, self.stack.key + 8 + *word as i16 * 8);
+            constant(&mut self.b, Reg::R2, *value);
+            self.b.jump_if(Cond::Ne, Reg::R1, Reg::R2, out);
+        }
+        for (at, (_, what)) in updates.iter().enumerate() {
+            let amount = self.amount_at(at);
+            match what {
+                Do::Count => {
+                    self.b.push(Insn::store_imm(Size::Dw, Reg::R10, amount, 1));
+                }
+                Do::Sub(_) => {
+                    self.load(Reg::R1, amount);
+                    self.b.push(Insn::mov_imm(Reg::R2, 0)).push(Insn::alu(
+                        Alu::Sub,
+                        Reg::R2,
+                        Reg::R1,
+                    ));
+                    self.store(amount, Reg::R2);
+                }
+                _ => {}
+            }
+            let (found, next) = (self.b.label(), self.b.label());
+            let key = self.stack.key;
+            self.b
+                .call_map(maps::CHAINS, key, helper::MAP_LOOKUP_ELEM)
+                .jump_if_imm(Cond::Ne, Reg::R0, 0, found);
+            // What comes after a cgroup is gone is charged to the one above it.
+            entry::climb(&mut self.b, key, Reg::R8, CLIMB_MAX);
+            self.b
+                .call_map(maps::CHAINS, key, helper::MAP_LOOKUP_ELEM)
+                .jump_if_imm(Cond::Eq, Reg::R0, 0, next)
+                .place(found)
+                .push(Insn::load(Size::Dw, Reg::R1, Reg::R0, 0));
+            let maps = limit::emit::Maps {
+                budgets: maps::BUDGETS,
+                denials: maps::DENIALS,
+            };
+            limit::emit::Charger { maps, slots }.post(&mut self.b, amount);
+            self.b.place(next);
+        }
     }
 
     fn labels(&mut self, by: &[Label]) -> Result<(), CodeError> {

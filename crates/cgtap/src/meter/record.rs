@@ -139,3 +139,49 @@ fn show(shown: &Shown, words: &[u64]) -> String {
         }
     }
 }
+
+/// The words of a label that is shown as `text`.
+///
+/// # Errors
+/// Why it is never shown so.
+pub fn words_of_text(shown: &Shown, text: &str) -> Result<Vec<u64>, String> {
+    let number = |text: &str| {
+        let parsed = match text.strip_prefix("0x") {
+            Some(hex) => u64::from_str_radix(hex, 16).ok(),
+            None => text.parse().ok(),
+        };
+        parsed.ok_or_else(|| "it is a number".to_owned())
+    };
+    match shown {
+        Shown::Unsigned | Shown::Hex => Ok(vec![number(text)?]),
+        Shown::Signed => match text.parse::<i64>() {
+            Ok(value) => Ok(vec![value.cast_unsigned()]),
+            Err(_) => Err("it is a number".to_owned()),
+        },
+        Shown::Device => {
+            let wrong = || "it is a device's number, MAJOR:MINOR".to_owned();
+            let (major, minor) = text.split_once(':').ok_or_else(wrong)?;
+            let (major, minor): (u64, u64) = (
+                major.parse().map_err(|_| wrong())?,
+                minor.parse().map_err(|_| wrong())?,
+            );
+            Ok(vec![major << MINOR_BITS | minor])
+        }
+        Shown::Names(names) => names
+            .iter()
+            .position(|n| n == text)
+            .map(|at| vec![at as u64])
+            .ok_or_else(|| format!("it is one of {}", names.join(", "))),
+        Shown::Text => {
+            let mut bytes = text.as_bytes().to_vec();
+            if bytes.len() >= TEXT_WORDS * 8 {
+                return Err(format!("it has less than {} bytes", TEXT_WORDS * 8));
+            }
+            bytes.resize(TEXT_WORDS * 8, 0);
+            let words = bytes.chunks_exact(8);
+            Ok(words
+                .map(|w| w.try_into().map(u64::from_ne_bytes).unwrap_or_default())
+                .collect())
+        }
+    }
+}

@@ -1,9 +1,13 @@
 //! From a meter as it is written to what is counted on this kernel: hooks found, expressions typed,
 //! alternatives chosen.
 
-use super::expr::{ExprError, Label, Names, Node, Parser, Shown, check_label, check_number};
+use cgtap_sys::Errno;
+
+use super::expr::{
+    ExprError, Label, Load, Names, Node, Parser, Root, Shown, check_label, check_number,
+};
 use super::names::{Paired, with_names};
-use super::written::{Expr, Meter, NoteChoice, ProbeChoice, What};
+use super::written::{Expr, GateChoice, LabelText, Meter, NoteChoice, ProbeChoice, What};
 use crate::hook::HookSpec;
 use crate::kernel::arguments;
 use crate::kernel::path::Walk;
@@ -138,6 +142,96 @@ pub struct Resolved {
     pub notes: usize,
 }
 
+impl Resolved {
+    /// What it takes to measure one value: the probes that do, and the notes that they need.
+    #[must_use]
+    pub fn only(&self, value: usize) -> Self {
+        let mut programs: Vec<Program> = Vec::new();
+        for program in &self.programs {
+            let Job::Charge { by, updates } = &program.job else {
+                continue;
+            };
+            let updates: Vec<_> = updates.iter().filter(|u| u.0 == value).cloned().collect();
+            if !updates.is_empty() {
+                let by = by.clone();
+                programs.push(Program {
+                    job: Job::Charge { by, updates },
+                    ..program.clone()
+                });
+            }
+        }
+        // Notes are made of notes before them.
+        let mut needed: Vec<usize> = programs.iter().filter_map(Program::finds).collect();
+        for program in self.programs.iter().rev() {
+            if let Job::Note { note, .. } = program.job
+                && needed.contains(&note)
+            {
+                needed.extend(program.finds());
+            }
+        }
+        needed.sort_unstable();
+        needed.dedup();
+        let place = |note: usize| needed.iter().position(|n| *n == note).unwrap_or(0);
+        let notes = self
+            .programs
+            .iter()
+            .filter_map(|program| match &program.job {
+                Job::Note { note, key, keep } if needed.contains(note) => Some(Program {
+                    job: Job::Note {
+                        note: place(*note),
+                        key: key.clone(),
+                        keep: keep.clone(),
+                    },
+                    ..program.clone()
+                }),
+                _ => None,
+            });
+        let mut all: Vec<Program> = notes.chain(programs.clone()).collect();
+        for program in &mut all {
+            if let Owner::Noted(find) = &mut program.owner {
+                find.note = place(find.note);
+            }
+        }
+        Self {
+            programs: all,
+            labels: self.labels.clone(),
+            notes: needed.len(),
+        }
+    }
+}
+
+/// A gate of a value on this kernel.
+#[derive(Clone, Debug, PartialEq)]
+pub struct GateProgram {
+    /// Where, its scope included.
+    pub hook: HookSpec,
+    /// Arguments are typed pointers.
+    pub has_typed_arguments: bool,
+    /// Only if this is not 0.
+    pub condition: Option<Node>,
+    /// One a label; none for a label that cannot be told here.
+    pub by: Vec<Option<Label>>,
+    /// How much of the value an event asks for; none where that is known only afterwards.
+    pub ask: Option<Node>,
+    /// What the caller gets unless it is said otherwise, above 0.
+    pub deny: Errno,
+    /// What clients try again at, at once and for ever.
+    pub retried: Vec<Errno>,
+    /// What is stored to refuse, where that is how.
+    pub writes: Vec<Write>,
+}
+
+/// A store that refuses an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Write {
+    /// Bytes behind what the first argument points to.
+    pub offset: i16,
+    /// 1, 2, 4 or 8.
+    pub bytes: u8,
+    /// What is stored.
+    pub value: u64,
+}
+
 /// What stands behind a note's name.
 struct KnownNote {
     name: String,
@@ -191,13 +285,56 @@ fn first<C, T>(
             Err(e) => refused.push(e),
         }
     }
-    Err(match refused.pop() {
+    Err(none(refused))
+}
+
+/// All choices that can be had, at least one.
+fn all<C, T>(
+    choices: &[C],
+    have: impl FnMut(&C) -> Result<T, ResolveError>,
+) -> Result<Vec<T>, ResolveError> {
+    let (mut found, mut refused) = (Vec::new(), Vec::new());
+    for choice in choices.iter().map(have) {
+        match choice {
+            Ok(one) => found.push(one),
+            Err(e) => refused.push(e),
+        }
+    }
+    if found.is_empty() {
+        Err(none(refused))
+    } else {
+        Ok(found)
+    }
+}
+
+fn none(mut refused: Vec<ResolveError>) -> ResolveError {
+    match refused.pop() {
         Some(only) if refused.is_empty() => only,
         last => {
             refused.extend(last);
             ResolveError::None(refused)
         }
-    })
+    }
+}
+
+/// The gates of a value, by its index: for each all the ways in which it can be had on this kernel,
+/// best first. `labels` are those of the same meter, resolved.
+///
+/// # Errors
+/// [`ResolveError`]: a gate cannot be had in any way, and why.
+pub fn resolve_gates(
+    meter: &Meter,
+    value: usize,
+    labels: &[Shown],
+) -> Result<Vec<Vec<GateProgram>>, ResolveError> {
+    let gates = meter.gates_of(value);
+    gates
+        .map(|gate| {
+            all(&gate.choices, |choice| {
+                gate_program(meter, choice, value, labels)
+            })
+        })
+        .collect()
 }
 
 /// A hook of a meter on this kernel.
@@ -305,6 +442,57 @@ impl Checking<'_> {
         };
         check_label(&expr.text, &expr.ast, self.names, words).map_err(|e| self.told(expr, e))
     }
+
+    /// The label of a gate, which is one that a probe can tell too.
+    fn gate_label(
+        &self,
+        expr: &Expr,
+        shown: &Shown,
+        text: &LabelText,
+    ) -> Result<Label, ResolveError> {
+        let label = self.label(expr, Some(shown))?;
+        let why = match (shown_as(&label), shown) {
+            (Shown::Names(words), Shown::Names(known)) => match words.get(known.len()) {
+                None => return Ok(label),
+                Some(word) => format!("the label {} is never \"{word}\" at a probe", text.name),
+            },
+            (now, known) if differ(&now, known) => format!(
+                "the label {} is a text at a probe and a number at a gate, or the other way round",
+                text.name
+            ),
+            _ => return Ok(label),
+        };
+        Err(self.told(expr, Parser::new(&expr.text).error_at(expr.ast.at, why)))
+    }
+
+    fn write(&self, field: &Expr, value: u64) -> Result<Write, ResolveError> {
+        let wrong =
+            |why: String| self.told(field, Parser::new(&field.text).error_at(field.ast.at, why));
+        let (offset, bytes) = match self.number(field)? {
+            Node::Load(Load::Walk {
+                root: Root::Argument,
+                walk,
+                bits: None,
+                ..
+            }) if walk.argument == 0 && walk.loads.len() == 1 => (walk.loads[0].offset, walk.bytes),
+            _ => {
+                return Err(wrong(
+                    "only whole fields of what the first argument points to can be written"
+                        .to_owned(),
+                ));
+            }
+        };
+        if bytes < 8 && value >> (u32::from(bytes) * 8) != 0 {
+            return Err(wrong(format!("{value:#x} has more than its {bytes} bytes")));
+        }
+        let offset = i16::try_from(offset)
+            .map_err(|_| wrong(format!("it lies too far behind the argument: {offset}")))?;
+        Ok(Write {
+            offset,
+            bytes,
+            value,
+        })
+    }
 }
 
 /// The number of a note that is named, if one is.
@@ -399,19 +587,9 @@ fn probe_program(
     if since.is_none() && updates.iter().any(|(_, d)| matches!(d, Do::Busy(_))) {
         return Err(place.wrong("busy() is the time since a note; say since which"));
     }
-    let shown: Vec<Shown> = by
-        .iter()
-        .map(|label| match label {
-            Label::Number(_, shown) => shown.clone(),
-            Label::Text(_) => Shown::Text,
-        })
-        .collect();
+    let shown: Vec<Shown> = by.iter().map(shown_as).collect();
     for ((now, before), text) in shown.iter().zip(labels).zip(&meter.labels) {
-        let differs = before.as_ref().is_some_and(|before| {
-            (*before == Shown::Text) != (*now == Shown::Text)
-                || matches!(before, Shown::Names(_)) != matches!(now, Shown::Names(_))
-        });
-        if differs {
+        if before.as_ref().is_some_and(|before| differ(before, now)) {
             return Err(place.wrong(format!(
                 "the label {} is a text at one probe and a number at another",
                 text.name
@@ -434,6 +612,64 @@ fn probe_program(
     Ok((place.program(noted, condition, job), shown))
 }
 
+fn shown_as(label: &Label) -> Shown {
+    match label {
+        Label::Number(_, shown) => shown.clone(),
+        Label::Text(_) => Shown::Text,
+    }
+}
+
+/// A label that is shown so at one place cannot be shown so at another.
+fn differ(a: &Shown, b: &Shown) -> bool {
+    (*a == Shown::Text) != (*b == Shown::Text)
+        || matches!(a, Shown::Names(_)) != matches!(b, Shown::Names(_))
+}
+
+fn gate_program(
+    meter: &Meter,
+    choice: &GateChoice,
+    value: usize,
+    labels: &[Shown],
+) -> Result<GateProgram, ResolveError> {
+    let place = Place::find(&choice.hook)?;
+    let asked = choice
+        .held(value)
+        .ok_or_else(|| place.wrong("the value is not held here"))?;
+    let paired = Paired {
+        is_paired: false,
+        noted: &[],
+    };
+    let (condition, by, ask, writes) = place.check(paired, |c| {
+        let by = choice.by.iter().zip(labels).zip(&meter.labels);
+        let by: Vec<Option<Label>> = by
+            .map(|((expr, shown), text)| {
+                let expr = expr.as_ref();
+                expr.map(|e| c.gate_label(e, shown, text)).transpose()
+            })
+            .collect::<Result<_, _>>()?;
+        let writes = choice.writes.iter();
+        let writes: Vec<Write> = writes
+            .map(|(field, value)| c.write(field, *value))
+            .collect::<Result<_, _>>()?;
+        Ok((
+            c.condition(choice.condition.as_ref())?,
+            by,
+            asked.map(|e| c.number(e)).transpose()?,
+            writes,
+        ))
+    })?;
+    Ok(GateProgram {
+        has_typed_arguments: arguments::are_typed(place.hook.kind()),
+        hook: place.hook,
+        condition,
+        by,
+        ask,
+        deny: choice.deny,
+        retried: choice.retried.clone(),
+        writes,
+    })
+}
+
 /// Words that a label takes in a key.
 #[must_use]
 pub fn words_of(shown: &Shown) -> usize {
@@ -445,5 +681,30 @@ impl Program {
     #[must_use]
     pub fn sees_all(&self) -> bool {
         matches!(self.owner, Owner::Noted(_))
+    }
+
+    /// The note that says whose its events are.
+    fn finds(&self) -> Option<usize> {
+        match &self.owner {
+            Owner::Noted(find) => Some(find.note),
+            _ => None,
+        }
+    }
+}
+
+impl GateProgram {
+    /// A gate that every event of a hook comes to, whatever it asks.
+    #[must_use]
+    pub fn always(hook: HookSpec) -> Self {
+        Self {
+            has_typed_arguments: arguments::are_typed(hook.kind()),
+            hook,
+            condition: None,
+            by: Vec::new(),
+            ask: None,
+            deny: Errno::EPERM,
+            retried: Vec::new(),
+            writes: Vec::new(),
+        }
     }
 }

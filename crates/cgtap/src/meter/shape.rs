@@ -7,26 +7,57 @@ use super::written::{KEYS_MAX, Meter};
 
 /// Places of the maps in the programs' lists.
 pub mod maps {
-    /// Hash: cgroup and label words -> values.
-    pub const USAGE: u32 = 0;
-    /// One entry: values that are all 0, which a new entry begins as.
-    pub const ZERO: u32 = 1;
     /// One entry: [`super::control`].
-    pub const CONTROL: u32 = 2;
-    /// Hash: label words -> 1, for those that were seen.
-    pub const LABELS: u32 = 3;
-    /// Array: label words, in the order in which they were seen.
-    pub const LABEL_LIST: u32 = 4;
-    /// Array, used as a ring: cgroups that are gone.
-    pub const GRAVES: u32 = 5;
+    pub const CONTROL: u32 = 0;
     /// LRU hash: a cgroup that is gone -> the one above it.
-    pub const GONE: u32 = 6;
+    pub const GONE: u32 = 1;
     /// Hash: resource -> when it was last done.
-    pub const BUSY: u32 = 7;
+    pub const BUSY: u32 = 2;
     /// One entry: where each CPU keeps `current`; empty where the helper is called.
-    pub const CURRENT: u32 = 8;
-    /// LRU hashes: what was noted, one a note.
-    pub const FIRST_NOTE: u32 = 9;
+    pub const CURRENT: u32 = 3;
+
+    /// Usage. Hash: cgroup and label words -> values.
+    pub const USAGE: u32 = 4;
+    /// Usage. One entry: values that are all 0, which a new entry begins as.
+    pub const ZERO: u32 = 5;
+    /// Usage. Hash: label words -> 1, for those that were seen.
+    pub const LABELS: u32 = 6;
+    /// Usage. Array: label words, in the order in which they were seen.
+    pub const LABEL_LIST: u32 = 7;
+    /// Usage. Array, used as a ring: cgroups that are gone.
+    pub const GRAVES: u32 = 8;
+    /// Usage. LRU hashes: what was noted, one a note.
+    pub const NOTES_OF_USAGE: u32 = 9;
+
+    /// Budgets. Hash: cgroup -> index of the budget that it is charged to first.
+    pub const CHAINS: u32 = 4;
+    /// Budgets. One entry: [`crate::limit::budget`].
+    pub const BUDGETS: u32 = 5;
+    /// Budgets. One entry: [`crate::limit::denial`].
+    pub const DENIALS: u32 = 6;
+    /// Budgets. LRU hashes: what was noted, one a note.
+    pub const NOTES_OF_BUDGETS: u32 = 7;
+}
+
+/// Where a meter's programs put what they measure.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Sink {
+    /// All of it, by cgroup and labels.
+    Usage,
+    /// One value, to the budgets of the cgroup and of those above it; only of events whose labels are
+    /// these: number of the word and what stands there.
+    Budgets(Vec<(usize, u64)>),
+}
+
+impl Sink {
+    /// Place of the first note's map.
+    #[must_use]
+    pub const fn first_note(&self) -> u32 {
+        match self {
+            Self::Usage => maps::NOTES_OF_USAGE,
+            Self::Budgets(_) => maps::NOTES_OF_BUDGETS,
+        }
+    }
 }
 
 /// Words of the control map.
@@ -73,6 +104,8 @@ pub const GRAVE_BYTES: u32 = 24;
 pub const GRACE_NS: u64 = 1_000_000_000;
 /// Resources whose busy time is told apart.
 pub const RESOURCES: u32 = 1_024;
+/// Cgroups below limited ones that are charged to budgets.
+pub const CHAINS: u32 = 65_536;
 /// Notes of each kind.
 pub const NOTES: u32 = 16_384;
 

@@ -10,10 +10,10 @@ use proptest::test_runner::TestRunner;
 
 use super::code::{Emitter, Frame, Slots};
 use super::expr::tests::{Event, Fields, event, expression};
-use super::expr::{Node, Parser, check_number};
+use super::expr::{Builtin, Load, Node, Parser, Record, Root, Shown, TextLoad, check_number};
 use super::program::{Plan, generate};
-use super::resolve::{Do, Job, Owner, Program};
-use super::shape::Shape;
+use super::resolve::{Do, GateProgram, Job, Owner, Program, ResolveError, resolve_gates};
+use super::shape::{Shape, Sink};
 use super::usage::Form;
 use crate::asm::{Builder, Insn, Reg, Size, encode};
 use crate::kernel::layout::Layout;
@@ -157,17 +157,239 @@ fn the_code_of_a_meter_is_what_it_was() {
         access: Access::Probe,
         with_current_table: false,
         shape: &shape,
+        sink: &Sink::Usage,
     };
     let insns = generate(plan, &program, 0).unwrap();
     let names = [
+        "control",
+        "gone",
+        "busy",
+        "current",
         "usage",
         "zero",
-        "control",
         "labels",
         "label_list",
         "graves",
-        "gone",
     ];
     let text = crate::asm::text::listing(&insns, &names, &[]);
     assert_eq!(text, include_str!("tests/charge.txt"), "{text}");
+}
+
+/// An ioctl as a security hook sees it.
+struct Ioctl {
+    device: u64,
+    cmd: u64,
+}
+
+impl Record for Ioctl {
+    fn number(&self, load: &Load) -> u64 {
+        match load {
+            Load::Walk {
+                root: Root::Argument,
+                walk,
+                ..
+            } => match (walk.argument, walk.loads.len()) {
+                (0, 2) => self.device,
+                (8, 0) => self.cmd,
+                _ => panic!("{walk:?}"),
+            },
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn text(&self, load: &TextLoad) -> Vec<u8> {
+        panic!("{load:?}")
+    }
+
+    fn noted(&self, number: u8) -> u64 {
+        panic!("{number}")
+    }
+
+    fn builtin(&self, builtin: Builtin) -> u64 {
+        panic!("{builtin:?}")
+    }
+}
+
+fn gates(text: &str, value: &str, labels: &[Shown]) -> Result<Vec<Vec<GateProgram>>, ResolveError> {
+    let meter = super::file::parse("x.toml", text).unwrap();
+    let value = meter.values.iter().position(|v| v.name == value).unwrap();
+    resolve_gates(&meter, value, labels)
+}
+
+/// What is refused, of devices and calls. Where the kernel calls no lsm programs the other way is left.
+#[test]
+fn gates_of_ioctls_tell_their_devices_and_calls() {
+    const DRM: u64 = 226 << 20 | 128;
+    const NVIDIA: u64 = 195 << 20 | 255;
+    let none: &[Shown] = &[];
+    let nr = &[Shown::Unsigned];
+    let ring = &[Shown::Text, Shown::Text];
+    for (meter, value, labels, held, passed) in [
+        (
+            "drm_ioctl",
+            "calls",
+            &nr[..],
+            &[(DRM, 0x6400), (DRM, 0xc0a0_64b2)][..],
+            &[(DRM, 0x4600), (NVIDIA, 0x6400)][..],
+        ),
+        (
+            "virtio_gpu",
+            "submissions",
+            none,
+            &[(DRM, 0xc028_6442)],
+            &[(DRM, 0x6443), (8 << 20, 0x6442)],
+        ),
+        (
+            "drm",
+            "busy",
+            ring,
+            &[(DRM, 0x6440), (DRM, 0x649f)],
+            &[(DRM, 0x6409), (DRM, 0x64a0), (NVIDIA, 0x6440)],
+        ),
+        (
+            "drm_memory",
+            "bytes",
+            none,
+            &[(DRM, 0x64b2), (DRM, 0x6440)],
+            &[(DRM, 0x6409), (DRM, 0x64b4)],
+        ),
+        (
+            "nvidia_ioctl",
+            "calls",
+            nr,
+            &[(NVIDIA, 0x462a)],
+            &[(NVIDIA, 0x6d2a), (DRM, 0x462a)],
+        ),
+    ] {
+        let (_, text) = super::library::BUILTIN
+            .iter()
+            .find(|(name, _)| *name == meter)
+            .unwrap();
+        let found = gates(text, value, labels).unwrap();
+        assert_eq!(found.len(), 1, "{meter}");
+        let last = found[0].last().unwrap();
+        assert_eq!(last.hook.to_string(), "fmod_ret:security_file_ioctl");
+        for way in &found[0] {
+            assert!(way.has_typed_arguments && way.writes.is_empty(), "{way:?}");
+            let condition = way.condition.as_ref().unwrap();
+            for (calls, is_held) in [(held, 1), (passed, 0)] {
+                for &(device, cmd) in calls {
+                    let is = condition.evaluate(&Ioctl { device, cmd });
+                    assert_eq!(is, is_held, "{meter}: {device:#x} {cmd:#x}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_gate_asks_for_what_the_file_says() {
+    let (_, tasks) = super::library::BUILTIN
+        .iter()
+        .find(|(name, _)| *name == "tasks")
+        .unwrap();
+    let found = gates(tasks, "born", &[]).unwrap();
+    let last = found[0].last().unwrap();
+    assert_eq!(last.hook.to_string(), "fmod_ret:security_task_alloc");
+    assert_eq!(
+        (&last.condition, &last.ask),
+        (&None, &Some(Node::Constant(1)))
+    );
+    assert_eq!(gates(tasks, "ended", &[]).unwrap(), Vec::<Vec<_>>::new());
+}
+
+/// A meter with a gate at a tracepoint that every kernel has; that it is none that can be written is
+/// found when it is loaded.
+fn at_exit(gate: &str) -> String {
+    format!(
+        "name = \"x\"\nhelp = \"x\"\n[values.v]\nhelp = \"v\"\n[labels.l]\nhelp = \"l\"\n\
+         [[probes]]\nhook = \"tp_btf:sched_process_exit\"\nby.l = \"1\"\ndo.v = \"count()\"\n\
+         [[gates]]\nhook = \"raw_tracepoint.w:sched_process_exit\"\ndeny = \"EIO\"\n{gate}\n"
+    )
+}
+
+#[test]
+fn writes_and_labels_of_gates_are_held_to_the_kernel_and_the_probes() {
+    let words = || Shown::Names(vec!["no".to_owned(), "yes".to_owned()]);
+    let label = "by.l = 'p->pid == 1 ? \"yes\" : \"no\"'\nask.v = \"p->pid\"\nof = \"p\"";
+    let good = at_exit(&format!("{label}\nwrite.\"p->exit_code\" = \"0xffffffff\""));
+    let found = gates(&good, "v", &[words()]).unwrap();
+    let way = &found[0][0];
+    assert_eq!(
+        way.hook.to_string(),
+        "raw_tracepoint.w:sched_process_exit scope=p"
+    );
+    assert!(!way.has_typed_arguments);
+    assert!(matches!(way.ask, Some(Node::Load(Load::Walk { .. }))));
+    // Words have the numbers that they have at probes.
+    let Some(super::expr::Label::Number(Node::Choose(_, yes, no), shown)) = &way.by[0] else {
+        panic!("{:?}", way.by);
+    };
+    assert_eq!((&**yes, &**no), (&Node::Constant(1), &Node::Constant(0)));
+    assert_eq!(*shown, words());
+    let btf = Btf::vmlinux().unwrap();
+    let write = &way.writes[0];
+    let offset = btf.field_offset("task_struct", "exit_code").unwrap();
+    assert_eq!(
+        (i64::from(write.offset), write.bytes, write.value),
+        (i64::from(offset), 4, 0xffff_ffff)
+    );
+
+    let write = "write.\"p->exit_code\" = \"1\"\nask.v = \"1\"\n";
+    for (gate, labels, why) in [
+        (
+            "write.\"p->exit_code\" = \"0x100000000\"\nask.v = \"1\"".to_owned(),
+            words(),
+            "more than its 4 bytes",
+        ),
+        (
+            "write.\"p->signal->flags\" = \"1\"\nask.v = \"1\"".to_owned(),
+            words(),
+            "only whole fields",
+        ),
+        (
+            "write.\"current->pid\" = \"1\"\nask.v = \"1\"".to_owned(),
+            words(),
+            "only whole fields",
+        ),
+        (
+            "write.\"p->exit_cod\" = \"1\"\nask.v = \"1\"".to_owned(),
+            words(),
+            "no member exit_cod",
+        ),
+        (format!("{write}if = \"0\""), words(), "never true"),
+        (format!("{write}if = \"elapsed\""), words(), "paired probe"),
+        (
+            format!("{write}by.l = '\"maybe\"'"),
+            words(),
+            "never \"maybe\" at a probe",
+        ),
+        (
+            format!("{write}by.l = \"p->pid\""),
+            words(),
+            "a text at a probe",
+        ),
+        (
+            format!("{write}by.l = \"p->comm\""),
+            Shown::Unsigned,
+            "a text at a probe",
+        ),
+    ] {
+        let error = gates(&at_exit(&gate), "v", &[labels])
+            .expect_err(&gate)
+            .to_string();
+        assert!(error.contains(why), "{gate}: {error}");
+    }
+}
+
+#[test]
+fn a_gate_that_cannot_be_had_in_any_way_is_told_with_all() {
+    let text = at_exit(
+        "ask.v = \"p->pids\"\nwrite.\"p->pid\" = \"1\"\n[[gates.else]]\nhook = \"fmod_ret:no_such_function\"",
+    );
+    let error = gates(&text, "v", &[Shown::Unsigned]).expect_err("neither");
+    assert!(
+        matches!(&error, ResolveError::None(ways) if ways.len() == 2),
+        "{error}"
+    );
 }

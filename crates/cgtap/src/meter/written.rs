@@ -1,6 +1,8 @@
 //! A meter as it is written, whether in a file or on the command line: everything that can be said of
 //! it without a kernel.
 
+use cgtap_sys::Errno;
+
 use super::expr::{Ast, ExprError, Parser};
 use super::usage::{Form, Truth, Unit};
 use crate::hook::HookSpec;
@@ -33,6 +35,17 @@ pub struct Meter {
     pub notes: Vec<Note>,
     /// Where it counts.
     pub probes: Vec<Probe>,
+    /// Where limits on its values are held.
+    pub gates: Vec<Gate>,
+}
+
+impl Meter {
+    /// The gates that hold a limit on a value, by the value's index.
+    pub fn gates_of(&self, value: usize) -> impl Iterator<Item = &Gate> {
+        self.gates
+            .iter()
+            .filter(move |gate| gate.choices.iter().any(|c| c.held(value).is_some()))
+    }
 }
 
 /// A value of a meter.
@@ -116,6 +129,43 @@ pub struct ProbeChoice {
     pub by: Vec<Expr>,
     /// What is done with which value.
     pub updates: Vec<Update>,
+}
+
+/// A place where events can be refused before they happen.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Gate {
+    /// Best first; all hold the same values.
+    pub choices: Vec<GateChoice>,
+}
+
+/// One way to refuse.
+#[derive(Clone, Debug, PartialEq)]
+pub struct GateChoice {
+    /// Where; its scope says whose limit counts.
+    pub hook: HookSpec,
+    /// Only if this is not 0.
+    pub condition: Option<Expr>,
+    /// One a label, in the order of the meter's labels; none for a label that cannot be told here.
+    pub by: Vec<Option<Expr>>,
+    /// Indices of values, in order, and how much of each an event asks for; none where that is known
+    /// only afterwards.
+    pub holds: Vec<(usize, Option<Expr>)>,
+    /// What the caller gets unless it is said otherwise, above 0.
+    pub deny: Errno,
+    /// What clients try again at, at once and for ever.
+    pub retried: Vec<Errno>,
+    /// How an event is refused where it is not by what a program returns: fields, and what is stored
+    /// there, as this machine orders bytes.
+    pub writes: Vec<(Expr, u64)>,
+}
+
+impl GateChoice {
+    /// How much of a value an event asks for, if the value is held here.
+    #[must_use]
+    pub fn held(&self, value: usize) -> Option<Option<&Expr>> {
+        let (_, ask) = self.holds.iter().find(|(held, _)| *held == value)?;
+        Some(ask.as_ref())
+    }
 }
 
 /// What a probe does with a value.

@@ -11,6 +11,7 @@ use crate::id::{AttachmentId, CgroupId, InstanceId, ProgramId};
 use crate::kernel::layout::Layout;
 use crate::kernel::scope::ScopeInfo;
 use crate::kernel::target::{Target, TargetInfo};
+use crate::limit::record::Limits;
 use crate::meter::record::MeterRecord;
 
 /// Identity of a hook in a state; its directory's name.
@@ -39,6 +40,8 @@ pub struct Config {
     pub hooks: BTreeMap<HookId, HookRecord>,
     /// Attachments that go with a process.
     pub owners: BTreeMap<AttachmentId, Owner>,
+    /// What cgroups may use.
+    pub limits: Limits,
 }
 
 /// Ids are never given twice.
@@ -281,11 +284,7 @@ impl Config {
             hook.counted.retain(|id, _| ids.contains(id));
         }
         let mut needed = std::collections::BTreeSet::new();
-        for known in self
-            .hooks
-            .values()
-            .flat_map(|h| h.lists.known().collect::<Vec<_>>())
-        {
+        for known in self.watched() {
             let mut up = Some(known);
             while let Some(id) = up.filter(|id| needed.insert(*id)) {
                 up = self.cgroups.get(&id).and_then(|c| c.parent);
@@ -306,12 +305,30 @@ impl Config {
         }
     }
 
-    /// Every cgroup that a list is or was on: those whose end must be noticed.
+    /// Every cgroup that a list is or was on, or that is limited: those whose end must be noticed.
     #[must_use]
     pub fn watched(&self) -> std::collections::BTreeSet<CgroupId> {
         self.hooks
             .values()
             .flat_map(|h| h.lists.known().collect::<Vec<_>>())
+            .chain(self.limits.limits.values().map(|l| l.cgroup))
             .collect()
+    }
+
+    /// What runs for a cgroup's events, in order. Of the gates of limits it is the nearest one alone:
+    /// it asks the budgets of those above it too.
+    #[must_use]
+    pub fn effective(
+        &self,
+        hook: &HookRecord,
+        hierarchy: &impl attach::Hierarchy,
+        cgroup: CgroupId,
+    ) -> Vec<attach::EffectiveEntry> {
+        let mut entries = hook.lists.effective(hierarchy, cgroup);
+        let mut has_gate = false;
+        entries.retain(|e| {
+            !self.limits.is_gate(e.attachment.id) || !std::mem::replace(&mut has_gate, true)
+        });
+        entries
     }
 }

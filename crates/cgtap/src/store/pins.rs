@@ -21,6 +21,10 @@ pub const OWNERS: &str = "owners";
 pub const GATES: &str = "gates";
 /// Link of the program at sched_process_exit, while there are such processes.
 pub const UNDERTAKER: &str = "undertaker";
+/// The budgets of limits.
+pub const BUDGETS: &str = "budgets";
+/// What limits denied.
+pub const DENIALS: &str = "denials";
 /// Addresses of `current`.
 pub const CURRENT: &str = "current";
 /// Directory of the hooks.
@@ -29,9 +33,9 @@ pub const HOOKS: &str = "hooks";
 pub const INSTANCES: &str = "instances";
 
 /// Everything that may stand at the top: a directory with something else in it is not ours.
-pub const TOP: [&str; 11] = [
+pub const TOP: [&str; 13] = [
     CONFIG, CONFIG_NEW, CONTROL, CGROUPS, REAPER, OWNERS, GATES, UNDERTAKER, CURRENT, HOOKS,
-    INSTANCES,
+    INSTANCES, BUDGETS, DENIALS,
 ];
 
 /// Directory of a hook.
@@ -147,6 +151,9 @@ pub fn expected(config: &Config) -> BTreeSet<String> {
     }
     if config.current_table {
         all.insert(CURRENT.to_owned());
+    }
+    if !config.limits.is_empty() {
+        all.extend([BUDGETS, DENIALS].map(str::to_owned));
     }
     for (id, record) in config.hooks.iter().filter(|(_, h)| h.is_active()) {
         all.insert(hook_dir(*id));

@@ -1,5 +1,7 @@
 //! Meter files, good and bad.
 
+use cgtap_sys::Errno;
+
 use super::super::usage::Form;
 use super::*;
 
@@ -25,6 +27,16 @@ by.fd = "fd"
 do.bytes = "sum(count)"
 [[probes.else]]
 hook = "tp_btf:other"
+[[gates]]
+hook = "raw_tracepoint.w:sent"
+if = "index > 1"
+by.fd = "index"
+ask.bytes = "len"
+deny = "EIO"
+retried = ["EAGAIN", "EINTR"]
+write."request->from" = "0x10"
+[[gates.else]]
+hook = "lsm:file_ioctl"
 "#;
 
 #[test]
@@ -39,6 +51,49 @@ fn a_file_is_read_as_it_is_written() {
     assert_eq!(ways[1].updates, ways[0].updates);
     assert_eq!(ways[1].hook.to_string(), "tp_btf:other");
     assert_eq!(ways[0].condition.as_ref().map(|c| c.line), Some(16));
+}
+
+#[test]
+fn a_gate_is_read_as_it_is_written() {
+    let meter = parse("x.toml", GOOD).unwrap();
+    let ways = &meter.gates[0].choices;
+    assert_eq!(meter.gates_of(0).count(), 1);
+    assert_eq!(meter.gates_of(1).count(), 0);
+    let (first, second) = (&ways[0], &ways[1]);
+    let ask = first.held(0).unwrap().unwrap();
+    assert_eq!((ask.text.as_str(), ask.line), ("len", 27));
+    assert_eq!(first.by[0].as_ref().map(|e| e.line), Some(26));
+    assert_eq!(first.deny, Errno::EIO);
+    assert_eq!(first.retried, [Errno::EAGAIN, Errno::EINTR]);
+    let (field, value) = &first.writes[0];
+    assert_eq!((field.text.as_str(), *value), ("request->from", 0x10));
+    // What another way does not say is as above, but for what only writable hooks can do.
+    assert_eq!(second.hook.to_string(), "lsm:file_ioctl");
+    assert_eq!((&second.holds, &second.by), (&first.holds, &first.by));
+    assert_eq!(second.deny, first.deny);
+    assert!(second.writes.is_empty());
+
+    let shut = GOOD
+        .replace("ask.bytes = \"len\"", "holds = [\"bytes\"]")
+        .replace("by.fd = \"index\"\n", "");
+    let meter = parse("x.toml", &shut).unwrap();
+    let first = &meter.gates[0].choices[0];
+    assert_eq!(first.holds, [(0, None)]);
+    assert_eq!(first.by, [None]);
+
+    let differs = GOOD
+        .replace(
+            "[labels.fd]",
+            "[values.calls]\nhelp = \"Calls\"\n[labels.fd]",
+        )
+        .replace("do.bytes", "do.calls = \"count()\"\ndo.bytes")
+        + "ask.calls = \"1\"\n";
+    let error = parse("x.toml", &differs).expect_err("other values");
+    assert!(
+        error
+            .to_string()
+            .contains("x.toml:35: a gate holds the same")
+    );
 }
 
 /// One change to the good file, the line of what is wrong then, and something that is said.
@@ -143,6 +198,112 @@ const WRONG: &[(&str, &str, usize, &str)] = &[
         23,
         "write a note",
     ),
+    (
+        "hook = \"raw_tracepoint.w:sent\"",
+        "hook = \"tp_btf:sent\"",
+        24,
+        "gates are at lsm:, fmod_ret:, raw_tracepoint.w:",
+    ),
+    (
+        "hook = \"lsm:file_ioctl\"",
+        "hook = \"kprobe:x\"",
+        32,
+        "nothing can be refused at kprobe:",
+    ),
+    (
+        "hook = \"raw_tracepoint.w:sent\"",
+        "hook = \"lsm:sent\"",
+        30,
+        "write is for raw_tracepoint.w:",
+    ),
+    (
+        "if = \"index > 1\"",
+        "if = \"index >\"",
+        25,
+        "a value is missing",
+    ),
+    (
+        "by.fd = \"index\"",
+        "by.fs = \"index\"",
+        26,
+        "`fs` is no label",
+    ),
+    (
+        "ask.bytes = \"len\"",
+        "ask.bites = \"len\"",
+        27,
+        "`bites` is no value of this meter; there are: bytes",
+    ),
+    (
+        "ask.bytes = \"len\"",
+        "holds = [\"bites\"]",
+        27,
+        "`bites` is no value of this meter; there are: bytes",
+    ),
+    (
+        "ask.bytes = \"len\"",
+        "ask.bytes = \"1\"\nholds = [\"bytes\"]",
+        28,
+        "bytes is said twice",
+    ),
+    (
+        "ask.bytes = \"len\"",
+        "ask.bytes = \"len +\"",
+        27,
+        "a value is missing",
+    ),
+    ("ask.bytes = \"len\"\n", "", 24, "holds nothing"),
+    (
+        "deny = \"EIO\"",
+        "deny = \"EFOO\"",
+        28,
+        "`EFOO` is no errno",
+    ),
+    ("deny = \"EIO\"\n", "", 0, "missing field `deny`"),
+    (
+        "deny = \"EIO\"",
+        "deny = \"EINTR\"",
+        28,
+        "again at EINTR for ever",
+    ),
+    ("\"EINTR\"]", "\"5\"]", 29, "`5` is no errno"),
+    ("write.\"request->from\" = \"0x10\"\n", "", 24, "say write."),
+    (
+        "write.\"request->from\"",
+        "write.\"request\"",
+        30,
+        "no field behind an argument",
+    ),
+    (
+        "write.\"request->from\"",
+        "write.\"request->\"",
+        30,
+        "missing behind ->",
+    ),
+    (
+        "write.\"request->from\" = \"0x10\"",
+        "write.\"request->from\" = \"len\"",
+        30,
+        "is a number",
+    ),
+    (
+        "hook = \"lsm:file_ioctl\"",
+        "hook = \"lsm:file_ioctl\"\nwrite.\"a->b\" = \"1\"",
+        33,
+        "nothing can be written at lsm:",
+    ),
+    (
+        "hook = \"lsm:file_ioctl\"",
+        "hook = \"lsm:file_ioctl\"\nask = {}",
+        32,
+        "holds nothing",
+    ),
+    (
+        "hook = \"lsm:file_ioctl\"",
+        "hook = \"lsm:file_ioctl\"\nholds = [\"bytes\"]",
+        33,
+        "unknown field `holds`",
+    ),
 ];
 
 #[test]
@@ -164,7 +325,14 @@ fn each_mistake_is_told_with_its_line() {
 #[test]
 fn the_schema_names_what_files_may_say() {
     let schema = schema().to_string();
-    for word in ["cannot_see", "\"else\"", "keep", "measured", "since"] {
+    for word in [
+        "cannot_see",
+        "\"else\"",
+        "keep",
+        "measured",
+        "since",
+        "retried",
+    ] {
         assert!(schema.contains(word), "{word}");
     }
 }

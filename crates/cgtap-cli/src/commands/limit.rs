@@ -1,0 +1,247 @@
+//! `cgtap limit` and `cgtap explain`.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use cgtap::engine::{
+    CgroupRef, Denials, Explained, LimitChange, LimitReport, LimitRequest, signal_number,
+};
+use cgtap::limit::amount;
+use cgtap::limit::record::Action;
+use cgtap::meter::library::{Known, Library};
+use cgtap_sys::Errno;
+use serde::Serialize;
+
+use super::Context;
+use crate::cli::{ExplainArgs, LimitAction, LimitArgs, LimitSetArgs};
+use crate::failure::{Failure, Status};
+use crate::render;
+
+#[derive(Serialize)]
+struct Limits<'a> {
+    limits: &'a [LimitReport],
+}
+
+/// Sets, shows and clears limits.
+pub fn run(context: &Context, args: &LimitArgs) -> Result<Status, Failure> {
+    match &args.action {
+        LimitAction::Set(set) => self::set(context, &Library::load(&args.meters), set),
+        LimitAction::List { cgroup } => {
+            let limits = context.engine()?.limits(cgroup.as_ref())?;
+            context.result(Limits { limits: &limits }, |look| {
+                render::limits(&limits, look)
+            })?;
+            Ok(Status::DONE)
+        }
+        LimitAction::Clear { ids, cgroup, all } => clear(context, ids, cgroup.as_ref(), *all),
+        LimitAction::Log { last } => log(context, *last),
+    }
+}
+
+/// A value of a meter, with labels that events must have.
+#[derive(Clone, Debug)]
+pub struct Value {
+    /// The meter.
+    pub meter: Known,
+    /// Its value.
+    pub value: String,
+    /// Labels.
+    pub labels: BTreeMap<String, String>,
+}
+
+/// What `METER{LABEL=TEXT,...}` is.
+///
+/// # Errors
+/// What is wrong with it, with what there is.
+pub fn value(library: &Library, text: &str) -> Result<Value, String> {
+    let (name, rest) = text.split_once('{').unwrap_or((text, ""));
+    let mut labels = BTreeMap::new();
+    if text.contains('{') {
+        let inner = rest
+            .strip_suffix('}')
+            .ok_or_else(|| format!("`{text}` opens labels and does not close them with }}"))?;
+        for pair in inner.split(',').filter(|p| !p.trim().is_empty()) {
+            let (label, is) = pair
+                .split_once('=')
+                .ok_or_else(|| format!("`{pair}` is no label; write LABEL=TEXT"))?;
+            let is = is.trim().trim_matches('"');
+            if labels
+                .insert(label.trim().to_owned(), is.to_owned())
+                .is_some()
+            {
+                return Err(format!("the label {} is given twice", label.trim()));
+            }
+        }
+    }
+    let mut names = Vec::new();
+    for known in &library.meters {
+        for value in &known.meter.values {
+            let whole = format!("{}_{}", known.meter.name, value.name);
+            if whole == name {
+                return Ok(Value {
+                    meter: known.clone(),
+                    value: value.name.clone(),
+                    labels,
+                });
+            }
+            names.push(whole);
+        }
+    }
+    let hint = cgtap::kernel::tracepoint::hint(name, &names);
+    Err(format!(
+        "no meter counts {name}{hint}; `cgtap meter list` shows what they count"
+    ))
+}
+
+/// What `--on` says.
+///
+/// # Errors
+/// What there is.
+pub fn action(text: &str) -> Result<Action, String> {
+    let wrong = || {
+        format!(
+            "`{text}` is nothing that can happen; there are deny:ERRNO, freeze, signal:NAME and \
+             observe"
+        )
+    };
+    match text.split_once(':') {
+        Some(("deny", name)) => Errno::by_name(name)
+            .map(|errno| Action::Deny(errno.0))
+            .ok_or_else(|| format!("`{name}` is no errno that is known; write EDQUOT, EPERM, ...")),
+        Some(("signal", name)) => signal_number(name).map(Action::Signal).ok_or_else(|| {
+            format!("`{name}` is no signal that can be sent; there are TERM, KILL, STOP, XCPU, ...")
+        }),
+        None if text == "freeze" => Ok(Action::Freeze),
+        None if text == "observe" => Ok(Action::Observe),
+        _ => Err(wrong()),
+    }
+}
+
+/// A limit as it is written, in words that are not yet looked at.
+#[derive(Clone, Debug)]
+pub struct Written<'a> {
+    /// Its cgroup.
+    pub cgroup: CgroupRef,
+    /// Its value.
+    pub meter: &'a str,
+    /// How much.
+    pub amount: &'a str,
+    /// How much may gather.
+    pub burst: Option<&'a str>,
+    /// What happens then.
+    pub on: Option<&'a str>,
+    /// Whatever clients make of it.
+    pub force: bool,
+    /// Only while others want their share.
+    pub borrow: bool,
+}
+
+/// A limit that is asked for in words.
+///
+/// # Errors
+/// What is wrong with the words.
+pub fn request(library: &Library, written: &Written<'_>) -> Result<LimitRequest, String> {
+    let value = value(library, written.meter)?;
+    let of = value.meter.meter.values.iter();
+    let unit = of
+        .filter(|v| v.name == value.value)
+        .map(|v| v.unit)
+        .next()
+        .unwrap_or_default();
+    let read = |text: &str| amount::parse(text, unit).map_err(|e| e.to_string());
+    let amount = read(written.amount)?;
+    let burst = written.burst.map(read).transpose()?;
+    if burst.is_some_and(|b| b.period_ns.is_some()) {
+        return Err("a burst is an amount, without a period".to_owned());
+    }
+    Ok(LimitRequest {
+        cgroup: written.cgroup.clone(),
+        meter: value.meter,
+        value: value.value,
+        labels: value.labels,
+        amount: amount.amount,
+        period: amount.period_ns.map(Duration::from_nanos),
+        burst: burst.map(|b| b.amount),
+        action: written.on.map(action).transpose()?,
+        force: written.force,
+        borrow: written.borrow,
+    })
+}
+
+fn set(context: &Context, library: &Library, args: &LimitSetArgs) -> Result<Status, Failure> {
+    let written = Written {
+        cgroup: args.cgroup.clone(),
+        meter: &args.meter,
+        amount: &args.amount,
+        burst: args.burst.as_deref(),
+        on: args.on.as_deref(),
+        force: args.force,
+        borrow: args.borrow,
+    };
+    let change = LimitChange {
+        set: vec![request(library, &written).map_err(Failure::Usage)?],
+        clear: Vec::new(),
+    };
+    let limits = context.engine()?.change_limits(&change)?;
+    context.result(Limits { limits: &limits }, |look| {
+        render::limits(&limits, look)
+    })?;
+    for limit in &limits {
+        context.teller.note(&render::follows(limit));
+    }
+    Ok(Status::DONE)
+}
+
+fn clear(
+    context: &Context,
+    ids: &[cgtap::id::LimitId],
+    cgroup: Option<&CgroupRef>,
+    all: bool,
+) -> Result<Status, Failure> {
+    let engine = context.engine()?;
+    let known = engine.limits(cgroup)?;
+    let clear: Vec<_> = if all || cgroup.is_some() {
+        known.iter().map(|l| l.id).collect()
+    } else {
+        ids.to_vec()
+    };
+    let gone: Vec<LimitReport> = known
+        .into_iter()
+        .filter(|l| clear.contains(&l.id))
+        .collect();
+    if !clear.is_empty() {
+        engine.change_limits(&LimitChange {
+            set: Vec::new(),
+            clear,
+        })?;
+    }
+    context.result(Limits { limits: &gone }, |_| {
+        gone.iter()
+            .map(|l| format!("cleared limit {} on {} of {}\n", l.id, l.meter, l.cgroup))
+            .collect()
+    })?;
+    Ok(Status::DONE)
+}
+
+fn log(context: &Context, last: Option<usize>) -> Result<Status, Failure> {
+    let mut denials = context.engine()?.denials()?;
+    if let Some(last) = last {
+        let first = denials.denials.len().saturating_sub(last);
+        denials.denials.drain(..first);
+    }
+    let Denials { lost, .. } = denials;
+    context.result(&denials, |look| render::denials(&denials, look))?;
+    if lost > 0 {
+        context.teller.note(&format!(
+            "{lost} older denials were overwritten; `cgtap limit list` counts them all"
+        ));
+    }
+    Ok(Status::DONE)
+}
+
+/// Says whether a cgroup is held back.
+pub fn explain(context: &Context, args: &ExplainArgs) -> Result<Status, Failure> {
+    let explained: Explained = context.engine()?.explain(&args.cgroup)?;
+    context.result(&explained, |look| render::explained(&explained, look))?;
+    Ok(Status::DONE)
+}

@@ -1,0 +1,182 @@
+//! Limits: how they stand, and what they denied.
+
+use cgtap::engine::{Denials, Explained, LimitReport};
+use cgtap::limit::amount::{Amount, show, show_amount};
+use cgtap::meter::usage::Unit;
+
+use super::{Cell, Column, Look, Table, Tone, counted, printable};
+
+/// What is limited, with its labels.
+fn value(limit: &LimitReport) -> String {
+    let labels: Vec<String> = limit
+        .labels
+        .iter()
+        .map(|(name, text)| format!("{name}={text}"))
+        .collect();
+    if labels.is_empty() {
+        limit.meter.clone()
+    } else {
+        format!("{}{{{}}}", limit.meter, labels.join(","))
+    }
+}
+
+fn amount(limit: &LimitReport) -> String {
+    let amount = Amount {
+        amount: limit.amount,
+        period_ns: limit.period_ns,
+    };
+    show_amount(amount, limit.unit)
+}
+
+/// What is left; a debt has a sign.
+fn left(left: i64, unit: Unit) -> String {
+    let sign = if left < 0 { "-" } else { "" };
+    format!("{sign}{}", show(left.unsigned_abs(), unit))
+}
+
+/// A row a limit.
+pub fn limits(all: &[LimitReport], look: &Look) -> String {
+    if all.is_empty() {
+        return "no limits\n".to_owned();
+    }
+    let mut table = Table::new(vec![
+        Column::numbers("ID"),
+        Column::words("CGROUP"),
+        Column::words("METER"),
+        Column::numbers("LIMIT"),
+        Column::words("ON"),
+        Column::numbers("USED"),
+        Column::numbers("LEFT"),
+        Column::numbers("DENIED"),
+    ]);
+    for limit in all {
+        let tone = if limit.is_reached {
+            Tone::Bad
+        } else {
+            Tone::Plain
+        };
+        table.row([
+            limit.id.to_string().into(),
+            printable(&limit.cgroup).into(),
+            printable(&value(limit)).into(),
+            amount(limit).into(),
+            limit.on.as_str().into(),
+            show(limit.used, limit.unit).into(),
+            Cell::toned(left(limit.left, limit.unit), tone),
+            limit.denied.to_string().into(),
+        ]);
+    }
+    table.render(look)
+}
+
+/// What follows from a limit's meter and gate, in a sentence.
+pub fn follows(limit: &LimitReport) -> String {
+    let gates: Vec<String> = limit.gates.iter().map(ToString::to_string).collect();
+    let gates = gates.join(", ");
+    let borrowed = if limit.borrow {
+        "; what others of the same parent do not use may be used beyond it"
+    } else {
+        ""
+    };
+    match (limit.charged, limit.on.as_str()) {
+        (_, "freeze") => format!(
+            "charged after the event; `cgtap enforce` has to run to freeze and thaw {}{borrowed}",
+            limit.cgroup
+        ),
+        ("before", "observe") => format!("charged before the event at {gates}; nothing is denied"),
+        (_, "observe") => "charged after the event; nothing is denied".to_owned(),
+        ("before", _) => format!(
+            "charged before the event at {gates}: nothing goes beyond it; what is open already \
+             goes through that gate too"
+        ),
+        (_, on) if on.starts_with("signal") => {
+            "charged after the event; the signal comes at the next system call".to_owned()
+        }
+        _ => format!(
+            "charged after the event: what is under way goes beyond it, and {gates} is shut until \
+             something is left"
+        ),
+    }
+}
+
+/// A row a denial, oldest first.
+pub fn denials(denials: &Denials, look: &Look) -> String {
+    if denials.denials.is_empty() {
+        return "nothing was denied\n".to_owned();
+    }
+    let mut table = Table::new(vec![
+        Column::numbers("AGO"),
+        Column::words("TASK"),
+        Column::numbers("PID"),
+        Column::words("CGROUP"),
+        Column::words("VERDICT"),
+        Column::words("METER"),
+        Column::words("LEVEL"),
+        Column::numbers("ASKED"),
+        Column::numbers("LEFT"),
+    ]);
+    for denial in &denials.denials {
+        let unit = denial.unit.unwrap_or_default();
+        table.row([
+            show(denial.ago_ns / 1_000_000 * 1_000_000, Unit::Ns).into(),
+            printable(&denial.comm).into(),
+            denial.pid.to_string().into(),
+            printable(&denial.cgroup).into(),
+            denial.verdict.as_str().into(),
+            denial.meter.clone().unwrap_or_default().into(),
+            printable(&denial.level.clone().unwrap_or_default()).into(),
+            show(denial.asked, unit).into(),
+            left(denial.left, unit).into(),
+        ]);
+    }
+    table.render(look)
+}
+
+/// Whether a cgroup is held back, by what, since when, until when.
+pub fn explained(explained: &Explained, look: &Look) -> String {
+    let cgroup = printable(&explained.cgroup);
+    let reached: Vec<&LimitReport> = explained
+        .limits
+        .iter()
+        .filter(|l| l.is_reached && l.on != "observe")
+        .collect();
+    let mut text = match (reached.is_empty(), explained.is_frozen) {
+        (true, false) => format!("{cgroup} is not held back\n"),
+        (true, true) => format!("{cgroup} is frozen, by no limit that is reached now\n"),
+        (false, frozen) => {
+            let by = counted(reached.len(), "limit", "limits");
+            let frozen = if frozen { ", and frozen" } else { "" };
+            look.paint(Tone::Bad, &format!("{cgroup} is held back by {by}{frozen}")) + "\n"
+        }
+    };
+    for limit in &explained.limits {
+        text += &format!(
+            "  {} of {}: {} of {} used, {} left ({})\n",
+            printable(&value(limit)),
+            printable(&limit.cgroup),
+            show(limit.used, limit.unit),
+            amount(limit),
+            left(limit.left, limit.unit),
+            limit.on,
+        );
+        if let Some(ago) = limit.denied_ago_ns {
+            let since = limit.denies_since_ns.unwrap_or(ago);
+            text += &format!(
+                "    {} denied, the first of this row {} ago, the last {} ago\n",
+                limit.denied,
+                show(since, Unit::Ns),
+                show(ago, Unit::Ns),
+            );
+        }
+        if limit.is_reached {
+            text += &match limit.free_in_ns {
+                Some(ns) => format!("    free again in {}\n", show(ns, Unit::Ns)),
+                None => "    not free again by itself: raise it, clear it, or give back what is \
+                         held\n"
+                    .to_owned(),
+            };
+        }
+        text += &format!("    {}\n", follows(limit));
+    }
+    text
+}

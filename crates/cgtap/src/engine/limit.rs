@@ -1,0 +1,343 @@
+//! Limits: set, cleared, listed.
+//!
+//! A change of limits is one change of the state: what is to be charged and asked after it is worked
+//! out ([`plan`]), programs that are missing are made beside the old ones, and all of it is published
+//! with the record, or none. The words of the budgets follow the record ([`words`]).
+
+mod ask;
+mod freeze;
+mod plan;
+mod words;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use cgtap_sys::Errno;
+
+use super::error::{Error, ErrorKind, Result};
+use super::session::Session;
+use super::{CgroupRef, Engine, Lock};
+use crate::cgroup::Cgroup;
+use crate::id::{CgroupId, LimitId};
+use crate::limit::rate::Rate;
+use crate::limit::record::{Action, Group, LimitRecord, Limits};
+use crate::meter::library::Known;
+use crate::store::config::Config;
+
+pub use ask::{
+    DenialReport, Denials, Explained, LimitReport, show_action, signal_name, signal_number,
+};
+pub use freeze::{Paced, Pacer};
+
+/// A limit that is asked for.
+#[derive(Clone, Debug)]
+pub struct LimitRequest {
+    /// Of which cgroup, and all below it.
+    pub cgroup: CgroupRef,
+    /// The meter.
+    pub meter: Known,
+    /// Its value.
+    pub value: String,
+    /// Labels that events must have to count.
+    pub labels: BTreeMap<String, String>,
+    /// How much, in the value's unit.
+    pub amount: u64,
+    /// Each so long; none for in all.
+    pub period: Option<Duration>,
+    /// How much may gather while nobody uses it; as much as the amount if not given.
+    pub burst: Option<u64>,
+    /// What happens then; what clients bear best if not given.
+    pub action: Option<Action>,
+    /// Also with an errno at which clients try again for ever.
+    pub force: bool,
+    /// Hold it only while others of the same parent want their share.
+    pub borrow: bool,
+}
+
+/// What is to become of limits, together.
+#[derive(Clone, Debug, Default)]
+pub struct LimitChange {
+    /// Limits that are to be; one of the same cgroup, value and labels changes.
+    pub set: Vec<LimitRequest>,
+    /// Limits that are to go.
+    pub clear: Vec<LimitId>,
+}
+
+/// Clients of gates have ways to be tried at the most.
+const WAYS_MAX: usize = 4;
+
+fn wrong(why: impl Into<String>) -> Error {
+    Error::new(ErrorKind::Rule, why).with_errno(Errno::EINVAL)
+}
+
+impl Engine {
+    /// Sets and clears limits, all or none.
+    ///
+    /// # Errors
+    /// [`Error`]: EINVAL for what cannot be limited so, ENOENT for a limit that is not there or a
+    /// gate that this kernel lacks, ENOSPC when there are too many. Nothing has changed then.
+    pub fn change_limits(&self, change: &LimitChange) -> Result<Vec<LimitReport>> {
+        let mut last = None;
+        for way in 0..WAYS_MAX {
+            match self.try_limits(change, way) {
+                Ok(ids) => {
+                    let all = self.limits(None)?;
+                    return Ok(all.into_iter().filter(|l| ids.contains(&l.id)).collect());
+                }
+                // The kernel has no such gate: it may have the next one.
+                Err(e)
+                    if matches!(
+                        e.kind(),
+                        ErrorKind::Unsupported | ErrorKind::Verifier | ErrorKind::Hook
+                    ) =>
+                {
+                    tracing::debug!("limits, way {way}: {e}: {}", e.log());
+                    let is_end = plan::is_last_way(change, way);
+                    last.get_or_insert(e);
+                    if is_end {
+                        break;
+                    }
+                }
+                Err(e) => return Err(e),
+            }
+        }
+        Err(last.unwrap_or_else(|| wrong("there is nothing to change")))
+    }
+
+    fn try_limits(&self, change: &LimitChange, way: usize) -> Result<Vec<LimitId>> {
+        let hierarchy = self.hierarchy()?;
+        let cgroups = (change.set.iter())
+            .map(|r| super::find_cgroup(&hierarchy, &r.cgroup))
+            .collect::<Result<Vec<_>>>()?;
+        if change.set.is_empty() && !self.state().exists() {
+            return Err(match change.clear.first() {
+                Some(id) => no_limit(*id),
+                None => wrong("there is nothing to change"),
+            });
+        }
+        let session = Session::create(self.state(), hierarchy)?;
+        session.change_or_go(|session| {
+            let mut next = session.config.clone();
+            for id in &change.clear {
+                next.limits.limits.remove(id).ok_or_else(|| no_limit(*id))?;
+            }
+            let mut ids = Vec::new();
+            for (request, cgroup) in change.set.iter().zip(&cgroups) {
+                let id = add(session, &mut next, request, cgroup, way)?;
+                if ids.contains(&id) {
+                    return Err(wrong(format!(
+                        "{} of {} is limited twice in one change; keep one of them",
+                        next.limits.name_of(id),
+                        cgroup.path
+                    )));
+                }
+                ids.push(id);
+            }
+            session.lay_budgets(&next.limits)?;
+            plan::reconcile(session, &mut next)?;
+            session.write_new_budgets(&next.limits)?;
+            session.apply(next)?;
+            if let Err(e) = session.fill_limits() {
+                session.unfinished(&e);
+            }
+            Ok(ids)
+        })
+    }
+
+    /// The limits of a cgroup, or all of them.
+    ///
+    /// # Errors
+    /// [`Error`]: a cgroup that is not there, a state that cannot be read.
+    pub fn limits(&self, cgroup: Option<&CgroupRef>) -> Result<Vec<LimitReport>> {
+        let hierarchy = self.hierarchy()?;
+        let asked = cgroup
+            .map(|c| super::find_cgroup(&hierarchy, c))
+            .transpose()?;
+        let Some(session) = Session::open(self.state(), Lock::Shared, hierarchy)? else {
+            return Ok(Vec::new());
+        };
+        session.thaw_forgotten()?;
+        let mut reports = session.limit_reports()?;
+        if let Some(asked) = asked {
+            reports.retain(|r| r.cgroup_id == asked.id);
+        }
+        Ok(reports)
+    }
+}
+
+impl Limits {
+    fn name_of(&self, id: LimitId) -> String {
+        let limit = self.limits.get(&id);
+        let group = limit.and_then(|l| self.groups.get(&l.group));
+        group.map_or_else(|| id.to_string(), Group::name)
+    }
+}
+
+/// Takes away what charged limits that are gone.
+pub(super) fn forget(next: &mut Config) -> Result<()> {
+    plan::forget(next)
+}
+
+/// There is no such limit.
+fn no_limit(id: LimitId) -> Error {
+    Error::new(
+        ErrorKind::NotFound,
+        format!("there is no limit {id}; `cgtap limit list` shows those there are"),
+    )
+    .with_errno(Errno::ENOENT)
+}
+
+/// Adds a limit to the record, or changes the one that is there.
+fn add(
+    session: &Session,
+    next: &mut Config,
+    request: &LimitRequest,
+    cgroup: &Cgroup,
+    way: usize,
+) -> Result<LimitId> {
+    let known = &request.meter;
+    let name = format!("{}_{}", known.meter.name, request.value);
+    if cgroup.ancestors.is_empty() {
+        return Err(wrong(format!(
+            "the root cannot be limited: it holds this machine's own processes, and what would lift \
+             the limit; limit a cgroup below it ({})",
+            Errno::EINVAL
+        )));
+    }
+    let asked = plan::Asked::new(known, &request.value, &request.labels)?;
+    let action = match request.action {
+        Some(action) => action,
+        None => asked.usual_action(),
+    };
+    check_rate(&name, request)?;
+    if asked.is_gauge() && request.period.is_some() {
+        return Err(wrong(format!(
+            "{name} is what is held now and is given back: limit it to an amount, without a period"
+        )));
+    }
+    let group = asked.group(action, way, request.force)?;
+    record(session, next, request, cgroup, group, action)
+}
+
+fn check_rate(name: &str, request: &LimitRequest) -> Result<()> {
+    match request.period {
+        None if request.burst.is_some() => Err(wrong(format!(
+            "{name}: a burst is what gathers from period to period, and there is no period"
+        ))),
+        None => Ok(()),
+        Some(period) => Rate::new(request.amount, nanos(period))
+            .map(drop)
+            .map_err(|e| wrong(format!("{name}: {e}"))),
+    }
+}
+
+fn nanos(period: Duration) -> u64 {
+    u64::try_from(period.as_nanos()).unwrap_or(u64::MAX)
+}
+
+fn record(
+    session: &Session,
+    next: &mut Config,
+    request: &LimitRequest,
+    cgroup: &Cgroup,
+    group: Group,
+    action: Action,
+) -> Result<LimitId> {
+    super::attach::remember(session, next, cgroup)?;
+    let limits = &mut next.limits;
+    let same = |g: &Group| {
+        (&g.text, &g.value, &g.labels, g.way)
+            == (&group.text, &group.value, &group.labels, group.way)
+    };
+    // The same value may have been limited here in the other way.
+    let here: Vec<LimitId> = limits
+        .limits
+        .iter()
+        .filter(|(_, l)| l.cgroup == cgroup.id)
+        .filter(|(_, l)| {
+            limits.groups.get(&l.group).is_some_and(|g| {
+                (&g.meter, &g.value, &g.labels) == (&group.meter, &group.value, &group.labels)
+            })
+        })
+        .map(|(id, _)| *id)
+        .collect();
+    let known = limits
+        .groups
+        .iter()
+        .find(|(_, g)| same(g))
+        .map(|(id, _)| *id);
+    let number = match known {
+        Some(number) => {
+            if let Some(known) = limits
+                .groups
+                .get_mut(&number)
+                .filter(|g| g.gates.is_empty())
+            {
+                known.gates = group.gates;
+            }
+            number
+        }
+        None => {
+            let number = limits.next_group;
+            limits.next_group += 1;
+            limits.groups.insert(number, group);
+            number
+        }
+    };
+    let period_ns = request.period.map(nanos);
+    let old = here.first().and_then(|id| limits.limits.get(id)).cloned();
+    let is_kept = old.as_ref().is_some_and(|o| {
+        let same_rate = period_ns.is_none() || o.amount == request.amount;
+        o.group == number && o.period_ns == period_ns && same_rate
+    });
+    let slot = match &old {
+        // What was used so far counts on.
+        Some(old) if is_kept => old.slot,
+        _ => limits.free_slot().ok_or_else(|| {
+            Error::new(
+                ErrorKind::Full,
+                format!(
+                    "cannot set another limit: there are {} and a state has room for no more; clear \
+                     some with `cgtap limit clear`",
+                    limits.limits.len()
+                ),
+            )
+            .with_errno(Errno::ENOSPC)
+        })?,
+    };
+    let id = match here.first() {
+        Some(id) => *id,
+        None => {
+            limits.last_limit += 1;
+            LimitId(limits.last_limit)
+        }
+    };
+    limits.limits.insert(
+        id,
+        LimitRecord {
+            cgroup: cgroup.id,
+            group: number,
+            amount: request.amount,
+            period_ns,
+            burst: match period_ns {
+                Some(_) => request.burst.unwrap_or(request.amount),
+                None => request.amount,
+            },
+            action,
+            borrow: request.borrow,
+            slot,
+        },
+    );
+    Ok(id)
+}
+
+/// A cgroup and those above it, the nearest first.
+fn path_up(config: &Config, from: CgroupId) -> Vec<CgroupId> {
+    let mut all = vec![from];
+    let mut at = from;
+    while let Some(parent) = config.cgroups.get(&at).and_then(|c| c.parent) {
+        all.push(parent);
+        at = parent;
+    }
+    all
+}

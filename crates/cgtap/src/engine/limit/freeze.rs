@@ -1,0 +1,339 @@
+//! Freezing what is over its limit, and thawing it when something is left again.
+//!
+//! Budgets carry debts over, so the share in the long run is that of the limit whatever the steps
+//! are; steps only say how bursty it is. What is frozen is marked in its budget, and whoever steps
+//! leaves a sign of life there: if it dies, whoever comes next sees what is still frozen by nobody.
+
+use std::collections::BTreeSet;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use cgtap_sys::Errno;
+use cgtap_sys::memory::Words;
+use rustix::fs::{FlockOperation, Mode, OFlags};
+
+use super::super::error::{Error, ErrorKind, Result};
+use super::super::session::Session;
+use super::super::usage::now;
+use super::super::{Engine, Lock};
+use super::words::BudgetWords;
+use crate::id::LimitId;
+use crate::limit::budget::{Budget, flag, word};
+use crate::limit::denial;
+use crate::limit::record::{Action, LimitRecord};
+use crate::store::pins;
+
+/// What has to have come back before a cgroup is thawed: as much as comes in so long.
+const THAW_AFTER: Duration = Duration::from_millis(20);
+/// Who used something within so long wants a share.
+const ACTIVE_FOR: Duration = Duration::from_millis(500);
+/// A sign of life is good for so long.
+const ALIVE_FOR: Duration = Duration::from_secs(5);
+
+/// A cgroup that a limit freezes.
+#[derive(Debug)]
+struct Frozen {
+    id: LimitId,
+    limit: LimitRecord,
+    file: PathBuf,
+    path: String,
+    /// Of the same parent and value.
+    siblings: Vec<u32>,
+    is_frozen: bool,
+    /// What was taken when last looked at, and when it last became more.
+    taken: i64,
+    active_ns: u64,
+}
+
+/// Something that a step did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Paced {
+    /// The limit.
+    pub limit: LimitId,
+    /// Path of its cgroup.
+    pub cgroup: String,
+    /// Its file `cgroup.freeze`.
+    pub file: PathBuf,
+    /// It is frozen now; else it is thawed.
+    pub is_frozen: bool,
+}
+
+/// Freezes and thaws cgroups by their limits, step by step. One a state.
+#[derive(Debug)]
+pub struct Pacer {
+    engine: Engine,
+    budgets: Option<(Words, Words)>,
+    all: Vec<Frozen>,
+    /// The record that `all` was made of, by its inode.
+    seen: Option<u64>,
+    /// While it is held no other pacer runs.
+    _lock: OwnedFd,
+}
+
+fn write(file: &Path, is_frozen: bool) -> std::io::Result<()> {
+    std::fs::write(file, if is_frozen { "1" } else { "0" })
+}
+
+impl Engine {
+    /// Begins to pace what limits freeze.
+    ///
+    /// # Errors
+    /// [`Error`]: EBUSY if another process does it, ENOENT if there is no state, whatever is wrong
+    /// with the state.
+    pub fn pacer(&self) -> Result<Pacer> {
+        self.thaw_forgotten()?;
+        let dir = self.state().join(pins::INSTANCES);
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let lock = rustix::fs::open(&dir, flags, Mode::empty()).map_err(|_| {
+            Error::new(
+                ErrorKind::NotFound,
+                "there are no limits to enforce; `cgtap limit set` makes one",
+            )
+            .with_errno(Errno::ENOENT)
+        })?;
+        rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(|_| {
+            Error::new(
+                ErrorKind::Rule,
+                "another process enforces the limits of this state already",
+            )
+            .with_errno(Errno::EBUSY)
+        })?;
+        Ok(Pacer {
+            engine: self.clone(),
+            budgets: None,
+            all: Vec::new(),
+            seen: None,
+            _lock: lock,
+        })
+    }
+
+    /// Thaws what a pacer froze that does not live any more; the paths of the cgroups.
+    ///
+    /// # Errors
+    /// [`Error`]: a state that cannot be read, a cgroup that cannot be thawed.
+    pub fn thaw_forgotten(&self) -> Result<Vec<String>> {
+        let Some(session) = Session::open(self.state(), Lock::Shared, self.hierarchy()?)? else {
+            return Ok(Vec::new());
+        };
+        session.thaw_forgotten()
+    }
+}
+
+impl Session {
+    /// See [`Engine::thaw_forgotten`].
+    pub(super) fn thaw_forgotten(&self) -> Result<Vec<String>> {
+        let limits = &self.config.limits;
+        let mut thawed = Vec::new();
+        if limits.is_empty() {
+            return Ok(thawed);
+        }
+        let words = self.budget_words()?;
+        let is_marked = |l: &&LimitRecord| {
+            BudgetWords::of(&words, l.slot).read()[word::FLAGS] & flag::FROZEN != 0
+        };
+        let marked: Vec<&LimitRecord> = limits.limits.values().filter(is_marked).collect();
+        if marked.is_empty() || self.is_paced()? {
+            return Ok(thawed);
+        }
+        for limit in marked {
+            let Ok(cgroup) = self.hierarchy.by_id(limit.cgroup) else {
+                continue;
+            };
+            let file = file_of(self.hierarchy.root(), &cgroup.path);
+            write(&file, false).map_err(|e| {
+                Error::new(
+                    ErrorKind::Cgroup,
+                    format!(
+                        "cannot thaw {}, which nobody paces any more: {e}; write 0 to {}",
+                        cgroup.path,
+                        file.display()
+                    ),
+                )
+            })?;
+            BudgetWords::of(&words, limit.slot).mark(flag::FROZEN, false);
+            thawed.push(cgroup.path);
+        }
+        Ok(thawed)
+    }
+
+    /// Somebody steps.
+    fn is_paced(&self) -> Result<bool> {
+        let (_, denials) = self.budget_maps()?;
+        let words = Words::map(&denials).map_err(|e| Error::sys("map the denials", &e))?;
+        let last = Duration::from_nanos(words.get(denial::PACED_NS));
+        Ok(now().saturating_sub(last) < ALIVE_FOR)
+    }
+}
+
+fn file_of(root: &Path, path: &str) -> PathBuf {
+    root.join(path.trim_start_matches('/'))
+        .join("cgroup.freeze")
+}
+
+impl Pacer {
+    /// Looks at all budgets once, freezes and thaws; what was done. A cgroup that is gone is left out.
+    ///
+    /// # Errors
+    /// [`Error`]: a state that cannot be read. Nothing stays frozen by a pacer that is dropped.
+    pub fn step(&mut self) -> Result<Vec<Paced>> {
+        let mut done = self.reload()?;
+        let now_ns = now().as_nanos() as u64;
+        let Some((budgets, denials)) = &self.budgets else {
+            return Ok(done);
+        };
+        denials.set(denial::PACED_NS, now_ns);
+        for one in &mut self.all {
+            let taken = Budget::of(&BudgetWords::of(budgets, one.limit.slot).read()).taken;
+            if taken != one.taken {
+                one.taken = taken;
+                one.active_ns = now_ns;
+            }
+        }
+        let active: BTreeSet<u32> = self
+            .all
+            .iter()
+            .filter(|o| now_ns.saturating_sub(o.active_ns) < ACTIVE_FOR.as_nanos() as u64)
+            .map(|o| o.limit.slot)
+            .collect();
+        for one in &mut self.all {
+            let words = BudgetWords::of(budgets, one.limit.slot);
+            let budget = Budget::of(&words.read());
+            let mut left = budget.left(now_ns);
+            let is_wanted = one.siblings.iter().any(|s| active.contains(s));
+            if one.limit.borrow && !is_wanted && left <= 0 {
+                left = words.forgive(&budget, left);
+            }
+            let is_frozen = match one.is_frozen {
+                false => left <= 0,
+                true => left < enough(&one.limit),
+            };
+            if is_frozen == one.is_frozen {
+                continue;
+            }
+            // The mark first: whoever finds it thaws what may not be frozen yet.
+            if is_frozen {
+                words.mark(flag::FROZEN, true);
+            }
+            match write(&one.file, is_frozen) {
+                Ok(()) => {
+                    one.is_frozen = is_frozen;
+                    if !is_frozen {
+                        words.mark(flag::FROZEN, false);
+                    }
+                    done.push(one.told());
+                }
+                // It is gone, or going: the record follows.
+                Err(e) => tracing::debug!("{}: {e}", one.file.display()),
+            }
+        }
+        Ok(done)
+    }
+
+    /// Thaws everything that it froze.
+    pub fn thaw(&mut self) -> Vec<Paced> {
+        let mut done = Vec::new();
+        for one in self.all.iter_mut().filter(|o| o.is_frozen) {
+            if let Err(e) = write(&one.file, false) {
+                tracing::debug!("{}: {e}", one.file.display());
+            }
+            one.is_frozen = false;
+            if let Some((budgets, _)) = &self.budgets {
+                BudgetWords::of(budgets, one.limit.slot).mark(flag::FROZEN, false);
+            }
+            done.push(one.told());
+        }
+        done
+    }
+
+    /// Number of cgroups that may be frozen.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.all.len()
+    }
+
+    /// Follows the record if that has changed; what was thawed since nothing freezes it any more.
+    fn reload(&mut self) -> Result<Vec<Paced>> {
+        let inode = std::fs::metadata(self.engine.state().join(pins::CONFIG)).map(|m| m.ino());
+        let inode = inode.ok();
+        if inode.is_some() && inode == self.seen {
+            return Ok(Vec::new());
+        }
+        let hierarchy = self.engine.hierarchy()?;
+        let session = Session::open(self.engine.state(), Lock::Shared, hierarchy)?;
+        let mut before = std::mem::take(&mut self.all);
+        let mut done = Vec::new();
+        if let Some(session) = session.filter(|s| !s.config.limits.is_empty()) {
+            let (budgets, denials) = session.budget_maps()?;
+            let map = |map| Words::map(map).map_err(|e| Error::sys("map the budgets", &e));
+            self.budgets = Some((map(&budgets)?, map(&denials)?));
+            let limits = &session.config.limits.limits;
+            let frozen = limits.iter().filter(|(_, l)| l.action == Action::Freeze);
+            for (id, limit) in frozen.clone() {
+                let Ok(cgroup) = session.hierarchy.by_id(limit.cgroup) else {
+                    continue;
+                };
+                let parent = cgroup.ancestors.first();
+                let is_sibling = |l: &LimitRecord| {
+                    let record = session.config.cgroups.get(&l.cgroup);
+                    l.group == limit.group
+                        && l.cgroup != limit.cgroup
+                        && record.and_then(|r| r.parent).as_ref() == parent
+                };
+                let siblings = frozen.clone().filter(|(_, l)| is_sibling(l));
+                let file = file_of(session.hierarchy.root(), &cgroup.path);
+                let old = before.iter().position(|o| o.limit.slot == limit.slot);
+                let old = old.map(|at| before.swap_remove(at));
+                self.all.push(Frozen {
+                    id: *id,
+                    limit: limit.clone(),
+                    path: cgroup.path,
+                    siblings: siblings.map(|(_, l)| l.slot).collect(),
+                    is_frozen: old.as_ref().is_some_and(|o| o.is_frozen),
+                    taken: old.as_ref().map_or(0, |o| o.taken),
+                    active_ns: old.as_ref().map_or(0, |o| o.active_ns),
+                    file,
+                });
+            }
+        } else {
+            self.budgets = None;
+        }
+        for one in before.iter_mut().filter(|o| o.is_frozen) {
+            if let Err(e) = write(&one.file, false) {
+                tracing::debug!("{}: {e}", one.file.display());
+            }
+            one.is_frozen = false;
+            done.push(one.told());
+        }
+        self.seen = inode;
+        Ok(done)
+    }
+}
+
+impl Drop for Pacer {
+    fn drop(&mut self) {
+        self.thaw();
+    }
+}
+
+impl Frozen {
+    fn told(&self) -> Paced {
+        Paced {
+            limit: self.id,
+            cgroup: self.path.clone(),
+            file: self.file.clone(),
+            is_frozen: self.is_frozen,
+        }
+    }
+}
+
+/// What has to be left before a cgroup is thawed.
+fn enough(limit: &LimitRecord) -> i64 {
+    let Some(period_ns) = limit.period_ns else {
+        return 1;
+    };
+    let comes = u128::from(limit.amount) * THAW_AFTER.as_nanos() / u128::from(period_ns.max(1));
+    let most = u128::from(limit.burst / 2);
+    i64::try_from(comes.min(most).max(1)).unwrap_or(i64::MAX)
+}

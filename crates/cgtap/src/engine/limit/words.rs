@@ -1,0 +1,220 @@
+//! The words of the budgets, and which cgroup is charged to which: what the programs read. They
+//! follow the record, and are written again from it wherever they might not agree.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use cgtap_sys::SysError;
+use cgtap_sys::bpf::{Map, MapSpec, MapType, get_map, map_flags, pin};
+use cgtap_sys::memory::Words;
+
+use super::super::error::{Error, Result};
+use super::super::session::{Session, words};
+use super::super::usage::now;
+use super::plan::chain;
+use crate::id::CgroupId;
+use crate::limit::budget::{self, Budget, flag, word};
+use crate::limit::denial;
+use crate::limit::rate::Rate;
+use crate::limit::record::{Action, Group, LimitRecord, Limits, Way};
+use crate::store::pins;
+
+/// Cgroups that come while chains are filled are found by looking once more: those that come after
+/// that find their parent's.
+const PASSES: usize = 2;
+
+fn make(name: &'static str, bytes: u32) -> std::result::Result<Map, SysError> {
+    Map::create(&MapSpec {
+        name,
+        map_type: MapType::Array,
+        key_size: 4,
+        value_size: bytes,
+        max_entries: 1,
+        flags: map_flags::MMAPABLE,
+    })
+}
+
+/// One budget's words.
+pub(super) struct BudgetWords<'a> {
+    all: &'a Words,
+    first: usize,
+}
+
+impl BudgetWords<'_> {
+    pub(super) fn of(all: &Words, slot: u32) -> BudgetWords<'_> {
+        BudgetWords {
+            all,
+            first: slot as usize * budget::WORDS,
+        }
+    }
+
+    pub(super) fn read(&self) -> [u64; budget::WORDS] {
+        std::array::from_fn(|at| self.all.get(self.first + at))
+    }
+
+    fn set(&self, word: usize, value: u64) {
+        self.all.set(self.first + word, value);
+    }
+
+    /// Sets or takes away a flag.
+    pub(super) fn mark(&self, flag: u64, is_set: bool) {
+        let flags = self.all.get(self.first + word::FLAGS);
+        let flags = if is_set { flags | flag } else { flags & !flag };
+        self.set(word::FLAGS, flags);
+    }
+
+    /// Lets a bucket in debt forget it: its time began so much earlier. What is left then.
+    pub(super) fn forgive(&self, budget: &Budget, left: i64) -> i64 {
+        let Some(rate) = &budget.rate else {
+            return left;
+        };
+        let debt = u128::from(left.unsigned_abs()) + 1;
+        let earlier = debt * u128::from(rate.period_ns) / u128::from(rate.amount.max(1)) + 1;
+        let earlier = u64::try_from(earlier).unwrap_or(u64::MAX);
+        let Some(epoch) = budget.epoch_ns.checked_sub(earlier) else {
+            return left;
+        };
+        self.set(word::EPOCH_NS, epoch);
+        1
+    }
+}
+
+impl Session {
+    /// Makes the maps of budgets and denials, if limits need them and there are none.
+    pub(super) fn lay_budgets(&self, limits: &Limits) -> Result<()> {
+        if limits.is_empty() {
+            return Ok(());
+        }
+        let sys = |e: SysError| Error::sys("make the budgets of limits", &e);
+        for (name, map, bytes) in [
+            (pins::BUDGETS, "cgtap_budgets", budget::ALL_BYTES),
+            (pins::DENIALS, "cgtap_denials", denial::BYTES as u32),
+        ] {
+            let path = self.path(name);
+            if get_map(&path).is_err() {
+                let map = make(map, bytes).map_err(sys)?;
+                pin(&map, &path).map_err(sys)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The words of all budgets.
+    pub(super) fn budget_words(&self) -> Result<Words> {
+        let (budgets, _) = self.budget_maps()?;
+        Words::map(&budgets).map_err(|e| Error::sys("map the budgets of limits", &e))
+    }
+
+    /// Begins the budgets that `next` has and the record has not.
+    pub(super) fn write_new_budgets(&self, next: &Limits) -> Result<()> {
+        if next.is_empty() {
+            return Ok(());
+        }
+        let all = self.budget_words()?;
+        let slots = |l: &Limits| -> BTreeSet<u32> { l.limits.values().map(|l| l.slot).collect() };
+        let known = slots(&self.config.limits);
+        for limit in next.limits.values().filter(|l| !known.contains(&l.slot)) {
+            let budget = BudgetWords::of(&all, limit.slot);
+            for word in 0..budget::WORDS {
+                budget.set(word, 0);
+            }
+            budget.set(word::EPOCH_NS, now().as_nanos() as u64);
+            budget.set(word::CAP, limit.burst);
+            if let Some(rate) = limit
+                .period_ns
+                .and_then(|period| Rate::new(limit.amount, period).ok())
+            {
+                budget.set(word::AMOUNT, rate.amount);
+                budget.set(word::MULT, rate.mult);
+                budget.set(word::SHIFT, u64::from(rate.shift));
+                budget.set(word::PERIOD_NS, rate.period_ns);
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes what hangs on the record: caps, levels, and which cgroup is charged to which budget.
+    pub(in crate::engine) fn fill_limits(&self) -> Result<()> {
+        let limits = &self.config.limits;
+        if limits.is_empty() {
+            return Ok(());
+        }
+        let all = self.budget_words()?;
+        for (id, limit) in &limits.limits {
+            let budget = BudgetWords::of(&all, limit.slot);
+            let levels = chain(&self.config, limit.group, limit.cgroup);
+            let way = limits.groups.get(&limit.group).map(|g| g.way);
+            let is_observed = limit.action == Action::Observe && way == Some(Way::After);
+            budget.set(word::CAP, limit.burst);
+            budget.set(word::UP, levels.get(1).map_or(0, |l| u64::from(l.slot) + 1));
+            budget.set(word::LIMIT, u64::from(id.0));
+            budget.mark(flag::OBSERVE, is_observed);
+        }
+        for (number, group) in &limits.groups {
+            if group.charger.is_some() {
+                self.fill_chains(*number, group)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn fill_chains(&self, number: u32, group: &Group) -> Result<()> {
+        let Some(charger) = &group.charger else {
+            return Ok(());
+        };
+        let record = self.config.instances.get(&charger.instance);
+        let pin = record
+            .and_then(|i| i.maps.iter().find(|m| m.name == "chains"))
+            .and_then(|m| m.pin.clone())
+            .unwrap_or_default();
+        let path = self.path(&pins::map(charger.instance, &pin));
+        let chains =
+            get_map(&path).map_err(|e| Error::sys(format!("open {}", path.display()), &e))?;
+        let sys = |e: SysError| Error::sys(format!("limit {}", group.name()), &e);
+        let limited: BTreeMap<CgroupId, &LimitRecord> = (self.config.limits.limits.values())
+            .filter(|l| l.group == number)
+            .map(|l| (l.cgroup, l))
+            .collect();
+        let mut wanted: BTreeMap<CgroupId, u32> = BTreeMap::new();
+        for _ in 0..PASSES {
+            wanted.clear();
+            for cgroup in limited.keys() {
+                // Those below another are listed with that one.
+                let above = &super::path_up(&self.config, *cgroup)[1..];
+                if above.iter().any(|c| limited.contains_key(c)) {
+                    continue;
+                }
+                let Ok(top) = self.hierarchy.by_id(*cgroup) else {
+                    continue;
+                };
+                let branches = self.hierarchy.listing(&top);
+                let mut slots: Vec<Option<u32>> = Vec::with_capacity(branches.len());
+                for (at, branch) in branches.iter().enumerate() {
+                    let own = limited.get(&branch.id).map(|l| l.slot);
+                    let parent = (at > 0).then(|| slots.get(branch.parent).copied().flatten());
+                    let slot = own.or(parent.flatten());
+                    slots.push(slot);
+                    wanted.extend(slot.map(|s| (branch.id, s)));
+                }
+            }
+            for (cgroup, slot) in &wanted {
+                chains
+                    .update(&cgroup.0.to_ne_bytes(), &u64::from(*slot).to_ne_bytes())
+                    .map_err(sys)?;
+            }
+        }
+        for (key, _) in chains.entries().map_err(sys)? {
+            let cgroup = CgroupId(words(&key).next().unwrap_or_default());
+            // One that came since then has its parent's.
+            let is_ours = wanted.contains_key(&cgroup);
+            let is_below = || {
+                self.hierarchy
+                    .by_id(cgroup)
+                    .is_ok_and(|c| c.ancestors.iter().any(|above| wanted.contains_key(above)))
+            };
+            if !is_ours && !is_below() {
+                chains.delete(&key).map_err(sys)?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,86 @@
+//! The programs that keep the chains true: a cgroup that is made below a limited one is charged to
+//! the same budgets before a task can enter it; one that is removed is forgotten, and what still ends
+//! for it later is charged to the one above.
+//!
+//! The kernel calls both tracepoints under `cgroup_mutex` (kernel/cgroup/cgroup.c, `cgroup_mkdir`,
+//! `cgroup_rmdir`), which whoever wants to put a task into the cgroup has to take too.
+
+use crate::asm::{Builder, Cond, EditError, Insn, Reg, Size, helper};
+use crate::kernel::emit;
+use crate::kernel::layout::Layout;
+use crate::meter::code::Frame;
+use crate::meter::shape::{control, maps};
+
+/// The tracepoint of cgroups that come.
+pub const MADE: &str = "tp_btf:cgroup_mkdir";
+/// The tracepoint of cgroups that go.
+pub const REMOVED: &str = "tp_btf:cgroup_rmdir";
+
+struct Stack {
+    id: i16,
+    parent: i16,
+}
+
+/// Puts the ids of the cgroup of the event and of its parent on the stack.
+fn family(b: &mut Builder, layout: &Layout, out: crate::asm::Label) -> Stack {
+    let mut frame = Frame::default();
+    let stack = Stack {
+        id: frame.take(1),
+        parent: frame.take(1),
+    };
+    emit::cgroup_argument(b, layout, out);
+    b.push(Insn::load(Size::Dw, Reg::R1, Reg::R6, layout.cgroup_kn))
+        .push(Insn::load(Size::Dw, Reg::R1, Reg::R1, layout.kn_id))
+        .push(Insn::store(Size::Dw, Reg::R10, stack.id, Reg::R1))
+        .push(Insn::load(Size::Dw, Reg::R1, Reg::R6, layout.cgroup_parent))
+        .jump_if_imm(Cond::Eq, Reg::R1, 0, out)
+        .push(Insn::load(Size::Dw, Reg::R1, Reg::R1, layout.css_cgroup))
+        .push(Insn::load(Size::Dw, Reg::R1, Reg::R1, layout.cgroup_kn))
+        .push(Insn::load(Size::Dw, Reg::R1, Reg::R1, layout.kn_id))
+        .push(Insn::store(Size::Dw, Reg::R10, stack.parent, Reg::R1));
+    stack
+}
+
+fn end(mut b: Builder, out: crate::asm::Label) -> Result<Vec<Insn>, EditError> {
+    b.place(out)
+        .push(Insn::mov_imm(Reg::R0, 0))
+        .push(Insn::exit());
+    b.finish()
+}
+
+/// Generates the program at [`MADE`].
+///
+/// # Errors
+/// [`EditError`] if a jump became too long; it is too short for that.
+pub fn at_mkdir(layout: &Layout) -> Result<Vec<Insn>, EditError> {
+    let mut b = Builder::new();
+    let out = b.label();
+    let stack = family(&mut b, layout, out);
+    b.call_map(maps::CHAINS, stack.parent, helper::MAP_LOOKUP_ELEM)
+        .jump_if_imm(Cond::Eq, Reg::R0, 0, out)
+        .push(Insn::load(Size::Dw, Reg::R1, Reg::R0, 0))
+        .push(Insn::store(Size::Dw, Reg::R10, stack.parent, Reg::R1))
+        .stack_address(Reg::R3, stack.parent)
+        .push(Insn::mov_imm(Reg::R4, 0))
+        .call_map(maps::CHAINS, stack.id, helper::MAP_UPDATE_ELEM)
+        .jump_if_imm(Cond::Eq, Reg::R0, 0, out)
+        .increment(maps::CONTROL, control::STRANDED);
+    end(b, out)
+}
+
+/// Generates the program at [`REMOVED`].
+///
+/// # Errors
+/// As [`at_mkdir`].
+pub fn at_rmdir(layout: &Layout) -> Result<Vec<Insn>, EditError> {
+    let mut b = Builder::new();
+    let out = b.label();
+    let stack = family(&mut b, layout, out);
+    b.call_map(maps::CHAINS, stack.id, helper::MAP_LOOKUP_ELEM)
+        .jump_if_imm(Cond::Eq, Reg::R0, 0, out)
+        .stack_address(Reg::R3, stack.parent)
+        .push(Insn::mov_imm(Reg::R4, 0))
+        .call_map(maps::GONE, stack.id, helper::MAP_UPDATE_ELEM)
+        .call_map(maps::CHAINS, stack.id, helper::MAP_DELETE_ELEM);
+    end(b, out)
+}

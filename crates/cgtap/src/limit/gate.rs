@@ -1,0 +1,331 @@
+//! The program of a gate: at one hook, for one limited cgroup, it asks the budgets of that cgroup and
+//! of all limited ones above, and refuses the event if one of them has too little left.
+//!
+//! The budgets are constants of the code: nothing is looked up. First those are asked whose amount is
+//! known only afterwards, then the others are taken from, the nearest first; where one refuses, what
+//! was taken is given back, so an event is charged at all levels or at none. Budgets that are only
+//! observed come last: what they would have refused is written down, and the event goes on.
+
+use super::denial::SIGNAL;
+use super::emit::{Charger, Look, Maps, Slots as ChargeSlots};
+use crate::asm::{Alu, Builder, Cond, Insn, Label, Reg, Size, helper};
+use crate::hook::HookKind;
+use crate::kernel::layout::Layout;
+use crate::kernel::read::{Access, Reader};
+use crate::meter::CodeError;
+use crate::meter::code::{Emitter, Frame, Slots, constant};
+use crate::meter::expr::Label as MeterLabel;
+use crate::meter::resolve::{GateProgram, TEXT_WORDS};
+
+/// Places of the maps in a gate's list.
+pub mod maps {
+    /// One entry: all budgets.
+    pub const BUDGETS: u32 = 0;
+    /// One entry: the ring of denials.
+    pub const DENIALS: u32 = 1;
+}
+
+/// Values of meters that one gate holds at the most.
+pub const PARTS_MAX: usize = 16;
+
+/// A budget that a gate asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Claim {
+    /// Index of the budget.
+    pub index: u32,
+    /// It is refilled.
+    pub is_bucket: bool,
+    /// What becomes of an event that it refuses: an errno, a signal from [`SIGNAL`] on, 0 if it is only
+    /// observed.
+    pub verdict: i32,
+}
+
+/// A value of a meter that a gate holds.
+#[derive(Clone, Debug)]
+pub struct Part<'a> {
+    /// The gate on this kernel.
+    pub program: &'a GateProgram,
+    /// Labels that an event must have, by their number, with the words that they are.
+    pub only: &'a [(usize, Vec<u64>)],
+    /// The budgets, the nearest first.
+    pub claims: &'a [Claim],
+}
+
+/// A claim and its part.
+#[derive(Clone, Copy)]
+struct Asked {
+    part: usize,
+    claim: Claim,
+    is_taken: bool,
+}
+
+struct Generator<'a> {
+    b: Builder,
+    emit: Emitter<'a>,
+    charger: Charger,
+    /// Stack of the amounts, a word a part.
+    amounts: i16,
+    /// Bits of the parts that the event is of, where there are several.
+    active: Option<i16>,
+    /// A text label.
+    text: i16,
+}
+
+/// Generates the program of a gate; `neutral` is what it returns to let an event pass.
+///
+/// # Errors
+/// [`CodeError`].
+pub fn generate(
+    layout: &Layout,
+    access: Access,
+    kind: HookKind,
+    parts: &[Part<'_>],
+    neutral: i32,
+) -> Result<Vec<Insn>, CodeError> {
+    let mut frame = Frame::default();
+    let slots = Slots::new(&mut frame);
+    let charger = Charger {
+        maps: Maps {
+            budgets: maps::BUDGETS,
+            denials: maps::DENIALS,
+        },
+        slots: ChargeSlots::new(&mut frame),
+    };
+    let mut b = Builder::new();
+    let out = b.label();
+    let mut generator = Generator {
+        b,
+        emit: Emitter {
+            reader: Reader::new(layout, access, slots.scratch),
+            has_typed_arguments: parts.iter().any(|p| p.program.has_typed_arguments),
+            slots,
+        },
+        charger,
+        amounts: frame.take(parts.len()),
+        active: (parts.len() > 1).then(|| frame.take(1)),
+        text: frame.take(TEXT_WORDS),
+    };
+    generator.b.push(Insn::mov(Reg::R6, Reg::R1));
+    generator.measure(parts, out)?;
+    generator.ask(parts);
+    generator.verdict(kind, parts, out);
+    let mut b = generator.b;
+    b.place(out)
+        .push(Insn::mov_imm(Reg::R0, neutral))
+        .push(Insn::exit());
+    Ok(b.finish()?)
+}
+
+impl Generator<'_> {
+    fn amount(&self, part: usize) -> i16 {
+        self.amounts + part as i16 * 8
+    }
+
+    /// Which parts an event is of, and what it asks of each; goes to `out` if it is of none.
+    fn measure(&mut self, parts: &[Part<'_>], out: Label) -> Result<(), CodeError> {
+        if let Some(active) = self.active {
+            self.b.push(Insn::store_imm(Size::Dw, Reg::R10, active, 0));
+        }
+        for (at, part) in parts.iter().enumerate() {
+            let next = match self.active {
+                Some(_) => self.b.label(),
+                None => out,
+            };
+            if let Some(condition) = &part.program.condition {
+                self.emit.unless(&mut self.b, condition, next)?;
+            }
+            for (label, words) in part.only {
+                self.only(part.program, *label, words, next)?;
+            }
+            if let Some(ask) = &part.program.ask {
+                self.emit.number(&mut self.b, ask)?;
+                let amount = self.amount(at);
+                self.b
+                    .push(Insn::store(Size::Dw, Reg::R10, amount, Reg::R7));
+            }
+            if let Some(active) = self.active {
+                self.b
+                    .push(Insn::load(Size::Dw, Reg::R1, Reg::R10, active))
+                    .push(Insn::alu_imm(Alu::Or, Reg::R1, 1 << at))
+                    .push(Insn::store(Size::Dw, Reg::R10, active, Reg::R1))
+                    .place(next);
+            }
+        }
+        if let Some(active) = self.active {
+            self.b
+                .push(Insn::load(Size::Dw, Reg::R1, Reg::R10, active))
+                .jump_if_imm(Cond::Eq, Reg::R1, 0, out);
+        }
+        Ok(())
+    }
+
+    /// Goes to `next` unless a label is `words`.
+    fn only(
+        &mut self,
+        program: &GateProgram,
+        label: usize,
+        words: &[u64],
+        next: Label,
+    ) -> Result<(), CodeError> {
+        match program.by.get(label) {
+            Some(Some(MeterLabel::Number(node, _))) => {
+                self.emit.number(&mut self.b, node)?;
+                constant(&mut self.b, Reg::R1, words.first().copied().unwrap_or(0));
+                self.b.jump_if(Cond::Ne, Reg::R7, Reg::R1, next);
+            }
+            Some(Some(MeterLabel::Text(load))) => {
+                let bytes = TEXT_WORDS as i16 * 8;
+                for word in 0..TEXT_WORDS as i16 {
+                    self.b
+                        .push(Insn::store_imm(Size::Dw, Reg::R10, self.text + word * 8, 0));
+                }
+                self.emit.text(&mut self.b, load, self.text, bytes);
+                for (at, word) in words.iter().enumerate().take(TEXT_WORDS) {
+                    let at = self.text + at as i16 * 8;
+                    self.b.push(Insn::load(Size::Dw, Reg::R2, Reg::R10, at));
+                    constant(&mut self.b, Reg::R1, *word);
+                    self.b.jump_if(Cond::Ne, Reg::R2, Reg::R1, next);
+                }
+            }
+            // Whoever made the plan has seen to it that the gate tells the label.
+            _ => {
+                self.b.jump(next);
+            }
+        }
+        Ok(())
+    }
+
+    /// Goes to `next` if the event is not of a part.
+    fn unless_active(&mut self, part: usize, next: Label) {
+        if let Some(active) = self.active {
+            self.b
+                .push(Insn::load(Size::Dw, Reg::R1, Reg::R10, active))
+                .push(Insn::alu_imm(Alu::And, Reg::R1, 1 << part))
+                .jump_if_imm(Cond::Eq, Reg::R1, 0, next);
+        }
+    }
+
+    fn look(&self, asked: Asked) -> Look {
+        Look {
+            index: asked.claim.index,
+            is_bucket: asked.claim.is_bucket,
+            amount: asked.is_taken.then(|| self.amount(asked.part)),
+            verdict: asked.claim.verdict,
+        }
+    }
+
+    /// Asks all budgets: falls through with the verdict noted, and everything charged or nothing.
+    fn ask(&mut self, parts: &[Part<'_>]) {
+        let all: Vec<Asked> = parts
+            .iter()
+            .enumerate()
+            .flat_map(|(part, p)| {
+                let is_taken = p.program.ask.is_some();
+                p.claims.iter().map(move |claim| Asked {
+                    part,
+                    claim: *claim,
+                    is_taken,
+                })
+            })
+            .collect();
+        let holds = |a: &&Asked| a.claim.verdict != 0;
+        let looked: Vec<Asked> = all
+            .iter()
+            .filter(holds)
+            .filter(|a| !a.is_taken)
+            .copied()
+            .collect();
+        let taken: Vec<Asked> = all
+            .iter()
+            .filter(holds)
+            .filter(|a| a.is_taken)
+            .copied()
+            .collect();
+        let observed: Vec<Asked> = all.iter().filter(|a| !holds(a)).copied().collect();
+
+        self.charger.begin(&mut self.b);
+        if all.iter().any(|a| a.claim.is_bucket) {
+            self.charger.read_clock(&mut self.b);
+        }
+        // Where what was taken from the first `n` of `taken` is given back.
+        let undo: Vec<Label> = (0..=taken.len()).map(|_| self.b.label()).collect();
+        let end = self.b.label();
+        for asked in &looked {
+            let next = self.b.label();
+            self.unless_active(asked.part, next);
+            let look = self.look(*asked);
+            self.charger.look(&mut self.b, look, undo[0]);
+            self.b.place(next);
+        }
+        for (at, asked) in taken.iter().enumerate() {
+            let next = self.b.label();
+            self.unless_active(asked.part, next);
+            let look = self.look(*asked);
+            self.charger.take(&mut self.b, look, undo[at]);
+            self.b.place(next);
+        }
+        for asked in taken.iter().filter(|a| a.claim.is_bucket) {
+            let next = self.b.label();
+            self.unless_active(asked.part, next);
+            let amount = self.amount(asked.part);
+            self.charger.done(&mut self.b, asked.claim.index, amount);
+            self.b.place(next);
+        }
+        for asked in &observed {
+            let next = self.b.label();
+            self.unless_active(asked.part, next);
+            let look = self.look(*asked);
+            if asked.is_taken {
+                self.charger.take(&mut self.b, look, next);
+                if asked.claim.is_bucket {
+                    let amount = self.amount(asked.part);
+                    self.charger.done(&mut self.b, asked.claim.index, amount);
+                }
+            } else {
+                self.charger.look(&mut self.b, look, next);
+            }
+            self.b.place(next);
+        }
+        self.b.jump(end);
+        for at in (1..=taken.len()).rev() {
+            self.b.place(undo[at]);
+            let asked = taken[at - 1];
+            let next = self.b.label();
+            self.unless_active(asked.part, next);
+            let amount = self.amount(asked.part);
+            self.charger.undo(&mut self.b, asked.claim.index, amount);
+            self.b.place(next);
+        }
+        self.b.place(undo[0]).place(end);
+        self.charger.tell(&mut self.b);
+    }
+
+    /// Does what was found out; goes to `out` to let the event pass.
+    fn verdict(&mut self, kind: HookKind, parts: &[Part<'_>], out: Label) {
+        let claims = || parts.iter().flat_map(|p| p.claims);
+        self.charger.verdict(&mut self.b);
+        self.b.jump_if_imm(Cond::Eq, Reg::R1, 0, out);
+        if claims().any(|c| c.verdict >= SIGNAL) {
+            self.b
+                .push(Insn::alu_imm(Alu::Sub, Reg::R1, SIGNAL))
+                .push(Insn::call(helper::SEND_SIGNAL));
+        } else if kind == HookKind::RawTracepointWritable {
+            // All gates of a tracepoint refuse its events in the same way.
+            for write in parts.iter().take(1).flat_map(|p| &p.program.writes) {
+                self.b.push(Insn::load(Size::Dw, Reg::R1, Reg::R6, 0));
+                constant(&mut self.b, Reg::R2, write.value);
+                self.b.push(Insn::store(
+                    Size::of_bytes(write.bytes),
+                    Reg::R1,
+                    write.offset,
+                    Reg::R2,
+                ));
+            }
+        } else {
+            self.b
+                .push(Insn::mov_imm(Reg::R0, 0))
+                .push(Insn::alu(Alu::Sub, Reg::R0, Reg::R1))
+                .push(Insn::exit());
+        }
+    }
+}
