@@ -5,6 +5,8 @@
     reason = "each test file is a crate of its own and uses a part"
 )]
 
+pub mod nbd;
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};

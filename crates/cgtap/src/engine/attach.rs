@@ -6,6 +6,7 @@ use cgtap_sys::Errno;
 use cgtap_sys::bpf::ProgType;
 
 use super::Engine;
+use super::detach::refuse_limits;
 use super::error::{Error, ErrorKind, Result};
 use super::instance::{Loaded, Source, instance_of, load};
 use super::report::{AttachReport, AttachedReport};
@@ -88,6 +89,9 @@ fn attach_in(
     cgroup: &Cgroup,
 ) -> Result<AttachReport> {
     let mut next = session.config.clone();
+    if let Some(id) = request.replace {
+        refuse_limits(&next, &[id], "replace")?;
+    }
     let (instance, chosen, fresh) = instance_of(session, &mut next, source)?;
     remember(session, &mut next, cgroup)?;
     let jobs = jobs(&next, instance, &chosen, &request.programs, &request.scope)?;

@@ -44,6 +44,7 @@ impl Engine {
         };
         session.change(|session| {
             let gone = select(&session.config, what, cgroup.as_ref())?;
+            refuse_limits(&session.config, &gone, "detach")?;
             let mut next = session.config.clone();
             for id in &gone {
                 let Some((hook, cgroup, _)) = next.find(*id).map(|(h, c, a)| (h, c, *a)) else {
@@ -95,6 +96,26 @@ impl Engine {
     }
 }
 
+/// Refuses to do `what` to programs that belong to limits.
+pub(super) fn refuse_limits(config: &Config, ids: &[AttachmentId], what: &str) -> Result<()> {
+    let is_of_limits = |id: &&AttachmentId| {
+        let found = config.find(**id);
+        found.is_some_and(|(_, _, attachment)| config.is_of_limits(attachment))
+    };
+    match ids.iter().find(is_of_limits) {
+        None => Ok(()),
+        Some(id) => Err(Error::new(
+            ErrorKind::Rule,
+            format!(
+                "cannot {what} attachment {id}: it holds a limit; `cgtap limit clear` takes limits \
+                 away ({})",
+                Errno::EBUSY
+            ),
+        )
+        .with_errno(Errno::EBUSY)),
+    }
+}
+
 /// Nothing is attached under this id.
 pub(super) fn no_attachment(id: AttachmentId) -> Error {
     Error::new(
@@ -127,6 +148,8 @@ fn select(config: &Config, what: &Detach, cgroup: Option<&Cgroup>) -> Result<Vec
             let filter = hook.clone().map(|h| h.map(target::one_name));
             all.filter(|(_, at, _)| cgroup.is_some_and(|c| c.id == *at))
                 .filter(|(spec, _, _)| filter.as_ref().is_none_or(|h| h.matches(spec)))
+                // Limits go by `limit clear`.
+                .filter(|(_, _, a)| !config.is_of_limits(a))
                 .map(|(_, _, a)| a.id)
                 .collect()
         }

@@ -4,7 +4,7 @@ use cgtap_sys::Errno;
 
 use super::Engine;
 use super::attach::{Job, check, jobs, rule};
-use super::detach::no_attachment;
+use super::detach::{no_attachment, refuse_limits};
 use super::error::{Error, ErrorKind, Result};
 use super::instance::{Source, instance_of, load};
 use super::report::{AttachReport, AttachedReport};
@@ -63,6 +63,7 @@ fn replace_in(
         }
         return Err(error);
     };
+    refuse_limits(&next, &[request.id], "replace")?;
     let (instance, chosen, _) = instance_of(session, &mut next, source)?;
     let spec = next
         .hooks

@@ -39,8 +39,8 @@ pub enum AmountError {
     /// It is too large.
     #[error("`{0}` is too large: at most 2^62 fits")]
     Large(String),
-    /// It is nothing.
-    #[error("`{0}` allows nothing at all; remove what must not be used, or write at least 1")]
+    /// It is a rate of nothing.
+    #[error("`{0}` is no rate: nothing ever comes back; write 0 alone to allow nothing at all")]
     Zero(String),
     /// It is less than nothing.
     #[error("`{0}` is below 0; a limit is what is left to be used")]
@@ -123,7 +123,8 @@ fn number(text: &str, scale: &Scale) -> Result<u64, AmountError> {
     let factor = scale.suffixes.iter().find(|s| s.0 == suffix.trim());
     let Some((_, factor)) = factor else {
         let elsewhere = [TIMES, BYTES, COUNTS].concat();
-        if !digits.is_empty() && elsewhere.iter().any(|s| s.0 == suffix.trim()) {
+        let has_suffix = !digits.is_empty() && !suffix.trim().is_empty();
+        if has_suffix && elsewhere.iter().any(|s| s.0 == suffix.trim()) {
             return Err(AmountError::Unit {
                 text: text.to_owned(),
                 unit: scale.what,
@@ -150,7 +151,6 @@ fn number(text: &str, scale: &Scale) -> Result<u64, AmountError> {
         .checked_add(part * u128::from(*factor) / tenths)
         .ok_or_else(large)?;
     match u64::try_from(total) {
-        Ok(0) => Err(AmountError::Zero(text.to_owned())),
         Ok(total) if total <= MAX => Ok(total),
         _ => Err(large()),
     }
@@ -166,10 +166,17 @@ pub fn parse(text: &str, unit: Unit) -> Result<Amount, AmountError> {
         None => (text, None),
     };
     let time = scale(Unit::Ns);
-    Ok(Amount {
+    let amount = Amount {
         amount: number(amount.trim(), &scale(unit))?,
         period_ns: period.map(|p| number(p.trim(), &time)).transpose()?,
-    })
+    };
+    // Nothing at all is a limit, but no rate.
+    match amount.period_ns {
+        Some(period) if period == 0 || amount.amount == 0 => {
+            Err(AmountError::Zero(text.to_owned()))
+        }
+        _ => Ok(amount),
+    }
 }
 
 /// `number` of `unit` as it would be written: exact where a suffix divides it, and shortened to three
@@ -238,7 +245,9 @@ mod tests {
         assert!(why("300ms", Unit::Bytes).contains("does not fit"));
         assert!(why("300", Unit::Ns).contains("is no amount of time"));
         assert!(why("-1", Unit::Count).contains("below 0"));
-        assert!(why("0", Unit::Count).contains("allows nothing"));
+        assert_eq!(parse("0", Unit::Count).map(|a| a.amount), Ok(0));
+        assert!(why("0/1s", Unit::Count).contains("no rate"));
+        assert!(why("5/0s", Unit::Count).contains("no rate"));
         assert!(why("9999999999GiB", Unit::Bytes).contains("too large"));
         assert!(why("", Unit::Count).contains("is no amount"));
         assert!(why("1/", Unit::Count).contains("is no amount of time"));

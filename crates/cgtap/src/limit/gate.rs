@@ -247,8 +247,8 @@ impl Generator<'_> {
         if all.iter().any(|a| a.claim.is_bucket) {
             self.charger.read_clock(&mut self.b);
         }
-        // Where what was taken from the first `n` of `taken` is given back.
-        let undo: Vec<Label> = (0..=taken.len()).map(|_| self.b.label()).collect();
+        // Where what was taken from the first `n` of `taken` is given back; it is never all of them.
+        let undo: Vec<Label> = (0..taken.len().max(1)).map(|_| self.b.label()).collect();
         let end = self.b.label();
         for asked in &looked {
             let next = self.b.label();
@@ -287,7 +287,7 @@ impl Generator<'_> {
             self.b.place(next);
         }
         self.b.jump(end);
-        for at in (1..=taken.len()).rev() {
+        for at in (1..taken.len()).rev() {
             self.b.place(undo[at]);
             let asked = taken[at - 1];
             let next = self.b.label();

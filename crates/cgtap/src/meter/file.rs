@@ -219,6 +219,11 @@ struct GateFile {
     /// The hook: one of lsm, `fmod_ret` or `raw_tracepoint.w`.
     #[schemars(with = "String")]
     hook: Text,
+    /// Hooks with the same arguments where the same is asked, at the first one that this kernel has;
+    /// one that has none of them has no such events.
+    #[serde(default)]
+    #[schemars(with = "Vec<String>")]
+    also: Vec<Text>,
     /// Whose limit counts: `current`, or a path from the hook's arguments.
     #[schemars(with = "Option<String>")]
     of: Option<Text>,

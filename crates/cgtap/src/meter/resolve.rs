@@ -327,14 +327,18 @@ pub fn resolve_gates(
     value: usize,
     labels: &[Shown],
 ) -> Result<Vec<Vec<GateProgram>>, ResolveError> {
-    let gates = meter.gates_of(value);
-    gates
-        .map(|gate| {
-            all(&gate.choices, |choice| {
-                gate_program(meter, choice, value, labels)
-            })
-        })
-        .collect()
+    let mut gates = Vec::new();
+    for gate in meter.gates_of(value) {
+        let ways = all(&gate.choices, |choice| {
+            gate_program(meter, choice, value, labels)
+        });
+        match ways {
+            Ok(ways) => gates.push(ways),
+            Err(e) if gate.is_optional => tracing::debug!("no such gate here: {e}"),
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(gates)
 }
 
 /// A hook of a meter on this kernel.
@@ -475,9 +479,16 @@ impl Checking<'_> {
                 bits: None,
                 ..
             }) if walk.argument == 0 && walk.loads.len() == 1 => (walk.loads[0].offset, walk.bytes),
+            // The argument itself: the number that it points to.
+            Node::Load(Load::Walk {
+                root: Root::Argument,
+                walk,
+                ..
+            }) if walk.argument == 0 && walk.loads.is_empty() => (0, 4),
             _ => {
                 return Err(wrong(
-                    "only whole fields of what the first argument points to can be written"
+                    "only whole fields of what the first argument points to can be written, or by its \
+                     name the 32-bit number that it points to"
                         .to_owned(),
                 ));
             }

@@ -136,6 +136,8 @@ pub struct ProbeChoice {
 pub struct Gate {
     /// Best first; all hold the same values.
     pub choices: Vec<GateChoice>,
+    /// A kernel that has none of them has no such events.
+    pub is_optional: bool,
 }
 
 /// One way to refuse.

@@ -315,6 +315,12 @@ impl Config {
             .collect()
     }
 
+    /// Whether an attachment belongs to limits, not to a user.
+    #[must_use]
+    pub fn is_of_limits(&self, attachment: &attach::Attachment) -> bool {
+        self.limits.is_gate(attachment.id) || self.limits.is_charger(attachment.program.instance)
+    }
+
     /// What runs for a cgroup's events, in order. Of the gates of limits it is the nearest one alone:
     /// it asks the budgets of those above it too.
     #[must_use]

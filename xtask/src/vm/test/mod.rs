@@ -71,7 +71,10 @@ pub fn run(cache: &Cache, args: &Args) -> Result<ExitCode> {
             let out = Out::new(cache, None)?;
             plan.write(out.dir())?;
             let mut options = options.clone();
-            if plan.has("guest_gpu") {
+            if ["guest_gpu", "guest_limit"]
+                .iter()
+                .any(|name| plan.has(name))
+            {
                 let module = simgpu::build(cache, &kernel)?;
                 let path = module.map_or_else(String::new, |m| m.display().to_string());
                 options.env.push(format!("{}={path}", simgpu::VARIABLE));

@@ -454,7 +454,25 @@ impl Reader<'_> {
                 }
                 choices.push(choice);
             }
-            gates.push(Gate { choices });
+            gates.push(Gate {
+                choices,
+                is_optional: false,
+            });
+            let mut also = Vec::new();
+            for hook in &gate.also {
+                let parts = GateParts {
+                    hook: self.gate_hook(hook, gate.of.as_ref())?,
+                    line: self.line_of(hook),
+                    ..main
+                };
+                also.push(self.gate(file, gate, &parts)?);
+            }
+            if !also.is_empty() {
+                gates.push(Gate {
+                    choices: also,
+                    is_optional: true,
+                });
+            }
         }
         Ok(gates)
     }
@@ -588,13 +606,11 @@ impl Reader<'_> {
         let one = |(field, text): (&String, &Text)| {
             let line = self.line_of(text);
             let field = Expr::whole(field, line).map_err(|e| self.expr_error(line, &e))?;
-            let is_field =
-                matches!(&field.ast.kind, AstKind::Name(path) if path.members().next().is_some());
-            if !is_field {
+            if !matches!(field.ast.kind, AstKind::Name(_)) {
                 return Err(self.wrong(
                     line,
                     format!(
-                        "`{}` is no field behind an argument, ARG->FIELD",
+                        "`{}` is neither a field behind an argument, ARG->FIELD, nor an argument",
                         field.text
                     ),
                 ));

@@ -270,9 +270,9 @@ const WRONG: &[(&str, &str, usize, &str)] = &[
     ("write.\"request->from\" = \"0x10\"\n", "", 24, "say write."),
     (
         "write.\"request->from\"",
-        "write.\"request\"",
+        "write.\"1\"",
         30,
-        "no field behind an argument",
+        "neither a field behind an argument",
     ),
     (
         "write.\"request->from\"",

@@ -1,0 +1,423 @@
+//! Limits on real devices: a network block device, buffers and calls of a DRM driver, jobs of the
+//! kernel's GPU scheduler. What is held is held exactly, whoever is beside it goes on, and it can be
+//! told why.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "helpers of a test fail it by panicking"
+)]
+
+mod guest_support;
+mod support;
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use guest_support::nbd::{BLOCK_BYTES, DEVICE, Ground, SIZE_BYTES, dd};
+use guest_support::{compiled, modprobe, tool, wait_until};
+use support::Sandbox;
+
+const QUOTA_BYTES: u64 = 2 << 20;
+const EDQUOT: i32 = 122;
+const ENOMEM: i32 = 12;
+const DRM_VERSION: &str = "0x6400";
+
+fn limit(sandbox: &Sandbox, cgroup: &str, meter: &str, amount: &str, rest: &[&str]) -> u64 {
+    let cgroup = format!("{}{cgroup}", sandbox.cgroup);
+    let words = [&["--json", "limit", "set", &cgroup, meter, amount], rest].concat();
+    let said = sandbox.run(&words).done().json();
+    said["limits"][0]["id"].as_u64().unwrap()
+}
+
+/// How limit `id` stands.
+fn stands(sandbox: &Sandbox, id: u64) -> serde_json::Value {
+    let all = sandbox.run(&["--json", "limit", "list"]).done().json();
+    let all = all["limits"].as_array().unwrap();
+    all.iter().find(|l| l["id"] == id).unwrap().clone()
+}
+
+/// A quota on the bytes of a network block device ends `dd` at exactly that, reading and writing, in
+/// the cgroup and below it; the level above holds over both; the neighbour goes on.
+#[test]
+#[ignore = "needs the nbd driver: ./dev test-vm"]
+fn a_quota_of_a_block_device_is_exact_at_every_level() {
+    let mut ground = Ground::new();
+    ground.sandbox.child("a/inner");
+    let count = SIZE_BYTES / BLOCK_BYTES;
+    let write = format!("if=/dev/zero of={DEVICE} oflag=direct bs={BLOCK_BYTES} count={count}");
+    let read = format!("if={DEVICE} of=/dev/null iflag=direct bs={BLOCK_BYTES} count={count}");
+    for words in [&write, &read] {
+        let id = limit(&ground.sandbox, "/a", "nbd_bytes", "2MiB", &[]);
+        let top = limit(&ground.sandbox, "", "nbd_bytes", "3MiB", &[]);
+        let (status, bytes, said) = dd(&ground, "a/inner", words);
+        assert_eq!((status, bytes), (1, QUOTA_BYTES), "{said}");
+        assert!(said.contains("Input/output error"), "{said}");
+        let now = stands(&ground.sandbox, id);
+        assert_eq!(now["used"], QUOTA_BYTES, "{now}");
+        assert_eq!(now["left"], 0, "{now}");
+        assert!(now["denied"].as_u64().unwrap() >= 1, "{now}");
+        // What was refused there took nothing above.
+        assert_eq!(stands(&ground.sandbox, top)["used"], QUOTA_BYTES);
+        let log = ground
+            .sandbox
+            .run(&["--json", "limit", "log"])
+            .done()
+            .json();
+        let last = log["denials"].as_array().unwrap().last().unwrap().clone();
+        assert_eq!(last["limit"], id, "{last}");
+        assert_eq!(last["verdict"], "EIO", "{last}");
+        assert_eq!(last["asked"], BLOCK_BYTES, "{last}");
+        let explained = ground
+            .sandbox
+            .run(&["explain", &format!("{}/a/inner", ground.sandbox.cgroup)]);
+        assert!(explained.done().out.contains("is held back by 1 limit"));
+        // The neighbour has what the level above has left.
+        let (status, bytes, said) = dd(&ground, "b", words);
+        assert_eq!((status, bytes), (1, 1 << 20), "{said}");
+        ground
+            .sandbox
+            .run(&["limit", "clear", &top.to_string()])
+            .done();
+        let (status, bytes, said) = dd(&ground, "b", words);
+        assert_eq!((status, bytes), (0, SIZE_BYTES), "{said}");
+        ground.sandbox.run(&["limit", "clear", "--all"]).done();
+        let (status, bytes, said) = dd(&ground, "a", words);
+        assert_eq!((status, bytes), (0, SIZE_BYTES), "{said}");
+    }
+    // Only one direction, and a raised limit goes on from what was used.
+    let only = "nbd_bytes{direction=write}";
+    let id = limit(&ground.sandbox, "/a", only, "1MiB", &[]);
+    assert_eq!(dd(&ground, "a", &write).1, 1 << 20);
+    assert_eq!(dd(&ground, "a", &read).1, SIZE_BYTES);
+    assert_eq!(limit(&ground.sandbox, "/a", only, "3MiB", &[]), id);
+    assert_eq!(dd(&ground, "a", &write).1, 2 << 20);
+    // It can only fail in the one way that the driver has.
+    let cgroup = format!("{}/a", ground.sandbox.cgroup);
+    let words = [
+        "limit",
+        "set",
+        &cgroup,
+        "nbd_bytes",
+        "1MiB",
+        "--on",
+        "deny:EDQUOT",
+    ];
+    let refused = ground.sandbox.run(&words);
+    assert_eq!(refused.status, 1);
+    assert!(
+        refused.err.contains("can only make it fail with EIO"),
+        "{}",
+        refused.err
+    );
+}
+
+/// What a file system writes back by a kernel thread is the writer's: its fsync fails, the
+/// neighbour's does not.
+#[test]
+#[ignore = "needs the nbd driver: ./dev test-vm"]
+fn write_back_through_ext4_is_held_to_the_writers_quota() {
+    let ground = Ground::new();
+    let mount = ground.dir.join("mount");
+    std::fs::create_dir(&mount).unwrap();
+    tool(&["mkfs.ext4", "-q", "-O", "^has_journal", DEVICE]);
+    let at = mount.display().to_string();
+    tool(&["mount", "-o", "errors=continue", DEVICE, &at]);
+    let result = std::panic::catch_unwind(|| {
+        let words = |name: &str, mib: u64| {
+            format!("if=/dev/zero of={at}/{name} bs=1M count={mib} conv=fsync")
+        };
+        let id = limit(&ground.sandbox, "/a", "nbd_bytes", "2MiB", &[]);
+        let (status, _, said) = dd(&ground, "a", &words("a", 8));
+        assert_eq!(status, 1, "{said}");
+        assert!(said.contains("fsync failed"), "{said}");
+        let now = stands(&ground.sandbox, id);
+        let used = now["used"].as_u64().unwrap();
+        assert!(used <= QUOTA_BYTES, "{now}");
+        assert!(
+            used + now["denied_amount"].as_u64().unwrap() >= 8 << 20,
+            "{now}"
+        );
+        let (status, bytes, said) = dd(&ground, "b", &words("b", 8));
+        assert_eq!((status, bytes), (0, 8 << 20), "{said}");
+        assert_eq!(stands(&ground.sandbox, id)["used"], used);
+    });
+    tool(&["umount", &at]);
+    result.unwrap();
+}
+
+fn card() -> String {
+    modprobe(&["vgem"]);
+    wait_until("/dev/dri/card0", || Path::new("/dev/dri/card0").exists());
+    "/dev/dri/card0".to_owned()
+}
+
+/// Calls to a DRM device: so many and no more, with the errno that clients bear; five levels deep.
+#[test]
+#[ignore = "needs BPF LSM and a DRM driver: ./dev test-vm"]
+fn calls_to_a_drm_device_are_held_at_every_level() {
+    let card = card();
+    let client = compiled("fixtures/ioctl");
+    let mut sandbox = Sandbox::new();
+    let mut path = String::new();
+    for level in ["a", "b", "c", "d"] {
+        path = format!("{path}{}{level}", if path.is_empty() { "" } else { "/" });
+        sandbox.child(&path);
+    }
+    sandbox.child("other");
+    let ask = |cgroup: &str| -> i32 {
+        let script = format!("{} {card} {DRM_VERSION}", client.display());
+        let (status, said) = sandbox.try_inside(cgroup, &script);
+        assert_eq!(status, 0, "{said}");
+        said.trim().parse().unwrap()
+    };
+    let meter = "drm_ioctl_calls";
+    let mut ids = Vec::new();
+    for (cgroup, amount) in [
+        ("", "9"),
+        ("/a", "8"),
+        ("/a/b", "7"),
+        ("/a/b/c", "6"),
+        ("/a/b/c/d", "3"),
+    ] {
+        ids.push(limit(&sandbox, cgroup, meter, amount, &[]));
+    }
+    assert_eq!([0; 4].map(|_| ask("a/b/c/d")), [0, 0, 0, EDQUOT]);
+    assert_eq!([0; 4].map(|_| ask("a/b/c")), [0, 0, 0, EDQUOT]);
+    assert_eq!([0; 2].map(|_| ask("a/b")), [0, EDQUOT]);
+    assert_eq!([0; 2].map(|_| ask("a")), [0, EDQUOT]);
+    assert_eq!([0; 2].map(|_| ask("other")), [0, EDQUOT]);
+    let used = ids
+        .iter()
+        .map(|id| stands(&sandbox, *id)["used"].as_u64().unwrap());
+    assert_eq!(used.collect::<Vec<_>>(), [9, 8, 7, 6, 3]);
+    // A cgroup that comes later, and one that a task moves to, are below the same limits.
+    let late = sandbox.directory.join("a/late");
+    std::fs::create_dir(&late).unwrap();
+    assert_eq!(ask("a/late"), EDQUOT);
+    wait_until("an empty cgroup's end", || {
+        std::fs::remove_dir(&late).is_ok()
+    });
+    // Raised at the top alone it changes nothing further down.
+    limit(&sandbox, "", meter, "20", &[]);
+    assert_eq!((ask("other"), ask("a")), (0, EDQUOT));
+    sandbox.run(&["limit", "clear", &ids[1].to_string()]).done();
+    assert_eq!((ask("a"), ask("a/b")), (0, EDQUOT));
+    // Only seen: nothing fails, everything is counted.
+    sandbox.run(&["limit", "clear", "--all"]).done();
+    let id = limit(&sandbox, "/a", meter, "2", &["--on", "observe"]);
+    assert_eq!([0; 4].map(|_| ask("a/b")), [0; 4]);
+    let now = stands(&sandbox, id);
+    assert_eq!(
+        (&now["used"], &now["denied"]),
+        (&2.into(), &2.into()),
+        "{now}"
+    );
+    // What would make clients spin is refused, unless it is meant.
+    let cgroup = format!("{}/a", sandbox.cgroup);
+    let words = ["limit", "set", &cgroup, meter, "1", "--on", "deny:EAGAIN"];
+    let refused = sandbox.run(&words);
+    assert_eq!(refused.status, 1);
+    assert!(refused.err.contains("would spin"), "{}", refused.err);
+    sandbox.run(&[&words[..], &["--force"]].concat()).done();
+    assert_eq!([0; 3].map(|_| ask("a")), [0, 11, 11]);
+    // A rate lets through again what has come back.
+    sandbox.run(&["limit", "clear", "--all"]).done();
+    limit(&sandbox, "/a", meter, "2/1s", &[]);
+    let begin = Instant::now();
+    let mut through = 0;
+    while begin.elapsed() < Duration::from_secs(4) {
+        through += u32::from(ask("a/b") == 0);
+    }
+    let most = 2.0 + begin.elapsed().as_secs_f64() * 2.0 + 1.0;
+    assert!(
+        (8..).contains(&through) && f64::from(through) <= most,
+        "{through}"
+    );
+}
+
+/// Memory of buffers: ENOMEM at the call that would be too much; given back when a buffer is let go,
+/// when its process ends, and when it is killed; no drift over many.
+#[test]
+#[ignore = "needs BPF LSM and a DRM driver: ./dev test-vm"]
+fn memory_of_buffers_is_held_and_given_back() {
+    let card = card();
+    let client = compiled("fixtures/buffers");
+    let mut sandbox = Sandbox::new();
+    sandbox.child("a");
+    sandbox.child("b");
+    let id = limit(&sandbox, "/a", "drm_memory_bytes", "64KiB", &[]);
+    let make = |cgroup: &str, most: u32, times: u32| {
+        let script = format!("{} {card} {most} {times}", client.display());
+        let (status, said) = sandbox.try_inside(cgroup, &script);
+        assert_eq!(status, 0, "{said}");
+        said.trim().to_owned()
+    };
+    let used = || stands(&sandbox, id)["used"].as_u64().unwrap();
+    assert_eq!(make("a", 10, 1), format!("4 {ENOMEM}"));
+    assert_eq!(used(), 0);
+    assert_eq!(make("b", 10, 1), "10 0");
+    // Killed with all it may have.
+    let mut held = hold(
+        &sandbox,
+        "a",
+        &format!("{} {card} 10 hold", client.display()),
+    );
+    assert_eq!(used(), 64 << 10);
+    assert_eq!(make("a", 10, 1), format!("0 {ENOMEM}"));
+    held.kill().unwrap();
+    held.wait().unwrap();
+    wait_until("the buffers of a killed process", || used() == 0);
+    // Again and again: what is given back is what was taken.
+    let times = if std::env::var_os("CGTAP_TEST_FULL").is_some() {
+        25_000
+    } else {
+        500
+    };
+    assert_eq!(make("a", 4, times), "4 0");
+    assert_eq!(used(), 0);
+    assert_eq!(make("a", 10, 1), format!("4 {ENOMEM}"));
+}
+
+/// Runs something in a cgroup that holds what it has; returns when it says so.
+fn hold(sandbox: &Sandbox, cgroup: &str, script: &str) -> Child {
+    let procs = sandbox.directory.join(cgroup).join("cgroup.procs");
+    let script = format!("echo $$ > {} && exec {script}", procs.display());
+    let mut child = Command::new("sh")
+        .args(["-c", &script])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    let out = child.stdout.as_mut().unwrap();
+    BufReader::new(out).read_line(&mut line).unwrap();
+    child
+}
+
+/// A process that ends with the value.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Engine time of the kernel's GPU scheduler, held by freezing: 70 to 30 under contention, the level
+/// above over both; what one does not use the other may, if it borrows, and may not, if not.
+#[test]
+#[ignore = "needs the GPU scheduler and a module for it: ./dev test-vm"]
+fn engine_time_is_shared_as_limited() {
+    let module = std::env::var("CGTAP_SIMGPU").unwrap_or_default();
+    modprobe(&["gpu-sched"]);
+    let mut sandbox = Sandbox::new();
+    sandbox.child("a");
+    sandbox.child("b");
+    if module.is_empty() {
+        // Debian has no headers for this kernel: that the programs load is all that can be seen.
+        assert_eq!(std::env::var("CGTAP_GUEST").unwrap(), "6.18");
+        limit(&sandbox, "/a", "drm_busy", "300ms/1s", &["--on", "freeze"]);
+        sandbox.run(&["limit", "clear", "--all"]).done();
+        return;
+    }
+    tool(&["insmod", &module]);
+    wait_until("/dev/simgpu", || Path::new("/dev/simgpu").exists());
+    let submit = compiled("simgpu/submit");
+    let load = |cgroup: &str| {
+        let dir = sandbox.directory.join(cgroup);
+        let script = format!(
+            "echo $$ > {}/cgroup.procs && exec {} ever 4000",
+            dir.display(),
+            submit.display()
+        );
+        Running(Command::new("sh").args(["-c", &script]).spawn().unwrap())
+    };
+    // Engine time of a and b, over so long.
+    sandbox.run(&["meter", "enable", "drm"]).done();
+    let busy = || -> [u64; 2] {
+        let usage = sandbox
+            .run(&["--json", "usage", "--recursive"])
+            .done()
+            .json();
+        ["a", "b"].map(|name| {
+            let path = format!("{}/{name}", sandbox.cgroup);
+            let rows = usage["cgroups"].as_array().unwrap();
+            let row = rows.iter().find(|r| r["cgroup"] == path.as_str()).unwrap();
+            let all = row["meters"].as_array().unwrap().iter();
+            all.filter(|m| m["meter"] == "drm_busy")
+                .map(|m| m["own"].as_u64().unwrap())
+                .sum()
+        })
+    };
+    let shares = |seconds: u64| -> [f64; 2] {
+        let (begin, before) = (Instant::now(), busy());
+        std::thread::sleep(Duration::from_secs(seconds));
+        let after = busy();
+        let over = begin.elapsed().as_nanos() as f64;
+        [0, 1].map(|at| (after[at] - before[at]) as f64 / over)
+    };
+    let near = |found: f64, wanted: f64| (found - wanted).abs() <= wanted * 0.02;
+    let freeze = ["--on", "freeze"];
+    limit(&sandbox, "/a", "drm_busy", "350ms/1s", &freeze);
+    limit(&sandbox, "/b", "drm_busy", "150ms/1s", &freeze);
+    let enforce = Running(sandbox.cgtap(&["enforce"]).spawn().unwrap());
+    let (in_a, in_b) = (load("a"), load("b"));
+    // The burst is used up first.
+    std::thread::sleep(Duration::from_secs(4));
+    let found = shares(20);
+    println!("70/30 of half the engine: {found:.4?}");
+    assert!(near(found[0], 0.35) && near(found[1], 0.15), "{found:?}");
+    // The level above holds over both.
+    limit(&sandbox, "", "drm_busy", "300ms/1s", &freeze);
+    std::thread::sleep(Duration::from_secs(4));
+    let found = shares(20);
+    println!("the level above has 0.3: {found:.4?}");
+    assert!(near(found[0] + found[1], 0.3), "{found:?}");
+    sandbox
+        .run(&["limit", "clear", "--cgroup", &sandbox.cgroup])
+        .done();
+    // What b does not use a may not, and may if it borrows.
+    drop(in_b);
+    std::thread::sleep(Duration::from_secs(3));
+    let strict = shares(10)[0];
+    println!("alone, strictly: {strict:.4}");
+    assert!(near(strict, 0.35), "{strict}");
+    limit(
+        &sandbox,
+        "/a",
+        "drm_busy",
+        "350ms/1s",
+        &["--on", "freeze", "--borrow"],
+    );
+    std::thread::sleep(Duration::from_secs(2));
+    let borrowed = shares(10)[0];
+    println!("alone, borrowing: {borrowed:.4}");
+    assert!(borrowed > 0.5, "{borrowed}");
+    // Whoever it borrowed from gets its share at once.
+    let in_b = load("b");
+    std::thread::sleep(Duration::from_secs(4));
+    let found = shares(20);
+    println!("b is back: {found:.4?}");
+    assert!(near(found[0], 0.35) && near(found[1], 0.15), "{found:?}");
+    drop((enforce, in_a, in_b));
+    for name in ["a", "b"] {
+        let events = sandbox.directory.join(name).join("cgroup.events");
+        wait_until("a thawed cgroup", || {
+            std::fs::read_to_string(&events)
+                .unwrap()
+                .contains("frozen 0")
+        });
+    }
+    sandbox.run(&["limit", "clear", "--all"]).done();
+    sandbox.run(&["meter", "disable", "drm"]).done();
+    wait_until("the module's end", || {
+        Command::new("rmmod")
+            .arg("simgpu")
+            .env("PATH", "/sbin:/usr/sbin")
+            .status()
+            .unwrap()
+            .success()
+    });
+}
