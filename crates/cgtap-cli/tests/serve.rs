@@ -136,6 +136,35 @@ fn it_keeps_two_privileges_and_reads_with_them() {
 }
 
 #[test]
+fn limits_are_told_and_shown_by_top() {
+    let serving = Serving::new();
+    let (sandbox, cgroup) = (&serving.sandbox, serving.sandbox.cgroup.as_str());
+    let page = || get(serving.address, "/metrics").body;
+    assert!(!page().contains("cgtap_limit"));
+    let set = format!("limit set {cgroup} tasks_ended 3 --on observe");
+    sandbox.run(&set.split(' ').collect::<Vec<_>>()).done();
+    // The five, and the shell itself.
+    sandbox.inside("", "for i in 1 2 3 4 5; do /bin/true; done");
+    let page = page();
+    let labels = format!(r#"{{cgroup="{cgroup}",meter="tasks_ended",action="observe"}}"#);
+    for (name, value) in [
+        ("amount", "3"),
+        ("used", "6"),
+        ("left", "-3"),
+        ("reached", "1"),
+        ("denied_total", "3"),
+    ] {
+        let line = format!("cgtap_limit_{name}{labels} {value}");
+        assert!(page.lines().any(|l| l == line), "{line} in {page}");
+    }
+    assert_eq!(promtool(&page), "");
+    let ran = sandbox.run(&["top", cgroup, "--once", "-d", "0.1"]).done();
+    let lines: Vec<&str> = ran.out.lines().collect();
+    assert!(lines[0].ends_with("LIMITS"), "{ran:?}");
+    assert!(lines[1].ends_with("tasks_ended -3 left"), "{ran:?}");
+}
+
+#[test]
 fn promtool_and_prometheus_take_it() {
     let serving = Serving::new();
     assert_eq!(promtool(&get(serving.address, "/metrics").body), "");

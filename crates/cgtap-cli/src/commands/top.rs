@@ -23,6 +23,12 @@ pub fn run(context: &Context, args: TopArgs) -> Result<Status, Failure> {
         once: args.once,
         sort: args.sort,
     };
-    let read = || Ok(engine.usage(&request)?);
+    let read = || {
+        Ok(top::Snapshot {
+            // It mends the state where a limited cgroup has gone.
+            usage: engine.usage(&request)?,
+            limits: engine.limits(None)?,
+        })
+    };
     top::run(context, &options, read, &interrupt)
 }

@@ -7,7 +7,7 @@ use cgtap::meter::usage::Unit;
 use super::{Cell, Column, Look, Table, Tone, counted, printable};
 
 /// What is limited, with its labels.
-fn value(limit: &LimitReport) -> String {
+pub fn limit_value(limit: &LimitReport) -> String {
     let labels: Vec<String> = limit
         .labels
         .iter()
@@ -20,7 +20,8 @@ fn value(limit: &LimitReport) -> String {
     }
 }
 
-fn amount(limit: &LimitReport) -> String {
+/// How much, as it is written.
+pub fn limit_amount(limit: &LimitReport) -> String {
     let amount = Amount {
         amount: limit.amount,
         period_ns: limit.period_ns,
@@ -58,8 +59,8 @@ pub fn limits(all: &[LimitReport], look: &Look) -> String {
         table.row([
             limit.id.to_string().into(),
             printable(&limit.cgroup).into(),
-            printable(&value(limit)).into(),
-            amount(limit).into(),
+            printable(&limit_value(limit)).into(),
+            limit_amount(limit).into(),
             limit.on.as_str().into(),
             show(limit.used, limit.unit).into(),
             Cell::toned(left(limit.left, limit.unit), tone),
@@ -152,10 +153,10 @@ pub fn explained(explained: &Explained, look: &Look) -> String {
     for limit in &explained.limits {
         text += &format!(
             "  {} of {}: {} of {} used, {} left ({})\n",
-            printable(&value(limit)),
+            printable(&limit_value(limit)),
             printable(&limit.cgroup),
             show(limit.used, limit.unit),
-            amount(limit),
+            limit_amount(limit),
             left(limit.left, limit.unit),
             limit.on,
         );

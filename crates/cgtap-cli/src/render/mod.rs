@@ -22,7 +22,7 @@ use crate::failure::Failure;
 
 pub use attachments::{attached, detached, list, losses, replaced};
 pub use doctor::doctor;
-pub use limits::{denials, explained, follows, limits};
+pub use limits::{denials, explained, follows, limit_amount, limit_value, limits};
 pub use maps::{maps, storage};
 pub use meters::{meter, meter_code, meters, usage};
 pub use stat::{stat, stat_notes};

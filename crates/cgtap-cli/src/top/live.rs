@@ -2,13 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use cgtap::meter::usage::UsageReport;
 use ratatui::crossterm::event::Event;
 
-use super::Watch;
 use super::keys::Answer;
 use super::model::Model;
 use super::view::View;
+use super::{Snapshot, Watch};
 use crate::failure::{Failure, Status};
 use crate::interrupt::Interrupt;
 
@@ -40,7 +39,7 @@ pub trait Display {
 ///
 /// # Errors
 /// What the reading or the display says.
-pub fn run<R: FnMut() -> Result<UsageReport, Failure>>(
+pub fn run<R: FnMut() -> Result<Snapshot, Failure>>(
     display: &mut impl Display,
     view: &mut View,
     watch: &mut Watch<R>,
@@ -151,7 +150,7 @@ mod tests {
             model: Model::default(),
             read: || {
                 readings += 1;
-                Ok(tenants(readings))
+                Ok(tenants(readings).into())
             },
         };
         let mut view = View::new(Order::default(), Duration::from_millis(10));

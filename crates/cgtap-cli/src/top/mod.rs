@@ -10,18 +10,20 @@ mod draw;
 mod format;
 mod history;
 mod keys;
+mod limits;
 mod live;
 mod model;
 mod plain;
 mod series;
 mod terminal;
 #[cfg(test)]
-mod testing;
+pub mod testing;
 mod view;
 
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
+use cgtap::engine::LimitReport;
 use cgtap::meter::usage::UsageReport;
 
 use self::arrange::Order;
@@ -49,6 +51,24 @@ pub struct Options {
     pub sort: Option<String>,
 }
 
+/// What is read at a time.
+#[derive(Clone, Debug, Default)]
+pub struct Snapshot {
+    /// What was used, cgroup by cgroup.
+    pub usage: UsageReport,
+    /// How limits stand.
+    pub limits: Vec<LimitReport>,
+}
+
+impl From<UsageReport> for Snapshot {
+    fn from(usage: UsageReport) -> Self {
+        Self {
+            usage,
+            limits: Vec::new(),
+        }
+    }
+}
+
 /// Shows what `read` says, again and again.
 ///
 /// # Errors
@@ -57,7 +77,7 @@ pub struct Options {
 pub fn run(
     context: &Context,
     options: &Options,
-    read: impl FnMut() -> Result<UsageReport, Failure>,
+    read: impl FnMut() -> Result<Snapshot, Failure>,
     interrupt: &Interrupt,
 ) -> Result<Status, Failure> {
     let mut watch = Watch {
@@ -90,11 +110,12 @@ struct Watch<R> {
     read: R,
 }
 
-impl<R: FnMut() -> Result<UsageReport, Failure>> Watch<R> {
+impl<R: FnMut() -> Result<Snapshot, Failure>> Watch<R> {
     /// Reads once.
     fn take(&mut self) -> Result<(), Failure> {
-        let report = (self.read)()?;
-        self.model.update(report, Instant::now());
+        let Snapshot { usage, limits } = (self.read)()?;
+        self.model.update(usage, Instant::now());
+        self.model.limit_by(limits);
         Ok(())
     }
 }

@@ -4,11 +4,13 @@
 use std::collections::HashMap;
 use std::time::Instant;
 
+use cgtap::engine::LimitReport;
 use cgtap::id::CgroupId;
 use cgtap::meter::usage::{UsageReport, UsageRow, UsageValue};
 
 use super::column::{self, Column};
 use super::history::{self, History};
+use super::limits::Limits;
 use super::series::{Basis, More, Reading, Series};
 
 /// One cgroup.
@@ -54,6 +56,7 @@ pub struct Model {
     columns: Vec<Column>,
     nodes: Vec<Node>,
     places: HashMap<CgroupId, usize>,
+    limits: Limits,
     at: Option<Instant>,
     seconds: Option<f64>,
     lost: u64,
@@ -101,6 +104,16 @@ impl Model {
         column::find(&self.columns, 0, meter).ok()
     }
 
+    /// How limits stand.
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// Takes in how limits stand, behind the report of the same reading.
+    pub fn limit_by(&mut self, all: Vec<LimitReport>) {
+        self.limits = Limits::of(all, &self.nodes);
+    }
+
     /// Takes in what was read at `at`. Cgroups that it does not name are forgotten.
     pub fn update(&mut self, mut report: UsageReport, at: Instant) {
         let columns = column::columns(&report);
@@ -144,6 +157,7 @@ impl Model {
             self.places = ids.zip(0..).collect();
             self.find_parents();
         }
+        self.limits = Limits::default();
         self.at = Some(at);
         self.seconds = seconds;
         self.lost = report.lost;
@@ -164,7 +178,7 @@ impl Model {
 }
 
 /// The paths above `path`, the nearest first.
-fn above(path: &str) -> impl Iterator<Item = &str> {
+pub fn above(path: &str) -> impl Iterator<Item = &str> {
     std::iter::successors(Some(path), |path| {
         let end = path.rfind('/')?;
         match (end, path.len()) {

@@ -3,18 +3,19 @@
 use std::collections::HashSet;
 use std::time::Instant;
 
+use cgtap::engine::LimitReport;
 use cgtap::id::CgroupId;
-use cgtap::meter::usage::{Form, Histogram, Truth, Unit, UsageReport};
+use cgtap::meter::usage::{Form, Histogram, Truth, Unit};
 use serde::Serialize;
 
 use super::arrange::{Order, arrange};
 use super::model::{Model, Node};
 use super::series::{Basis, Labels, Series};
-use super::{Options, Watch, check, format};
+use super::{Options, Snapshot, Watch, check, format};
 use crate::commands::Context;
 use crate::failure::{Failure, Status};
 use crate::interrupt::Interrupt;
-use crate::render::{Cell, Column, Look, Table, counted};
+use crate::render::{Cell, Column, Look, Table, Tone, counted};
 
 /// What is said where there is no value at all.
 pub const NOTHING: [&str; 2] = [
@@ -27,7 +28,7 @@ pub const NOTHING: [&str; 2] = [
 /// # Errors
 /// What the reading says; [`Failure::Usage`] where there is nothing of the name to sort by; what
 /// writing says.
-pub fn run<R: FnMut() -> Result<UsageReport, Failure>>(
+pub fn run<R: FnMut() -> Result<Snapshot, Failure>>(
     context: &Context,
     options: &Options,
     order: &Order,
@@ -49,7 +50,7 @@ pub fn run<R: FnMut() -> Result<UsageReport, Failure>>(
         check(order, model)?;
         if context.json {
             context.document(frame(model, order))?;
-        } else if model.columns().is_empty() {
+        } else if model.columns().is_empty() && model.limits().is_empty() {
             context.teller.note(&NOTHING.join("; "));
         } else {
             let gap = if done > 0 { "\n" } else { "" };
@@ -67,14 +68,17 @@ pub fn run<R: FnMut() -> Result<UsageReport, Failure>>(
     Ok(Status::DONE)
 }
 
-fn ordered<'a>(model: &'a Model, order: &Order) -> impl Iterator<Item = &'a Node> {
+fn ordered<'a>(model: &'a Model, order: &Order) -> impl Iterator<Item = (usize, &'a Node)> {
     let lines = arrange(model, order, "", &HashSet::new());
-    lines.into_iter().map(|line| &model.nodes()[line.node])
+    lines
+        .into_iter()
+        .map(|line| (line.node, &model.nodes()[line.node]))
 }
 
-/// The frame as a table: of counters how fast they grow, of gauges what they are.
+/// The frame as a table: of counters how fast they grow, of gauges what they are; how limits stand
+/// if there are any.
 pub fn table(model: &Model, order: &Order, look: &Look) -> String {
-    let columns = model.columns();
+    let (columns, limits) = (model.columns(), model.limits());
     let titles = columns.iter().map(|column| {
         let mark = column.mark(look.unicode);
         Column::numbers(format!("{}{mark} {}", column.meter, column.head()))
@@ -82,9 +86,10 @@ pub fn table(model: &Model, order: &Order, look: &Look) -> String {
     let mut table = Table::new(
         std::iter::once(Column::paths("CGROUP"))
             .chain(titles)
+            .chain((!limits.is_empty()).then(|| Column::words("LIMITS")))
             .collect(),
     );
-    for node in ordered(model, order) {
+    for (at, node) in ordered(model, order) {
         let cells = columns.iter().enumerate().map(|(place, column)| {
             let number = node.shown(columns, place, order.basis);
             Cell::from(format::shown(column, number))
@@ -92,11 +97,24 @@ pub fn table(model: &Model, order: &Order, look: &Look) -> String {
         table.push(
             std::iter::once(Cell::from(node.title()))
                 .chain(cells)
+                .chain((!limits.is_empty()).then(|| held(model, at)))
                 .collect(),
         );
     }
     let seconds = model.seconds().unwrap_or_default();
     format!("{}{seconds:.3} s\n", table.render(look))
+}
+
+/// How the limits of a cgroup stand.
+fn held(model: &Model, at: usize) -> Cell {
+    let limits = model.limits();
+    let tone = if limits.holds(at) {
+        Tone::Bad
+    } else {
+        Tone::Plain
+    };
+    let said = model.nodes().get(at).map(|node| limits.said(node));
+    Cell::toned(said.unwrap_or_default(), tone)
 }
 
 /// A frame as a document.
@@ -107,6 +125,8 @@ pub struct Frame<'a> {
     /// Events that were not charged.
     lost: u64,
     cgroups: Vec<Row<'a>>,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    limits: &'a [LimitReport],
 }
 
 #[derive(Debug, Serialize)]
@@ -155,7 +175,7 @@ pub fn frame<'a>(model: &'a Model, order: &Order) -> Frame<'a> {
             histogram: series.histogram(),
         })
     };
-    let row = |node: &'a Node| Row {
+    let row = |(_, node): (usize, &'a Node)| Row {
         cgroup: &node.path,
         name: node.called.as_deref(),
         cgroup_id: node.id,
@@ -165,5 +185,6 @@ pub fn frame<'a>(model: &'a Model, order: &Order) -> Frame<'a> {
         seconds: model.seconds(),
         lost: model.lost(),
         cgroups: ordered(model, order).map(row).collect(),
+        limits: model.limits().all(),
     }
 }

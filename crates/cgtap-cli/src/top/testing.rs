@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use cgtap::id::CgroupId;
+use cgtap::engine::{LimitReport, show_action};
+use cgtap::id::{CgroupId, LimitId};
+use cgtap::limit::record::Action;
 use cgtap::meter::usage::{Form, Histogram, Truth, Unit, UsageReport, UsageRow, UsageValue};
 
 use super::model::Model;
@@ -56,6 +58,34 @@ pub fn report(cgroups: Vec<UsageRow>) -> UsageReport {
     UsageReport {
         cgroups,
         ..UsageReport::default()
+    }
+}
+
+/// A limit of 3 of which 5 were used.
+pub fn limit(id: u32, cgroup: &str, meter: &str, action: Action) -> LimitReport {
+    LimitReport {
+        id: LimitId(id),
+        cgroup: cgroup.to_owned(),
+        cgroup_id: CgroupId(1),
+        meter: meter.to_owned(),
+        labels: [].into(),
+        unit: Unit::Count,
+        amount: 3,
+        period_ns: None,
+        burst: 3,
+        on: show_action(action),
+        action,
+        borrow: false,
+        charged: "before",
+        gates: Vec::new(),
+        used: 5,
+        left: -2,
+        is_reached: true,
+        free_in_ns: None,
+        denied: 2,
+        denied_amount: 2,
+        denies_since_ns: None,
+        denied_ago_ns: None,
     }
 }
 

@@ -1,4 +1,6 @@
-use super::testing::{model, report, tenants};
+use cgtap::limit::record::Action;
+
+use super::testing::{limit, model, report, tenants};
 use super::*;
 
 #[test]
@@ -55,4 +57,26 @@ fn a_frame_is_a_table_or_a_document() {
     let memory = &tenant["meters"][4];
     assert_eq!(memory["peak"], 5_u64 << 30);
     assert!(memory["own_per_second"].is_null());
+}
+
+#[test]
+fn a_frame_has_limits_where_there_are_any() {
+    let look = crate::render::Look::PLAIN;
+    let frame = |model: &Model| {
+        let table = plain::table(model, &Order::default(), &look);
+        let document = serde_json::to_value(plain::frame(model, &Order::default())).unwrap();
+        (table, document)
+    };
+    let mut model = model([tenants(1), tenants(2)]);
+    let (table, document) = frame(&model);
+    assert!(!table.contains("LIMITS"), "{table}");
+    assert!(document.get("limits").is_none(), "{document}");
+    model.limit_by(vec![limit(1, "/tenants/a", "tasks_born", Action::Freeze)]);
+    let (table, document) = frame(&model);
+    let lines: Vec<&str> = table.lines().collect();
+    assert!(lines[0].ends_with("  LIMITS"), "{table}");
+    assert!(lines[2].ends_with("  -"), "{table}");
+    assert!(lines[3].ends_with("  tasks_born -2 left"), "{table}");
+    assert!(lines[4].ends_with("  held by /tenants/a"), "{table}");
+    assert_eq!(document["limits"][0]["left"], -2);
 }

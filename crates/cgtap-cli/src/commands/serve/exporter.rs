@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
+use cgtap::engine::LimitReport;
 use cgtap::meter::usage::UsageReport;
 
 use super::ledger::Ledger;
@@ -16,6 +17,12 @@ pub trait Source: Send {
     /// # Errors
     /// [`Failure`] if it cannot be read; the next reading may succeed.
     fn usage(&self) -> Result<UsageReport, Failure>;
+
+    /// How limits stand; read behind the usage.
+    ///
+    /// # Errors
+    /// As of the usage.
+    fn limits(&self) -> Result<Vec<LimitReport>, Failure>;
 }
 
 /// How the last reading went: nothing yet, well, or why it failed.
@@ -80,6 +87,8 @@ impl Exporter {
         work.ledger.update(&report);
         // It is the largest thing here; the page need not stand beside it.
         drop(report);
+        let limits = work.source.limits().map_err(|failure| words(&failure))?;
+        work.ledger.limit_by(limits);
         let page = Page::of(&work.ledger, format);
         Ok(page.end(begin.elapsed().as_secs_f64()))
     }

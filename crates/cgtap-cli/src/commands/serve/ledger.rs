@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use cgtap::engine::LimitReport;
 use cgtap::id::CgroupId;
 use cgtap::meter::usage::{Form, Truth, Unit, UsageReport, UsageRow, UsageValue};
 
@@ -24,6 +25,7 @@ pub struct Ledger {
     families: BTreeMap<Arc<str>, Family>,
     called: HashMap<Arc<str>, String>,
     lost: (u64, u64),
+    limits: Vec<LimitReport>,
 }
 
 /// The series of one meter.
@@ -69,6 +71,7 @@ impl Ledger {
             families: BTreeMap::new(),
             called: HashMap::new(),
             lost: (0, 0),
+            limits: Vec::new(),
         }
     }
 
@@ -102,6 +105,16 @@ impl Ledger {
         // Less than before: what counted it began anew.
         let more = report.lost.checked_sub(seen).unwrap_or(report.lost);
         self.lost = (report.lost, lost.saturating_add(more));
+    }
+
+    /// Takes how limits stand.
+    pub fn limit_by(&mut self, limits: Vec<LimitReport>) {
+        self.limits = limits;
+    }
+
+    /// How limits stand.
+    pub fn limits(&self) -> &[LimitReport] {
+        &self.limits
     }
 
     /// Notes who is there, and returns who was there and is not.

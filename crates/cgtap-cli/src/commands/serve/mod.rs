@@ -16,7 +16,7 @@ use std::future::Future;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 
-use cgtap::engine::{Engine, UsageRequest};
+use cgtap::engine::{Engine, LimitReport, UsageRequest};
 use cgtap::meter::usage::UsageReport;
 use serde::Serialize;
 use tokio::signal::unix::{SignalKind, signal};
@@ -39,6 +39,10 @@ impl Source for Engine {
             depth: None,
         };
         Ok(Engine::usage(self, &request)?)
+    }
+
+    fn limits(&self) -> Result<Vec<LimitReport>, Failure> {
+        Ok(Engine::limits(self, None)?)
     }
 }
 

@@ -9,6 +9,8 @@ const TAKEN: [&str; 4] = [
     "cgtap_scrape_duration_seconds",
     "cgtap_build",
 ];
+/// How all that is exported of limits begins.
+pub const LIMIT: &str = "cgtap_limit_";
 
 /// The unit of a metric: time is exported in seconds.
 pub fn unit(unit: Unit) -> Option<&'static str> {
@@ -37,7 +39,7 @@ pub fn family(meter: &str, of: Unit, form: Form) -> String {
     }
     let unit = unit(of).map(|unit| format!("_{unit}")).unwrap_or_default();
     let full = format!("cgtap_{name}{unit}");
-    if TAKEN.contains(&full.as_str()) {
+    if TAKEN.contains(&full.as_str()) || full.starts_with(LIMIT) {
         format!("cgtap_meter_{name}{unit}")
     } else {
         full
@@ -106,6 +108,12 @@ mod tests {
                 "cgtap_gpu_memory_bytes",
             ),
             ("lost", Unit::Count, Form::Count, "cgtap_meter_lost"),
+            (
+                "limit_left",
+                Unit::Bytes,
+                Form::Gauge,
+                "cgtap_meter_limit_left_bytes",
+            ),
         ] {
             assert_eq!(family(meter, unit, form), want);
         }

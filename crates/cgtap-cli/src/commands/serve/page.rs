@@ -3,6 +3,8 @@
 //! Written here and not by `prometheus-client`: that writes OpenMetrics alone, and takes times as
 //! floating point, where nanoseconds as decimal seconds stay what the kernel counted to the last.
 
+mod limits;
+
 use std::collections::{HashMap, HashSet};
 use std::fmt::Write;
 use std::sync::Arc;
@@ -74,6 +76,7 @@ impl Page {
         for family in ledger.families() {
             page.family(family);
         }
+        page.limits(ledger.limits());
         let lost =
             "Events that were not charged to a cgroup: a map was full, a dispatcher was busy.";
         if page.head("cgtap_lost", "counter", None, lost) {

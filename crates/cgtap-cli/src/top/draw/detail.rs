@@ -1,16 +1,19 @@
 //! The values of the selected cgroup, one meter below the other.
 
+use cgtap::engine::LimitReport;
 use cgtap::meter::usage::Unit;
 use ratatui::Frame;
 use ratatui::layout::Rect;
+use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::Line;
 use ratatui::widgets::Paragraph;
 use unicode_width::UnicodeWidthStr;
 
-use super::{bold, dim, fitted, right};
-use crate::render::{Look, printable};
+use super::{bold, colour, dim, fitted, right};
+use crate::render::{Look, limit_amount, limit_value, printable};
 use crate::top::column::Column;
 use crate::top::format::{self, amount, full_rate};
+use crate::top::limits::{is_holding, left};
 use crate::top::model::{Model, Node};
 use crate::top::series::{Basis, Series, label_text};
 use crate::top::view::View;
@@ -25,7 +28,14 @@ pub fn draw(frame: &mut Frame, area: Rect, view: &mut View, model: &Model, look:
         return;
     };
     let width = usize::from(area.width);
-    let lines = lines(node, model.columns(), view.order.basis, width, look);
+    let mut lines = limits(model.limits().over(&node.path), width, look);
+    lines.extend(values_of(
+        node,
+        model.columns(),
+        view.order.basis,
+        width,
+        look,
+    ));
     let room = usize::from(area.height).saturating_sub(1);
     // Not beyond the end: the next key up is to be seen.
     let from = view.detail.unwrap_or(0);
@@ -40,7 +50,7 @@ pub fn draw(frame: &mut Frame, area: Rect, view: &mut View, model: &Model, look:
     frame.render_widget(Paragraph::new(text), area);
 }
 
-fn lines(
+fn values_of(
     node: &Node,
     columns: &[Column],
     basis: Basis,
@@ -63,6 +73,62 @@ fn lines(
     }
     if lines.is_empty() {
         lines.push(Line::from("nothing was counted in this cgroup"));
+    }
+    lines
+}
+
+/// The limits of the cgroup and of those above it, the nearest first.
+fn limits<'a>(
+    over: impl Iterator<Item = &'a LimitReport>,
+    width: usize,
+    look: &Look,
+) -> Vec<Line<'static>> {
+    let mut lines = Vec::new();
+    for limit in over {
+        if lines.is_empty() {
+            lines.push(Line::styled("limits", bold()));
+        }
+        let style = if is_holding(limit) {
+            colour(look, Color::Red).add_modifier(Modifier::BOLD)
+        } else {
+            Style::new()
+        };
+        let head = [
+            printable(&limit_value(limit)).into_owned(),
+            format!("of {}", printable(&limit.cgroup)),
+            limit_amount(limit),
+            limit.on.clone(),
+        ];
+        let head = flowing(&head, "  ", 2, width);
+        lines.extend(head.into_iter().map(|line| Line::styled(line, style)));
+        let mut stands = vec![
+            format!("used {}", amount(limit.unit, limit.used as f64)),
+            format!("left {}", left(limit)),
+            format!("denied {}", amount(Unit::Count, limit.denied as f64)),
+        ];
+        if limit.is_reached {
+            stands.push(match limit.free_in_ns {
+                Some(ns) => format!("free again in {}", amount(Unit::Ns, ns as f64)),
+                None => "not free again by itself".to_owned(),
+            });
+        }
+        let stands = flowing(&stands, ", ", 4, width);
+        lines.extend(stands.into_iter().map(Line::from));
+    }
+    lines
+}
+
+/// `pieces` with `gap` between them, in lines of `width`, `indent` from the left.
+fn flowing(pieces: &[String], gap: &str, indent: usize, width: usize) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for piece in pieces {
+        match lines.last_mut() {
+            Some(line) if line.width() + gap.width() + piece.width() <= width => {
+                *line += gap;
+                *line += piece;
+            }
+            _ => lines.push(format!("{}{piece}", " ".repeat(indent))),
+        }
     }
     lines
 }

@@ -18,10 +18,10 @@ pub fn draw(frame: &mut Frame, area: Rect, from: usize, look: &Look) {
 fn lines(look: &Look) -> Vec<Line<'static>> {
     let proxy = if look.unicode { "≈" } else { "p" };
     let mut lines = vec![
-        Line::styled("Kinds", bold()),
+        Line::styled("Marks", bold()),
         Line::from("no mark: measured, each event    ~ estimate, from samples"),
         Line::from(format!(
-            "{proxy} proxy, something else that goes along with it"
+            "! held back by a limit    {proxy} proxy, something else that goes along with it"
         )),
         Line::styled("Keys", bold()),
     ];

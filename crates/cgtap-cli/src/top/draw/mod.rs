@@ -35,7 +35,7 @@ pub fn draw(frame: &mut Frame, view: &mut View, model: &Model, look: &Look, cloc
         help::draw(frame, body, line, look);
         return;
     }
-    if model.columns().is_empty() {
+    if model.columns().is_empty() && model.limits().is_empty() {
         let lines = plain::NOTHING.map(|text| Line::from(text).centered());
         frame.render_widget(Paragraph::new(Vec::from(lines)), body);
         return;

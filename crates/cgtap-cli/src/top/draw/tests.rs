@@ -1,5 +1,7 @@
 use std::time::{Duration, Instant};
 
+use cgtap::engine::LimitReport;
+use cgtap::limit::record::Action;
 use proptest::prelude::*;
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
@@ -8,7 +10,7 @@ use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 
 use super::*;
 use crate::top::arrange::Order;
-use crate::top::testing::{many, model, report, row, tenants};
+use crate::top::testing::{limit, many, model, report, row, tenants};
 
 const LOOK: Look = Look {
     colour: true,
@@ -95,6 +97,7 @@ fn the_document_shows_what_is_drawn() {
     for picture in [
         include_str!("tests/tree.txt"),
         include_str!("tests/detail.txt"),
+        include_str!("tests/limits.txt"),
     ] {
         for line in picture.lines().filter(|l| !l.is_empty()) {
             assert!(document.contains(&format!("    {line}\n")), "{line}");
@@ -126,6 +129,71 @@ fn what_is_lost_is_red_and_what_is_selected_reversed() {
     };
     let buffer = draw_on((80, 24), &mut view, &model, &plain);
     assert!(buffer.content.iter().all(|c| c.fg == Color::Reset));
+}
+
+/// The screen of the tenants, of which one is held back, after `keys`.
+fn limited(size: (u16, u16), keys: &str, look: &Look) -> Buffer {
+    let mut model = model([tenants(1), tenants(2)]);
+    let waiting = LimitReport {
+        period_ns: Some(60_000_000_000),
+        free_in_ns: Some(2_500_000_000),
+        labels: [("op".to_owned(), "write".to_owned())].into(),
+        ..limit(2, "/tenants", "block_ops", Action::Observe)
+    };
+    model.limit_by(vec![
+        limit(1, "/tenants/a", "tasks_born", Action::Deny(11)),
+        waiting,
+    ]);
+    let mut view = view(&model);
+    draw_on(size, &mut view, &model, look);
+    press(&mut view, &model, keys);
+    draw_on(size, &mut view, &model, look)
+}
+
+#[test]
+fn what_a_limit_holds_back_is_marked_red() {
+    for size in [(80, 24), (40, 10)] {
+        let buffer = limited(size, "", &LOOK);
+        let screen = text(&buffer);
+        assert!(screen.contains("    ▾!a  "), "{screen}");
+        assert!(screen.contains("       !job  "), "{screen}");
+        assert!(screen.contains("  ▾ tenants  "), "{screen}");
+        let red = buffer.content.iter().filter(|c| c.fg == Color::Red);
+        assert_eq!(red.map(|c| c.symbol()).collect::<String>(), "!!");
+        assert!(text(&limited(size, "?", &LOOK)).contains("! held back by a limit"));
+    }
+    let ascii = Look {
+        unicode: false,
+        colour: false,
+        ..LOOK
+    };
+    assert!(text(&limited((80, 24), "", &ascii)).contains("    -!a  "));
+}
+
+#[test]
+fn the_detail_lists_limits_the_nearest_first() {
+    let screen = text(&limited((80, 24), "jj\n", &LOOK));
+    let wanted = include_str!("tests/limits.txt");
+    let wanted = format!("{wanted}block_bytes  sum of bytes, measured\n");
+    assert!(screen.contains(&wanted), "{screen}");
+    let screen = text(&limited((40, 10), "jj\n", &LOOK));
+    let wanted = "limits
+  tasks_born  of /tenants/a  3
+  deny:EAGAIN
+    used 5, left -2, denied 2
+    not free again by itself
+  block_ops{op=write}  of /tenants
+  3/60s  observe
+";
+    assert!(screen.contains(wanted), "{screen}");
+    // Without a meter there are still limits.
+    let mut model = model([report(vec![row(3, "/tenants/a", vec![])])]);
+    model.limit_by(vec![limit(1, "/tenants", "tasks_born", Action::Freeze)]);
+    let mut view = view(&model);
+    press(&mut view, &model, "\n");
+    let screen = text(&draw_on((80, 24), &mut view, &model, &LOOK));
+    assert!(screen.contains(" !/tenants/a"), "{screen}");
+    assert!(screen.contains("of /tenants  3  freeze"), "{screen}");
 }
 
 #[test]
@@ -283,6 +351,7 @@ proptest! {
                 0 => model.update(many(50, u64::from(width)), at),
                 1 => model.update(report(vec![]), at),
                 2 => model.update(tenants(u64::from(height)), at),
+                3 => model.limit_by(vec![limit(1, "/tenants/a", "x", Action::Freeze)]),
                 _ => {}
             }
             view.arrange(&model);

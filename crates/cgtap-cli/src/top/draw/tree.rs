@@ -2,12 +2,12 @@
 
 use ratatui::Frame;
 use ratatui::layout::Rect;
-use ratatui::style::{Modifier, Style};
+use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::{Line, Span};
 use ratatui::widgets::Paragraph;
 use unicode_width::UnicodeWidthStr;
 
-use super::{bold, dim, fitted, right};
+use super::{bold, colour, dim, fitted, right};
 use crate::render::{Look, printable};
 use crate::top::arrange;
 use crate::top::column::Column;
@@ -47,7 +47,8 @@ pub fn draw(frame: &mut Frame, area: Rect, view: &mut View, model: &Model, look:
     for (i, line) in view.lines().iter().enumerate().skip(top).take(height) {
         let node = &model.nodes()[line.node];
         let name = name(line, node, model);
-        let mut row = Line::from(indented(line, &name, names, look));
+        let held = model.limits().holds(line.node);
+        let mut row = indented(line, &name, held, names, look);
         for shown in &columns {
             let number = node.shown(model.columns(), shown.place, basis);
             let text = format::shown(shown.column, number);
@@ -141,16 +142,35 @@ fn name(line: &arrange::Line, node: &Node, model: &Model) -> String {
     }
 }
 
-fn indented(line: &arrange::Line, name: &str, width: usize, look: &Look) -> String {
+/// The name below those above it, behind marks: whether it is folded, whether a limit holds it back.
+fn indented(
+    line: &arrange::Line,
+    name: &str,
+    held: bool,
+    width: usize,
+    look: &Look,
+) -> Line<'static> {
     let mark = match (line.has_children, line.folded, look.unicode) {
-        (false, ..) => "  ",
-        (true, true, true) => "▸ ",
-        (true, false, true) => "▾ ",
-        (true, true, false) => "+ ",
-        (true, false, false) => "- ",
+        (false, ..) => " ",
+        (true, true, true) => "▸",
+        (true, false, true) => "▾",
+        (true, true, false) => "+",
+        (true, false, false) => "-",
     };
     // However deep, some of the name is left.
     let indent = (2 * line.depth).min(width.saturating_sub(14));
-    let text = format!("{}{mark}{name}", " ".repeat(indent));
-    fitted(&text, width, look.unicode)
+    let before = format!("{}{mark}", " ".repeat(indent));
+    if !held {
+        return Line::from(fitted(&format!("{before} {name}"), width, look.unicode));
+    }
+    let rest = width.saturating_sub(indent + 2);
+    let bad = colour(look, Color::Red).add_modifier(Modifier::BOLD);
+    Line::from(vec![
+        Span::raw(fitted(&before, width.min(indent + 1), look.unicode)),
+        Span::styled(
+            fitted("!", width.saturating_sub(indent + 1).min(1), look.unicode),
+            bad,
+        ),
+        Span::raw(fitted(name, rest, look.unicode)),
+    ])
 }

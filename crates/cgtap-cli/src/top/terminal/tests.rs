@@ -32,7 +32,7 @@ fn shown() {
         if role == "fail" && readings == 3 {
             return Err(Failure::Unsupported("no more".to_owned()));
         }
-        Ok(tenants(readings))
+        Ok(tenants(readings).into())
     };
     let mut watch = Watch {
         model: Model::default(),

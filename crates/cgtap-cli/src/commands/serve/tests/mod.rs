@@ -1,6 +1,7 @@
 //! The server with readings that are made up.
 
 mod http;
+mod limits;
 #[path = "../../../../tests/support/prometheus.rs"]
 mod prometheus;
 mod property;
@@ -11,6 +12,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
+use cgtap::engine::LimitReport;
 use cgtap::id::CgroupId;
 use cgtap::meter::usage::{Form, Histogram, Truth, Unit, UsageReport, UsageRow, UsageValue};
 use tokio::sync::oneshot;
@@ -22,19 +24,36 @@ use crate::failure::Failure;
 type Reading = Box<dyn FnMut() -> Result<UsageReport, Failure> + Send>;
 
 /// A source whose readings a test makes.
-struct Fake(Mutex<Reading>);
+struct Fake {
+    reading: Mutex<Reading>,
+    limits: Vec<LimitReport>,
+}
 
 impl Fake {
     fn source(
         reading: impl FnMut() -> Result<UsageReport, Failure> + Send + 'static,
     ) -> Box<dyn Source> {
-        Box::new(Self(Mutex::new(Box::new(reading))))
+        Self::limited(reading, Vec::new())
+    }
+
+    fn limited(
+        reading: impl FnMut() -> Result<UsageReport, Failure> + Send + 'static,
+        limits: Vec<LimitReport>,
+    ) -> Box<dyn Source> {
+        Box::new(Self {
+            reading: Mutex::new(Box::new(reading)),
+            limits,
+        })
     }
 }
 
 impl Source for Fake {
     fn usage(&self) -> Result<UsageReport, Failure> {
-        (self.0.lock().unwrap())()
+        (self.reading.lock().unwrap())()
+    }
+
+    fn limits(&self) -> Result<Vec<LimitReport>, Failure> {
+        Ok(self.limits.clone())
     }
 }
 
