@@ -101,7 +101,19 @@ impl Engine {
                 Err(e) => return Err(e),
             }
         }
-        Err(last.unwrap_or_else(|| wrong("there is nothing to change")))
+        Err(match last {
+            Some(e) => {
+                let mut told = Error::new(
+                    e.kind(),
+                    format!("{e}; --on freeze, signal:NAME and observe need no gate"),
+                );
+                if let Some(errno) = e.errno() {
+                    told = told.with_errno(errno);
+                }
+                told.with_log(e.log())
+            }
+            None => wrong("there is nothing to change"),
+        })
     }
 
     fn try_limits(&self, change: &LimitChange, way: usize) -> Result<Vec<LimitId>> {

@@ -50,7 +50,9 @@ pub(super) struct Asked<'a> {
 pub(super) fn is_last_way(change: &LimitChange, way: usize) -> bool {
     let ways = |r: &super::LimitRequest| {
         let gates = r.meter.meter.gates.iter();
-        gates.map(|g| g.choices.len()).max().unwrap_or(1)
+        let most = gates.map(|g| g.choices.len()).max().unwrap_or(1);
+        // Where no gate can be had, what is only observed is observed where it is counted.
+        most + usize::from(r.action == Some(Action::Observe))
     };
     change.set.iter().map(ways).max().unwrap_or(1) <= way + 1
 }
@@ -193,6 +195,9 @@ impl<'a> Asked<'a> {
         let mut choices = Vec::new();
         let mut is_asked = false;
         for ways in &all {
+            if action == Action::Observe && way >= ways.len() {
+                return Err(refuse("this kernel takes no program at its gate".to_owned()));
+            }
             let choice = way.min(ways.len().saturating_sub(1));
             let Some(program) = ways.get(choice) else {
                 continue;
