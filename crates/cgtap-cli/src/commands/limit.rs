@@ -7,6 +7,7 @@ use cgtap::engine::{
     CgroupRef, Denials, Explained, LimitChange, LimitReport, LimitRequest, signal_number,
 };
 use cgtap::limit::amount;
+use cgtap::limit::controller::Controller;
 use cgtap::limit::record::Action;
 use cgtap::meter::library::{Known, Library};
 use cgtap_sys::Errno;
@@ -100,8 +101,8 @@ pub fn value(library: &Library, text: &str) -> Result<Value, String> {
 pub fn action(text: &str) -> Result<Action, String> {
     let wrong = || {
         format!(
-            "`{text}` is nothing that can happen; there are deny:ERRNO, freeze, signal:NAME and \
-             observe"
+            "`{text}` is nothing that can happen; there are deny:ERRNO, freeze, signal:NAME, \
+             cpu.max, io.max and observe"
         )
     };
     match text.split_once(':') {
@@ -113,7 +114,11 @@ pub fn action(text: &str) -> Result<Action, String> {
         }),
         None if text == "freeze" => Ok(Action::Freeze),
         None if text == "observe" => Ok(Action::Observe),
-        _ => Err(wrong()),
+        _ => {
+            let mut all = Controller::ALL.into_iter();
+            let found = all.find(|c| c.file() == text);
+            found.map(Action::Controller).ok_or_else(wrong)
+        }
     }
 }
 

@@ -90,6 +90,9 @@ pub fn follows(limit: &LimitReport) -> String {
             "charged before the event at {gates}: nothing goes beyond it; what is open already \
              goes through that gate too"
         ),
+        (_, on @ ("cpu.max" | "io.max")) => {
+            format!("held by the kernel in {on}; what is counted here only shows it")
+        }
         (_, on) if on.starts_with("signal") => {
             "charged after the event; the signal comes at the next system call".to_owned()
         }

@@ -5,6 +5,7 @@
 //! with the record, or none. The words of the budgets follow the record ([`words`]).
 
 mod ask;
+mod controllers;
 mod freeze;
 mod plan;
 mod words;
@@ -63,6 +64,13 @@ pub struct LimitChange {
     pub clear: Vec<LimitId>,
 }
 
+impl LimitRequest {
+    /// It takes a gate, or would.
+    fn may_gate(&self) -> bool {
+        matches!(self.action, None | Some(Action::Deny(_) | Action::Observe))
+    }
+}
+
 /// Clients of gates have ways to be tried at the most.
 const WAYS_MAX: usize = 4;
 
@@ -86,10 +94,11 @@ impl Engine {
                 }
                 // The kernel has no such gate: it may have the next one.
                 Err(e)
-                    if matches!(
-                        e.kind(),
-                        ErrorKind::Unsupported | ErrorKind::Verifier | ErrorKind::Hook
-                    ) =>
+                    if change.set.iter().any(LimitRequest::may_gate)
+                        && matches!(
+                            e.kind(),
+                            ErrorKind::Unsupported | ErrorKind::Verifier | ErrorKind::Hook
+                        ) =>
                 {
                     tracing::debug!("limits, way {way}: {e}: {}", e.log());
                     let is_end = plan::is_last_way(change, way);
@@ -148,7 +157,11 @@ impl Engine {
             session.lay_budgets(&next.limits)?;
             plan::reconcile(session, &mut next)?;
             session.write_new_budgets(&next.limits)?;
-            session.apply(next)?;
+            let written = session.write_controllers(&next.limits)?;
+            if let Err(e) = session.apply(next) {
+                written.undo();
+                return Err(e);
+            }
             if let Err(e) = session.fill_limits() {
                 session.unfinished(&e);
             }

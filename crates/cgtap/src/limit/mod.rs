@@ -26,6 +26,7 @@
 //! | `budget`, `rate` | the words of a budget, and how it refills |
 //! | `emit` | the steps of a charge, as instructions |
 //! | `gate` | the program at a gate: asks, takes, refuses |
+//! | `controller` | limits that the kernel's own controllers hold |
 //! | `chain` | which cgroup is charged to which budget, as cgroups come and go |
 //! | `denial` | the ring of what was denied |
 //! | `record` | what is recorded of limits |
@@ -34,6 +35,7 @@
 pub mod amount;
 pub mod budget;
 pub mod chain;
+pub mod controller;
 pub mod denial;
 pub mod emit;
 pub mod gate;

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::amount::Amount;
+use super::controller::Controller;
 use crate::hook::HookSpec;
 use crate::id::{AttachmentId, CgroupId, InstanceId, LimitId};
 use crate::meter::usage::{Form, Unit};
@@ -18,6 +19,8 @@ pub enum Action {
     Signal(i32),
     /// The cgroup is frozen until there is something left: `cgtap enforce` does it.
     Freeze,
+    /// A controller of the kernel's holds it.
+    Controller(Controller),
     /// It is written down, and nothing else.
     Observe,
 }

@@ -174,6 +174,7 @@ pub fn show_action(action: Action) -> String {
             format!("signal:{}", signal_name(signal).trim_start_matches("SIG"))
         }
         Action::Freeze => "freeze".to_owned(),
+        Action::Controller(controller) => controller.file().to_owned(),
         Action::Observe => "observe".to_owned(),
     }
 }

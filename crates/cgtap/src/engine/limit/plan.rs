@@ -196,7 +196,9 @@ impl<'a> Asked<'a> {
         let mut is_asked = false;
         for ways in &all {
             if action == Action::Observe && way >= ways.len() {
-                return Err(refuse("this kernel takes no program at its gate".to_owned()));
+                return Err(refuse(
+                    "this kernel takes no program at its gate".to_owned(),
+                ));
             }
             let choice = way.min(ways.len().saturating_sub(1));
             let Some(program) = ways.get(choice) else {
@@ -510,7 +512,7 @@ fn wanted_gates(config: &Config) -> BTreeMap<(HookSpec, CgroupId), Vec<PartRecor
                 places.extend(group.gates.iter().map(|g| (g.hook.clone(), limit.cgroup)));
             }
             Action::Signal(_) => places.extend(signal_hook.clone().map(|h| (h, limit.cgroup))),
-            Action::Freeze => {}
+            Action::Freeze | Action::Controller(_) => {}
         }
     }
     for (hook, cgroup) in places {

@@ -1,0 +1,105 @@
+//! Limits that controllers of the kernel's hold: their files, written with the change and put back if it
+//! fails.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use cgtap_sys::Errno;
+
+use super::super::error::{Error, ErrorKind, Result};
+use super::super::session::Session;
+use crate::id::LimitId;
+use crate::limit::controller::{Setting, Wanted};
+use crate::limit::record::{Action, Limits};
+
+/// A file and what is in it.
+type Files = BTreeMap<(PathBuf, String), (LimitId, String)>;
+
+/// What was written: file, and what puts it back.
+#[derive(Debug, Default)]
+pub(super) struct Written(Vec<(PathBuf, String)>);
+
+impl Written {
+    /// Puts everything back.
+    pub(super) fn undo(self) {
+        for (file, before) in self.0.into_iter().rev() {
+            if let Err(e) = std::fs::write(&file, &before) {
+                tracing::warn!("{} keeps what a failed change wrote: {e}", file.display());
+            }
+        }
+    }
+}
+
+impl Session {
+    /// What the limits' controllers are to say: by file and what lifts it.
+    fn settings(&self, limits: &Limits) -> Result<Files> {
+        let mut files = Files::new();
+        for (id, limit) in &limits.limits {
+            let (Action::Controller(controller), Some(group)) =
+                (limit.action, limits.groups.get(&limit.group))
+            else {
+                continue;
+            };
+            let name = group.name();
+            let wanted = Wanted {
+                meter: &name,
+                labels: &group.labels,
+                amount: limit.amount,
+                period_ns: limit.period_ns,
+            };
+            let Setting { file, set, lift } = controller
+                .setting(wanted)
+                .map_err(|why| super::wrong(format!("cannot limit {name}: {why}")))?;
+            let Ok(cgroup) = self.hierarchy.by_id(limit.cgroup) else {
+                continue;
+            };
+            let dir = self
+                .hierarchy
+                .root()
+                .join(cgroup.path.trim_start_matches('/'));
+            files.insert((dir.join(file), lift), (*id, set));
+        }
+        Ok(files)
+    }
+
+    /// Makes the controllers' files say what the limits of `next` are.
+    ///
+    /// # Errors
+    /// EINVAL for what a controller does not hold, ENOENT where it is not enabled; what was written is
+    /// put back then.
+    pub(super) fn write_controllers(&self, next: &Limits) -> Result<Written> {
+        let before = self.settings(&self.config.limits)?;
+        let after = self.settings(next)?;
+        let mut written = Written::default();
+        for ((file, lift), (_, old)) in &before {
+            if !after.contains_key(&(file.clone(), lift.clone())) {
+                // A cgroup that is gone needs no lifting.
+                if std::fs::write(file, lift).is_ok() {
+                    written.0.push((file.clone(), old.clone()));
+                }
+            }
+        }
+        for ((file, lift), (id, text)) in &after {
+            let known = before.get(&(file.clone(), lift.clone()));
+            if known.is_some_and(|(_, old)| old == text) {
+                continue;
+            }
+            if let Err(e) = std::fs::write(file, text) {
+                written.undo();
+                let errno = e.raw_os_error().map_or(Errno::EIO, Errno);
+                return Err(Error::new(
+                    ErrorKind::Unsupported,
+                    format!(
+                        "cannot hold limit {id}: writing `{text}` to {}: {e}; the controller has to be \
+                         enabled for the cgroup (cgroup.subtree_control of the one above it)",
+                        file.display()
+                    ),
+                )
+                .with_errno(errno));
+            }
+            let back = known.map_or_else(|| lift.clone(), |(_, old)| old.clone());
+            written.0.push((file.clone(), back));
+        }
+        Ok(written)
+    }
+}
