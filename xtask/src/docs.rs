@@ -1,11 +1,12 @@
-//! Documentation that is made of the program's own tables: a page a built-in meter, and the schema of
-//! meter files.
+//! Documentation that is made of the program's own tables: a page a built-in meter, and the
+//! schemas of meter files and policies.
 
 use std::path::{Path, PathBuf};
 
 use cgtap::meter::file;
 use cgtap::meter::library::{Known, Library};
 use cgtap::meter::written::Meter;
+use cgtap::policy;
 
 use crate::Result;
 
@@ -65,6 +66,10 @@ fn pages() -> Result<Vec<(String, String)>> {
         (
             "docs/meter.schema.json".to_owned(),
             serde_json::to_string_pretty(&file::schema())? + "\n",
+        ),
+        (
+            "docs/policy.schema.json".to_owned(),
+            serde_json::to_string_pretty(&policy::schema())? + "\n",
         ),
         ("docs/meters/README.md".to_owned(), index(&library)),
     ];

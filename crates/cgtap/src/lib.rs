@@ -14,4 +14,5 @@ pub mod kernel;
 pub mod limit;
 pub mod meter;
 pub mod object;
+pub mod policy;
 pub mod store;

@@ -67,6 +67,7 @@ fn request(cgroup: CgroupRef, value: &str, amount: u64) -> LimitRequest {
         action: None,
         force: false,
         borrow: false,
+        policy: false,
     }
 }
 

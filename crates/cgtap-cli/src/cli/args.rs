@@ -218,6 +218,13 @@ pub struct ServeArgs {
     /// Of each meter, name the cgroups that used most, so many; the others are summed up as `other`
     #[arg(long, value_name = "N", default_value = "200", value_parser = value::top)]
     pub top: usize,
+    /// Apply this policy first, and again when it changes or a cgroup comes that its patterns match
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub config: Option<PathBuf>,
+    /// With --config: directory of more meter files
+    #[arg(long, value_name = "DIR", env = "CGTAP_METERS", hide_env_values = true,
+          default_value = cgtap::meter::library::DEFAULT_DIR, value_hint = ValueHint::DirPath)]
+    pub meters: PathBuf,
 }
 
 /// `cgtap doctor`.
@@ -383,6 +390,24 @@ pub struct LimitSetArgs {
     /// Also deny with an errno at which clients try again at once, for ever
     #[arg(long)]
     pub force: bool,
+}
+
+/// `cgtap apply`.
+#[derive(Debug, Args)]
+pub struct ApplyArgs {
+    /// The policy, a TOML file
+    #[arg(value_name = "FILE", required_unless_present = "schema", value_hint = ValueHint::FilePath)]
+    pub file: Option<PathBuf>,
+    /// Change nothing; say what would change, and whom each limit reaches
+    #[arg(short = 'n', long)]
+    pub dry_run: bool,
+    /// Directory of more meter files
+    #[arg(long, value_name = "DIR", env = "CGTAP_METERS", hide_env_values = true,
+          default_value = cgtap::meter::library::DEFAULT_DIR, value_hint = ValueHint::DirPath)]
+    pub meters: PathBuf,
+    /// Print the JSON schema of policy files
+    #[arg(long, conflicts_with_all = ["file", "dry_run"])]
+    pub schema: bool,
 }
 
 /// `cgtap explain`.

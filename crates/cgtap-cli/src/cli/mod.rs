@@ -11,12 +11,12 @@ use std::path::PathBuf;
 use clap::{ArgAction, Parser, Subcommand, ValueEnum};
 
 pub use args::{
-    AttachArgs, CompletionsArgs, DetachArgs, DoctorArgs, EnforceArgs, ExplainArgs, LimitAction,
-    LimitArgs, LimitSetArgs, ListArgs, ManArgs, MapsArgs, MeterAction, MeterArgs, ReplaceArgs,
-    ServeArgs, StatArgs, StorageArgs, TopArgs, TreeArgs, UsageArgs,
+    ApplyArgs, AttachArgs, CompletionsArgs, DetachArgs, DoctorArgs, EnforceArgs, ExplainArgs,
+    LimitAction, LimitArgs, LimitSetArgs, ListArgs, ManArgs, MapsArgs, MeterAction, MeterArgs,
+    ReplaceArgs, ServeArgs, StatArgs, StorageArgs, TopArgs, TreeArgs, UsageArgs,
 };
 pub use early::Early;
-pub use value::interval;
+pub use value::{cgroup_ref, interval};
 
 /// What holds for several commands: it stands below the options of `--help`, and as sections of
 /// the man page.
@@ -141,6 +141,8 @@ pub enum Command {
     Usage(UsageArgs),
     /// Set, show and clear limits on what cgroups use
     Limit(LimitArgs),
+    /// Make meters and limits what a policy file says, whole or not at all
+    Apply(ApplyArgs),
     /// Freeze and thaw cgroups by their limits, for as long as this runs
     Enforce(EnforceArgs),
     /// Say whether a cgroup is held back: by which limits, since when, until when

@@ -45,6 +45,14 @@ fn cgroup(text: OsString) -> Result<CgroupRef, String> {
     Ok(CgroupRef::Path(PathBuf::from(text)))
 }
 
+/// A cgroup in a file, as on the command line.
+///
+/// # Errors
+/// Why it is none.
+pub fn cgroup_ref(text: &str) -> Result<CgroupRef, String> {
+    cgroup(OsString::from(text))
+}
+
 /// An id of a limit.
 pub fn limit(text: &str) -> Result<LimitId, String> {
     number_u32(text).map(LimitId)

@@ -170,6 +170,7 @@ pub fn request(library: &Library, written: &Written<'_>) -> Result<LimitRequest,
         action: written.on.map(action).transpose()?,
         force: written.force,
         borrow: written.borrow,
+        policy: false,
     })
 }
 
@@ -249,4 +250,9 @@ pub fn explain(context: &Context, args: &ExplainArgs) -> Result<Status, Failure>
     let explained: Explained = context.engine()?.explain(&args.cgroup)?;
     context.result(&explained, |look| render::explained(&explained, look))?;
     Ok(Status::DONE)
+}
+
+/// A period as it is recorded.
+pub fn nanos(period: Duration) -> u64 {
+    u64::try_from(period.as_nanos()).unwrap_or(u64::MAX)
 }

@@ -1,5 +1,6 @@
 //! One file a command: words to a request, the engine's answer to standard output.
 
+pub mod apply;
 mod attach;
 mod completions;
 pub mod demo;
@@ -121,6 +122,7 @@ pub fn run(context: &Context, command: Command) -> Result<Status, Failure> {
         Command::Meter(args) => meter::run(context, &args),
         Command::Usage(args) => usage::run(context, args),
         Command::Limit(args) => limit::run(context, &args),
+        Command::Apply(args) => apply::run(context, &args),
         Command::Enforce(args) => enforce::run(context, &args),
         Command::Explain(args) => limit::explain(context, &args),
         Command::Top(args) => top::run(context, args),

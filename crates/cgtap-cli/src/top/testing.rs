@@ -76,6 +76,7 @@ pub fn limit(id: u32, cgroup: &str, meter: &str, action: Action) -> LimitReport 
         on: show_action(action),
         action,
         borrow: false,
+        policy: false,
         charged: "before",
         gates: Vec::new(),
         used: 5,

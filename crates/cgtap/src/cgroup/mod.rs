@@ -1,6 +1,7 @@
 //! Cgroups: found by path or id, with their place in the hierarchy.
 
 pub mod name;
+pub mod pattern;
 
 use std::fs::File;
 use std::os::fd::AsFd;

@@ -53,6 +53,8 @@ pub struct LimitRequest {
     pub force: bool,
     /// Hold it only while others of the same parent want their share.
     pub borrow: bool,
+    /// A policy asks for it, and takes it away when it asks no more.
+    pub policy: bool,
 }
 
 /// What is to become of limits, together.
@@ -74,6 +76,14 @@ impl LimitRequest {
 /// Clients of gates have ways to be tried at the most.
 const WAYS_MAX: usize = 4;
 
+/// Another way to a gate may do better.
+fn is_of_way(error: &Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::Unsupported | ErrorKind::Verifier | ErrorKind::Hook
+    )
+}
+
 fn wrong(why: impl Into<String>) -> Error {
     Error::new(ErrorKind::Rule, why).with_errno(Errno::EINVAL)
 }
@@ -93,13 +103,7 @@ impl Engine {
                     return Ok(all.into_iter().filter(|l| ids.contains(&l.id)).collect());
                 }
                 // The kernel has no such gate: it may have the next one.
-                Err(e)
-                    if change.set.iter().any(LimitRequest::may_gate)
-                        && matches!(
-                            e.kind(),
-                            ErrorKind::Unsupported | ErrorKind::Verifier | ErrorKind::Hook
-                        ) =>
-                {
+                Err(e) if is_of_way(&e) && change.set.iter().any(LimitRequest::may_gate) => {
                     tracing::debug!("limits, way {way}: {e}: {}", e.log());
                     let is_end = plan::is_last_way(change, way);
                     last.get_or_insert(e);
@@ -123,6 +127,33 @@ impl Engine {
             }
             None => wrong("there is nothing to change"),
         })
+    }
+
+    /// Whether a limit could be set, whatever its cgroup, as far as that is told without loading
+    /// anything; what would happen where it is reached.
+    ///
+    /// # Errors
+    /// [`Error`] as [`Engine::change_limits`].
+    pub fn check_limit(&self, request: &LimitRequest) -> Result<Action> {
+        let mut first = None;
+        for way in 0..WAYS_MAX {
+            match look(request, way) {
+                Ok((_, action)) => return Ok(action),
+                Err(e) if is_of_way(&e) => first = first.or(Some(e)),
+                Err(e) => return Err(e),
+            }
+        }
+        Err(first.unwrap_or_else(|| wrong("there is nothing to limit")))
+    }
+
+    /// A cgroup that may be limited.
+    ///
+    /// # Errors
+    /// [`Error`]: one that is not there, or the root.
+    pub fn limitable(&self, cgroup: &CgroupRef) -> Result<Cgroup> {
+        let found = self.cgroup(cgroup)?;
+        check_cgroup(&found)?;
+        Ok(found)
     }
 
     fn try_limits(&self, change: &LimitChange, way: usize) -> Result<Vec<LimitId>> {
@@ -220,8 +251,12 @@ fn add(
     cgroup: &Cgroup,
     way: usize,
 ) -> Result<LimitId> {
-    let known = &request.meter;
-    let name = format!("{}_{}", known.meter.name, request.value);
+    check_cgroup(cgroup)?;
+    let (group, action) = look(request, way)?;
+    record(session, next, request, cgroup, group, action)
+}
+
+fn check_cgroup(cgroup: &Cgroup) -> Result<()> {
     if cgroup.ancestors.is_empty() {
         return Err(wrong(format!(
             "the root cannot be limited: it holds this machine's own processes, and what would lift \
@@ -229,6 +264,13 @@ fn add(
             Errno::EINVAL
         )));
     }
+    Ok(())
+}
+
+/// What is limited, whatever the cgroup, and what happens then.
+fn look(request: &LimitRequest, way: usize) -> Result<(Group, Action)> {
+    let known = &request.meter;
+    let name = format!("{}_{}", known.meter.name, request.value);
     let asked = plan::Asked::new(known, &request.value, &request.labels)?;
     let action = match request.action {
         Some(action) => action,
@@ -241,7 +283,7 @@ fn add(
         )));
     }
     let group = asked.group(action, way, request.force)?;
-    record(session, next, request, cgroup, group, action)
+    Ok((group, action))
 }
 
 fn check_rate(name: &str, request: &LimitRequest) -> Result<()> {
@@ -350,6 +392,7 @@ fn record(
             },
             action,
             borrow: request.borrow,
+            policy: request.policy,
             slot,
         },
     );

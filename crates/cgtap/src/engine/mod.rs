@@ -37,6 +37,7 @@ pub use report::*;
 pub use request::*;
 pub use stat::Stat;
 
+use crate::cgroup::pattern::{Found, Pattern};
 use crate::cgroup::{Cgroup, Hierarchy};
 use crate::store::dir::Lock;
 
@@ -81,6 +82,22 @@ impl Engine {
     /// [`Error`] if none is mounted.
     pub fn cgroup_root(&self) -> Result<PathBuf> {
         Ok(self.hierarchy()?.root().to_owned())
+    }
+
+    /// A cgroup that exists.
+    ///
+    /// # Errors
+    /// [`Error`] if it does not.
+    pub fn cgroup(&self, cgroup: &CgroupRef) -> Result<Cgroup> {
+        find_cgroup(&self.hierarchy()?, cgroup)
+    }
+
+    /// The cgroups that a pattern matches now, by path.
+    ///
+    /// # Errors
+    /// [`Error`] if no hierarchy is mounted.
+    pub fn matching(&self, pattern: &Pattern) -> Result<Vec<Found>> {
+        Ok(pattern.matching(&self.hierarchy()?))
     }
 
     fn hierarchy(&self) -> Result<Hierarchy> {

@@ -51,6 +51,8 @@ pub struct LimitRecord {
     pub action: Action,
     /// Only while others of the same parent want their share.
     pub borrow: bool,
+    /// A policy set it.
+    pub policy: bool,
     /// Index of its budget.
     pub slot: u32,
 }

@@ -8,6 +8,7 @@ use cgtap::meter::usage::UsageReport;
 
 use super::ledger::Ledger;
 use super::page::{Format, Page};
+use super::policy::{Shared, Standing};
 use crate::failure::Failure;
 
 /// Where readings come from.
@@ -43,6 +44,7 @@ pub struct Exporter {
     work: Arc<Mutex<Work>>,
     // Beside the work: how it went is told while the next reading is under way.
     health: Arc<Mutex<Health>>,
+    policy: Option<Shared>,
 }
 
 struct Work {
@@ -51,13 +53,19 @@ struct Work {
 }
 
 impl Exporter {
-    /// With series for the `top` cgroups of each meter.
-    pub fn new(source: Box<dyn Source>, top: usize) -> Self {
+    /// With series for the `top` cgroups of each meter, and for a policy that is kept in force.
+    pub fn new(source: Box<dyn Source>, top: usize, policy: Option<Shared>) -> Self {
         let ledger = Ledger::new(top);
         Self {
             work: Arc::new(Mutex::new(Work { source, ledger })),
             health: Arc::default(),
+            policy,
         }
+    }
+
+    /// How the policy stands, if there is one.
+    pub fn policy(&self) -> Option<Standing> {
+        self.policy.as_ref().map(Shared::get)
     }
 
     /// How the last reading went.
@@ -89,7 +97,10 @@ impl Exporter {
         drop(report);
         let limits = work.source.limits().map_err(|failure| words(&failure))?;
         work.ledger.limit_by(limits);
-        let page = Page::of(&work.ledger, format);
+        let mut page = Page::of(&work.ledger, format);
+        if let Some(standing) = self.policy() {
+            page.policy(&standing);
+        }
         Ok(page.end(begin.elapsed().as_secs_f64()))
     }
 }

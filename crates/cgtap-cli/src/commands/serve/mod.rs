@@ -6,6 +6,7 @@ mod ledger;
 mod names;
 mod numbers;
 mod page;
+mod policy;
 mod privileges;
 mod roster;
 mod server;
@@ -22,6 +23,7 @@ use serde::Serialize;
 use tokio::signal::unix::{SignalKind, signal};
 
 use self::exporter::{Exporter, Source};
+use self::policy::Keeper;
 use super::Context;
 use crate::cli::ServeArgs;
 use crate::failure::{Failure, Status};
@@ -53,6 +55,10 @@ pub fn run(context: &Context, args: &ServeArgs) -> Result<Status, Failure> {
     let listen = listener
         .local_addr()
         .map_err(|e| Failure::system("cannot look at the socket", e))?;
+    // With all privileges: what is wrong with it is said here, and nothing is served.
+    let config = args.config.as_deref();
+    let keeper = config.map(|path| Keeper::start(context, &args.meters, path));
+    let keeper = keeper.transpose()?;
     // Before there is a second thread: each has privileges of its own.
     privileges::drop_all_but_kept()?;
     let runtime = server::runtime()?;
@@ -67,7 +73,9 @@ pub fn run(context: &Context, args: &ServeArgs) -> Result<Status, Failure> {
             .teller
             .note("whoever reaches this address can read the names of cgroups and what they use");
     }
-    let exporter = Exporter::new(Box::new(engine), args.top);
+    let standing = keeper.as_ref().map(Keeper::standing);
+    let exporter = Exporter::new(Box::new(engine), args.top, standing);
+    let _running = keeper.map(Keeper::run).transpose()?;
     server::run(runtime, listener, exporter, server::Limits::default(), stop)?
 }
 

@@ -3,11 +3,13 @@
 use cgtap::meter::usage::{Form, Unit};
 
 /// What [`super::page`] exports beside the meters.
-const TAKEN: [&str; 4] = [
+const TAKEN: [&str; 6] = [
     "cgtap_lost",
     "cgtap_cgroups",
     "cgtap_scrape_duration_seconds",
     "cgtap_build",
+    "cgtap_policy_ok",
+    "cgtap_policy_applied_timestamp_seconds",
 ];
 /// How all that is exported of limits begins.
 pub const LIMIT: &str = "cgtap_limit_";

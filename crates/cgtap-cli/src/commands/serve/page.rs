@@ -8,6 +8,7 @@ mod limits;
 use std::collections::{HashMap, HashSet};
 use std::fmt::Write;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use cgtap::meter::usage::{Form, Unit};
 
@@ -15,6 +16,7 @@ use super::account::LabelsId;
 use super::ledger::{Family, Ledger};
 use super::names;
 use super::numbers::{Numbers, bounds};
+use super::policy::Standing;
 
 /// How the text is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,6 +89,20 @@ impl Page {
         }
         page.build_info();
         page
+    }
+
+    /// Adds how a policy stands.
+    pub fn policy(&mut self, standing: &Standing) {
+        let help = "Whether the policy file, as it is now, is in force.";
+        if self.head("cgtap_policy_ok", "gauge", None, help) {
+            self.plain("cgtap_policy_ok", u8::from(standing.wrong.is_none()));
+        }
+        let name = "cgtap_policy_applied_timestamp_seconds";
+        let help = "When the policy that is in force was applied last.";
+        if self.head(name, "gauge", Some("seconds"), help) {
+            let since = standing.applied.duration_since(SystemTime::UNIX_EPOCH);
+            self.plain(name, since.unwrap_or_default().as_secs_f64());
+        }
     }
 
     /// Ends the text with the time that it took to read and write it.

@@ -17,6 +17,13 @@ use crate::failure::Failure;
 ///   gone also mends the state, for which maps and programs are made; this stands for CAP_BPF and
 ///   CAP_PERFMON there.
 /// - `DAC_READ_SEARCH`: cgroups are found by their ids with open_by_handle_at(2).
+///
+/// Keeping a policy in force (`--config`) needs no more than these, found in the same way:
+///
+/// - `SYS_ADMIN`: maps, programs and links of meters, chargers and gates are made. CAP_BPF and
+///   CAP_PERFMON would do for that, and are not kept beside it, since it includes both. Pins are
+///   made and taken away as root, which owns the state: CAP_DAC_OVERRIDE is not needed.
+/// - `DAC_READ_SEARCH`: cgroups by their ids, as above; a policy that only its owner may read.
 pub const KEPT: CapabilitySet = CapabilitySet::SYS_ADMIN.union(CapabilitySet::DAC_READ_SEARCH);
 
 /// Gives up all but [`KEPT`], for this thread and those that it starts, and for good: nothing that

@@ -189,7 +189,14 @@ impl Site {
             Health::Unread | Health::Failed(_) => self.scrape(Format::Text).await.map(|_| ()),
         };
         match read {
-            Ok(()) => plain(StatusCode::OK, "ok\n"),
+            // Readings go well, and what was in force before is: no reason to start anew.
+            Ok(()) => match self.exporter.policy().and_then(|policy| policy.wrong) {
+                None => plain(StatusCode::OK, "ok\n"),
+                Some(why) => {
+                    let text = format!("ok\nthe policy is not applied as it is now: {why}\n");
+                    plain(StatusCode::OK, &text)
+                }
+            },
             Err(why) => unavailable(&why),
         }
     }

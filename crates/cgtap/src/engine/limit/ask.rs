@@ -47,6 +47,8 @@ pub struct LimitReport {
     pub action: Action,
     /// Only while others want their share.
     pub borrow: bool,
+    /// A policy set it, and takes it away when it asks for it no more.
+    pub policy: bool,
     /// `before` the event, at the gate, or `after` it: then the gate shuts until there is something
     /// left again.
     pub charged: &'static str,
@@ -212,6 +214,7 @@ impl Session {
                     on: show_action(limit.action),
                     action: limit.action,
                     borrow: limit.borrow,
+                    policy: limit.policy,
                     charged: match group.way {
                         Way::Before => "before",
                         Way::After => "after",

@@ -37,7 +37,7 @@ fn limits() -> Vec<LimitReport> {
 
 fn page(limits: Vec<LimitReport>, format: Format) -> String {
     let source = Fake::limited(|| Ok(every_kind()), limits);
-    Exporter::new(source, 9).scrape(format).unwrap()
+    Exporter::new(source, 9, None).scrape(format).unwrap()
 }
 
 #[test]
@@ -84,7 +84,7 @@ fn no_sample_is_told_twice_and_no_meter_takes_their_names() {
     let used = vec![value("limit_used", Unit::Count, Form::Gauge, &[], 8)];
     let usage = report(vec![row(1, "/", used)]);
     let source = Fake::limited(move || Ok(usage.clone()), vec![new, old]);
-    let page = Exporter::new(source, 9).scrape(Format::Text).unwrap();
+    let page = Exporter::new(source, 9, None).scrape(Format::Text).unwrap();
     let samples = page
         .lines()
         .filter(|l| l.starts_with("cgtap_limit_used{"))

@@ -69,7 +69,7 @@ impl Serving {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel();
-        let exporter = Exporter::new(source, top);
+        let exporter = Exporter::new(source, top, None);
         let thread = std::thread::spawn(move || {
             let runtime = server::runtime().unwrap();
             let _ = server::run(runtime, listener, exporter, limits, stopped).unwrap();

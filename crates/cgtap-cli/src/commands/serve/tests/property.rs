@@ -124,7 +124,7 @@ proptest! {
     ) {
         let mut tree = Tree::new();
         let (shared, source) = shared(tree.report());
-        let exporter = Exporter::new(source, top);
+        let exporter = Exporter::new(source, top, None);
         let mut before: HashMap<String, u64> = HashMap::new();
         // What `sum(increase())` would have, had Prometheus seen each series from its beginning.
         let mut exported = 0;
@@ -163,7 +163,7 @@ proptest! {
     ) {
         let mut tree = Tree::new();
         let (shared, source) = shared(tree.report());
-        let exporter = Exporter::new(source, top);
+        let exporter = Exporter::new(source, top, None);
         let mut ever = std::collections::HashSet::new();
         for event in events.iter().chain([&Event::Scrape]) {
             tree.apply(event);

@@ -11,7 +11,7 @@ use super::{Fake, Serving, every_kind, report, row, shared, value};
 
 fn page(report: UsageReport, top: usize, format: Format) -> String {
     let source = Fake::source(move || Ok(report.clone()));
-    Exporter::new(source, top).scrape(format).unwrap()
+    Exporter::new(source, top, None).scrape(format).unwrap()
 }
 
 fn line<'a>(page: &'a str, start: &str) -> &'a str {
@@ -109,7 +109,7 @@ fn only_so_many_are_named_and_the_rest_is_other() {
         row(n + 1, &format!("/{n}"), vec![used])
     });
     let (shared, source) = shared(report(rows.collect()));
-    let exporter = Exporter::new(source, 2);
+    let exporter = Exporter::new(source, 2, None);
     let scrape = || exporter.scrape(Format::Text).unwrap();
     let first = scrape();
     line(&first, r#"cgtap_x_total{cgroup="/49"} 50"#);
@@ -131,7 +131,7 @@ fn only_so_many_are_named_and_the_rest_is_other() {
 fn a_cgroup_that_comes_again_goes_on_and_its_parent_gains_nothing_twice() {
     let used = |n| vec![value("x", Unit::Count, Form::Count, &[], n)];
     let (shared, source) = shared(report(vec![row(1, "/", used(1)), row(2, "/a", used(100))]));
-    let exporter = Exporter::new(source, 9);
+    let exporter = Exporter::new(source, 9, None);
     let scrape = |rows| {
         *shared.lock().unwrap() = report(rows);
         exporter.scrape(Format::Text).unwrap()
@@ -157,7 +157,7 @@ fn what_a_removed_cgroup_leaves_is_not_a_new_ones_of_its_parents_path() {
         row(2, "/a", used(1)),
         row(3, "/a/b", used(100)),
     ]));
-    let exporter = Exporter::new(source, 9);
+    let exporter = Exporter::new(source, 9, None);
     exporter.scrape(Format::Text).unwrap();
     // Both go, to the root, and another `/a` comes.
     let rows = vec![row(1, "/", used(102)), row(4, "/a", used(50))];
