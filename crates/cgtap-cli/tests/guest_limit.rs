@@ -248,7 +248,8 @@ fn memory_of_buffers_is_held_and_given_back() {
     let mut sandbox = Sandbox::new();
     sandbox.child("a");
     sandbox.child("b");
-    let id = limit(&sandbox, "/a", "drm_memory_bytes", "64KiB", &[]);
+    // Four buffers fit, and half of a fifth.
+    let id = limit(&sandbox, "/a", "drm_memory_bytes", "72KiB", &[]);
     let make = |cgroup: &str, most: u32, times: u32| {
         let script = format!("{} {card} {most} {times}", client.display());
         let (status, said) = sandbox.try_inside(cgroup, &script);

@@ -32,6 +32,12 @@ pub fn run(context: &Context, args: &LimitArgs) -> Result<Status, Failure> {
             context.result(Limits { limits: &limits }, |look| {
                 render::limits(&limits, look)
             })?;
+            for limit in limits.iter().filter(|l| l.lost > 0) {
+                context.teller.note(&format!(
+                    "limit {}: {} events or cgroups below it could not be charged",
+                    limit.id, limit.lost
+                ));
+            }
             Ok(Status::DONE)
         }
         LimitAction::Clear { ids, cgroup, all } => clear(context, ids, cgroup.as_ref(), *all),

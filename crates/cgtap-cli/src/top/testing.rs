@@ -83,6 +83,7 @@ pub fn limit(id: u32, cgroup: &str, meter: &str, action: Action) -> LimitReport 
         left: -2,
         is_reached: true,
         free_in_ns: None,
+        lost: 0,
         denied: 2,
         denied_amount: 2,
         denies_since_ns: None,

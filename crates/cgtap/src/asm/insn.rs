@@ -193,6 +193,8 @@ pub mod helper {
     pub const GET_LOCAL_STORAGE: i32 = 81;
     /// `bpf_send_signal`, to the process of the running task, since 5.3.
     pub const SEND_SIGNAL: i32 = 109;
+    /// `bpf_probe_read_user`, since 5.5.
+    pub const PROBE_READ_USER: i32 = 112;
     /// `bpf_probe_read_kernel`, since 5.5.
     pub const PROBE_READ_KERNEL: i32 = 113;
     /// `bpf_probe_read_kernel_str`, since 5.5.

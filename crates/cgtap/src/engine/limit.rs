@@ -360,7 +360,7 @@ fn record(
     let slot = match &old {
         // What was used so far counts on.
         Some(old) if is_kept => old.slot,
-        _ => limits.free_slot().ok_or_else(|| {
+        _ => limits.free_slot(&session.config.limits).ok_or_else(|| {
             Error::new(
                 ErrorKind::Full,
                 format!(

@@ -56,6 +56,8 @@ pub struct Part<'a> {
 struct Asked {
     part: usize,
     claim: Claim,
+    /// What it takes is known, or at least expected.
+    has_amount: bool,
     is_taken: bool,
 }
 
@@ -137,8 +139,17 @@ impl Generator<'_> {
             for (label, words) in part.only {
                 self.only(part.program, *label, words, next)?;
             }
-            if let Some(ask) = &part.program.ask {
+            let program = part.program;
+            if let Some(ask) = program.ask.as_ref().or(program.expect.as_ref()) {
                 self.emit.number(&mut self.b, ask)?;
+                if program.ask.is_none() {
+                    // Whatever is expected, nothing passes where nothing is left.
+                    let some = self.b.label();
+                    self.b
+                        .jump_if_imm(Cond::Ne, Reg::R7, 0, some)
+                        .push(Insn::mov_imm(Reg::R7, 1))
+                        .place(some);
+                }
                 let amount = self.amount(at);
                 self.b
                     .push(Insn::store(Size::Dw, Reg::R10, amount, Reg::R7));
@@ -209,7 +220,7 @@ impl Generator<'_> {
         Look {
             index: asked.claim.index,
             is_bucket: asked.claim.is_bucket,
-            amount: asked.is_taken.then(|| self.amount(asked.part)),
+            amount: asked.has_amount.then(|| self.amount(asked.part)),
             verdict: asked.claim.verdict,
         }
     }
@@ -221,9 +232,11 @@ impl Generator<'_> {
             .enumerate()
             .flat_map(|(part, p)| {
                 let is_taken = p.program.ask.is_some();
+                let has_amount = is_taken || p.program.expect.is_some();
                 p.claims.iter().map(move |claim| Asked {
                     part,
                     claim: *claim,
+                    has_amount,
                     is_taken,
                 })
             })

@@ -165,10 +165,11 @@ impl Limits {
         self.limits.is_empty()
     }
 
-    /// A budget that no limit has.
+    /// A budget that no limit has, nor had in `before`: programs that still run may charge that.
     #[must_use]
-    pub fn free_slot(&self) -> Option<u32> {
-        let used: std::collections::BTreeSet<u32> = self.limits.values().map(|l| l.slot).collect();
+    pub fn free_slot(&self, before: &Self) -> Option<u32> {
+        let all = self.limits.values().chain(before.limits.values());
+        let used: std::collections::BTreeSet<u32> = all.map(|l| l.slot).collect();
         (0..super::budget::BUDGETS as u32).find(|slot| !used.contains(slot))
     }
 

@@ -179,6 +179,21 @@ impl Emitter<'_> {
                 self.number_at(b, of, depth)?;
                 widen(b, Reg::R7, *bits, *signed);
             }
+            Node::User(bits, of) => {
+                self.number_at(b, of, depth)?;
+                let scratch = self.slots.scratch;
+                b.push(Insn::store_imm(Size::Dw, Reg::R10, scratch, 0))
+                    .stack_address(Reg::R1, scratch)
+                    .push(Insn::mov_imm(Reg::R2, i32::from(bits / 8)))
+                    .push(Insn::mov(Reg::R3, Reg::R7))
+                    .push(Insn::call(helper::PROBE_READ_USER))
+                    .push(Insn::load(
+                        Size::of_bytes(bits / 8),
+                        Reg::R7,
+                        Reg::R10,
+                        scratch,
+                    ));
+            }
             Node::Choose(condition, yes, no) => {
                 let (otherwise, end) = (b.label(), b.label());
                 self.branch(b, condition, depth, false, otherwise)?;

@@ -243,6 +243,11 @@ struct GateFile {
     #[serde(default)]
     #[schemars(with = "Vec<String>")]
     holds: Vec<Text>,
+    /// For values whose amount is known only afterwards: how much is to be expected. What is charged is
+    /// what it comes to.
+    #[serde(default)]
+    #[schemars(with = "BTreeMap<String, String>")]
+    expect: Texts,
     /// The errno that the caller gets unless it is said otherwise: EPERM, EDQUOT and so on.
     #[schemars(with = "String")]
     deny: Text,
@@ -275,6 +280,8 @@ struct GateElse {
     by: Option<Texts>,
     #[schemars(with = "Option<BTreeMap<String, String>>")]
     ask: Option<Texts>,
+    #[schemars(with = "Option<BTreeMap<String, String>>")]
+    expect: Option<Texts>,
     #[schemars(with = "Option<BTreeMap<String, String>>")]
     write: Option<Texts>,
 }

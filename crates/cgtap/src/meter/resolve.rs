@@ -213,6 +213,8 @@ pub struct GateProgram {
     pub by: Vec<Option<Label>>,
     /// How much of the value an event asks for; none where that is known only afterwards.
     pub ask: Option<Node>,
+    /// How much of it is to be expected, where that is known only afterwards.
+    pub expect: Option<Node>,
     /// What the caller gets unless it is said otherwise, above 0.
     pub deny: Errno,
     /// What clients try again at, at once and for ever.
@@ -650,7 +652,8 @@ fn gate_program(
         is_paired: false,
         noted: &[],
     };
-    let (condition, by, ask, writes) = place.check(paired, |c| {
+    let expected = choice.expects.iter().find(|(held, _)| *held == value);
+    let (condition, by, ask, expect, writes) = place.check(paired, |c| {
         let by = choice.by.iter().zip(labels).zip(&meter.labels);
         let by: Vec<Option<Label>> = by
             .map(|((expr, shown), text)| {
@@ -666,6 +669,7 @@ fn gate_program(
             c.condition(choice.condition.as_ref())?,
             by,
             asked.map(|e| c.number(e)).transpose()?,
+            expected.map(|(_, e)| c.number(e)).transpose()?,
             writes,
         ))
     })?;
@@ -675,6 +679,7 @@ fn gate_program(
         condition,
         by,
         ask,
+        expect,
         deny: choice.deny,
         retried: choice.retried.clone(),
         writes,
@@ -713,6 +718,7 @@ impl GateProgram {
             condition: None,
             by: Vec::new(),
             ask: None,
+            expect: None,
             deny: Errno::EPERM,
             retried: Vec::new(),
             writes: Vec::new(),

@@ -152,6 +152,8 @@ pub struct GateChoice {
     /// Indices of values, in order, and how much of each an event asks for; none where that is known
     /// only afterwards.
     pub holds: Vec<(usize, Option<Expr>)>,
+    /// Of those that are known only afterwards, how much is to be expected.
+    pub expects: Vec<(usize, Expr)>,
     /// What the caller gets unless it is said otherwise, above 0.
     pub deny: Errno,
     /// What clients try again at, at once and for ever.

@@ -284,6 +284,7 @@ mod tests {
             left: 0,
             is_reached: false,
             free_in_ns: None,
+            lost: 0,
             denied: 0,
             denied_amount: 0,
             denies_since_ns: None,

@@ -16,6 +16,7 @@ use crate::id::{CgroupId, LimitId};
 use crate::limit::budget::{Budget, word};
 use crate::limit::denial::{self, Verdict};
 use crate::limit::record::{Action, Way};
+use crate::meter::shape::control;
 use crate::meter::usage::Unit;
 
 /// A limit and how it stands.
@@ -63,6 +64,8 @@ pub struct LimitReport {
     /// Nanoseconds until something is left again; none if time does not bring it back.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub free_in_ns: Option<u64>,
+    /// Events that could not be charged, and cgroups below that there was no room to charge.
+    pub lost: u64,
     /// Events that it denied, or would have.
     pub denied: u64,
     /// What they asked.
@@ -190,6 +193,14 @@ impl Session {
         }
         let all = self.budget_words()?;
         let now_ns = now().as_nanos() as u64;
+        let mut lost: BTreeMap<u32, u64> = BTreeMap::new();
+        for (number, group) in &limits.groups {
+            if let Some(charger) = &group.charger {
+                let words = self.charger_words(charger)?;
+                let all = [control::STRANDED, control::NOTES_LOST, control::LOST];
+                lost.insert(*number, all.map(|word| words.get(word)).iter().sum());
+            }
+        }
         let mut reports: Vec<LimitReport> = limits
             .limits
             .iter()
@@ -224,6 +235,7 @@ impl Session {
                     left,
                     is_reached: left <= 0,
                     free_in_ns,
+                    lost: lost.get(&limit.group).copied().unwrap_or(0),
                     denied: words[word::DENIED],
                     denied_amount: words[word::DENIED_AMOUNT],
                     denies_since_ns: ago(word::FIRST_DENIED_NS),

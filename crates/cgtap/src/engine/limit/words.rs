@@ -3,9 +3,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use cgtap_sys::SysError;
 use cgtap_sys::bpf::{Map, MapSpec, MapType, get_map, map_flags, pin};
 use cgtap_sys::memory::Words;
+use cgtap_sys::{Errno, SysError};
 
 use super::super::error::{Error, Result};
 use super::super::session::{Session, words};
@@ -15,7 +15,8 @@ use crate::id::CgroupId;
 use crate::limit::budget::{self, Budget, flag, word};
 use crate::limit::denial;
 use crate::limit::rate::Rate;
-use crate::limit::record::{Action, Group, LimitRecord, Limits, Way};
+use crate::limit::record::{Action, Charger, Group, LimitRecord, Limits, Way};
+use crate::meter::shape::control;
 use crate::store::pins;
 
 /// Cgroups that come while chains are filled are found by looking once more: those that come after
@@ -157,24 +158,34 @@ impl Session {
         Ok(())
     }
 
+    fn charger_map(&self, charger: &Charger, name: &str) -> Result<Map> {
+        let record = self.config.instances.get(&charger.instance);
+        let pin = record
+            .and_then(|i| i.maps.iter().find(|m| m.name == name))
+            .and_then(|m| m.pin.clone())
+            .unwrap_or_default();
+        let path = self.path(&pins::map(charger.instance, &pin));
+        get_map(&path).map_err(|e| Error::sys(format!("open {}", path.display()), &e))
+    }
+
+    /// Control words of the programs that charge a group.
+    pub(super) fn charger_words(&self, charger: &Charger) -> Result<Words> {
+        Words::map(&self.charger_map(charger, "control")?)
+            .map_err(|e| Error::sys("map the control words of limits", &e))
+    }
+
     fn fill_chains(&self, number: u32, group: &Group) -> Result<()> {
         let Some(charger) = &group.charger else {
             return Ok(());
         };
-        let record = self.config.instances.get(&charger.instance);
-        let pin = record
-            .and_then(|i| i.maps.iter().find(|m| m.name == "chains"))
-            .and_then(|m| m.pin.clone())
-            .unwrap_or_default();
-        let path = self.path(&pins::map(charger.instance, &pin));
-        let chains =
-            get_map(&path).map_err(|e| Error::sys(format!("open {}", path.display()), &e))?;
+        let chains = self.charger_map(charger, "chains")?;
         let sys = |e: SysError| Error::sys(format!("limit {}", group.name()), &e);
         let limited: BTreeMap<CgroupId, &LimitRecord> = (self.config.limits.limits.values())
             .filter(|l| l.group == number)
             .map(|l| (l.cgroup, l))
             .collect();
         let mut wanted: BTreeMap<CgroupId, u32> = BTreeMap::new();
+        let mut homeless = 0;
         for _ in 0..PASSES {
             wanted.clear();
             for cgroup in limited.keys() {
@@ -196,12 +207,18 @@ impl Session {
                     wanted.extend(slot.map(|s| (branch.id, s)));
                 }
             }
+            homeless = 0;
             for (cgroup, slot) in &wanted {
-                chains
-                    .update(&cgroup.0.to_ne_bytes(), &u64::from(*slot).to_ne_bytes())
-                    .map_err(sys)?;
+                let slot = u64::from(*slot).to_ne_bytes();
+                match chains.update(&cgroup.0.to_ne_bytes(), &slot) {
+                    // Full: they are told, as those are that come while it is.
+                    Err(e) if e.errno == Errno::E2BIG => homeless += 1,
+                    other => other.map_err(sys)?,
+                }
             }
         }
+        self.charger_words(charger)?
+            .set(control::STRANDED, homeless);
         for (key, _) in chains.entries().map_err(sys)? {
             let cgroup = CgroupId(words(&key).next().unwrap_or_default());
             // One that came since then has its parent's.

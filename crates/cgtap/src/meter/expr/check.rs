@@ -258,6 +258,14 @@ impl Checker<'_> {
                 };
                 Ok((Node::Cast(*bits, *signed, node.into()), sign))
             }
+            AstKind::User(bits, inner) => {
+                let sign = if *bits == 64 {
+                    Sign::Unsigned
+                } else {
+                    Sign::Either
+                };
+                Ok((Node::User(*bits, self.number(inner)?.0.into()), sign))
+            }
             AstKind::Choose(condition, yes, no) => {
                 let condition = self.number(condition)?.0;
                 let ((yes, a), (no, b)) = (self.number(yes)?, self.number(no)?);

@@ -131,6 +131,8 @@ pub enum Node {
     Choose(Box<Node>, Box<Node>, Box<Node>),
     /// The low bits, widened.
     Cast(u8, bool, Box<Node>),
+    /// A number of so many bits at an address of the caller's; 0 where nothing can be read.
+    User(u8, Box<Node>),
     /// 1 if a text is another, or begins with it.
     Same {
         /// What is read.
@@ -152,6 +154,10 @@ pub trait Record {
     fn noted(&self, number: u8) -> u64;
     /// What can be read anywhere.
     fn builtin(&self, builtin: Builtin) -> u64;
+    /// Eight bytes of the caller's memory.
+    fn user(&self, _address: u64) -> u64 {
+        0
+    }
 }
 
 impl Op {
@@ -247,6 +253,7 @@ impl Node {
                 }
             }
             Self::Cast(bits, signed, a) => cast(*bits, *signed, a.evaluate(record)),
+            Self::User(bits, a) => cast(*bits, false, record.user(a.evaluate(record))),
             Self::Same { load, text, prefix } => {
                 let found = record.text(load);
                 u64::from(if *prefix {
@@ -264,7 +271,7 @@ impl Node {
         match self {
             Self::Noted(_) | Self::Builtin(Builtin::ElapsedNs) => true,
             Self::Constant(_) | Self::Load(_) | Self::Builtin(_) | Self::Same { .. } => false,
-            Self::Not(a) | Self::Cast(_, _, a) => a.asks_note(),
+            Self::Not(a) | Self::Cast(_, _, a) | Self::User(_, a) => a.asks_note(),
             Self::Binary(_, a, b) | Self::And(a, b) | Self::Or(a, b) => {
                 a.asks_note() || b.asks_note()
             }
@@ -335,6 +342,7 @@ impl Node {
                 a if bits == 64 => a,
                 a => Self::Cast(bits, signed, a.into()),
             },
+            Self::User(bits, a) => Self::User(bits, a.fold().into()),
             other => other,
         }
     }

@@ -33,6 +33,8 @@ pub enum AstKind {
     Complement(Box<Ast>),
     /// `u32(a)`: bits and whether they have a sign.
     Cast(u8, bool, Box<Ast>),
+    /// `user_u32(a)`: the number of so many bits in the caller's memory.
+    User(u8, Box<Ast>),
     /// `a OP b`.
     Binary(Written, Box<Ast>, Box<Ast>),
     /// `a ? b : c`.
@@ -400,6 +402,20 @@ impl<'a> Parser<'a> {
     fn name(&mut self) -> Result<Ast, ExprError> {
         let at = self.at;
         let first = self.word();
+        let user = first.strip_prefix(USER).and_then(|of| {
+            let mut types = TYPES.iter().filter(|(_, _, signed)| !signed);
+            types.find(|(name, ..)| *name == of)
+        });
+        if let Some((_, bits, _)) = user
+            && self.take("(")
+        {
+            let inner = self.expression()?;
+            self.expect(")")?;
+            return Ok(Ast {
+                at,
+                kind: AstKind::User(*bits, inner.into()),
+            });
+        }
         if let Some((_, bits, signed)) = TYPES.iter().find(|(name, ..)| *name == first)
             && self.take("(")
         {
@@ -436,7 +452,8 @@ impl<'a> Parser<'a> {
             return Err(self.error_at(
                 at,
                 format!(
-                    "`{written}` is no function; there are casts: {}",
+                    "`{written}` is no function; there are casts: {}, and the caller's memory: \
+                     {USER}u32(ADDRESS) and so on",
                     type_names()
                 ),
             ));
@@ -447,6 +464,9 @@ impl<'a> Parser<'a> {
         })
     }
 }
+
+/// What stands before a type where it is read from the caller's memory.
+const USER: &str = "user_";
 
 fn type_names() -> String {
     let names: Vec<&str> = TYPES.iter().map(|(name, ..)| *name).collect();

@@ -53,6 +53,7 @@ struct GateParts<'f> {
     condition: Option<&'f Text>,
     by: &'f Texts,
     ask: &'f Texts,
+    expect: &'f Texts,
     write: &'f Texts,
 }
 
@@ -424,6 +425,7 @@ impl Reader<'_> {
                 condition: gate.condition.as_ref(),
                 by: &gate.by,
                 ask: &gate.ask,
+                expect: &gate.expect,
                 write: &gate.write,
             };
             let first = self.gate(file, gate, &main)?;
@@ -444,6 +446,7 @@ impl Reader<'_> {
                     condition: other.condition.as_ref().or(main.condition),
                     by: other.by.as_ref().unwrap_or(main.by),
                     ask: other.ask.as_ref().unwrap_or(main.ask),
+                    expect: other.expect.as_ref().unwrap_or(main.expect),
                     write: other.write.as_ref().unwrap_or(above),
                 };
                 let choice = self.gate(file, gate, &parts)?;
@@ -517,6 +520,7 @@ impl Reader<'_> {
                 .map(|text| text.map(|t| self.expr(t)).transpose())
                 .collect::<Result<_, FileError>>()?,
             holds: self.held(file, gate, parts)?,
+            expects: self.expects(file, parts)?,
             deny,
             retried,
             writes: self.writes(parts)?,
@@ -546,9 +550,11 @@ impl Reader<'_> {
             .ask
             .iter()
             .map(|(name, text)| (name, text, Some(text)));
+        let expected = parts.expect.iter();
+        let expected = expected.map(|(name, text)| (name, text, None));
         let shut = gate.holds.iter().map(|text| (text.get_ref(), text, None));
         let mut held: Vec<(usize, Option<Expr>)> = Vec::new();
-        for (name, text, ask) in asked.chain(shut) {
+        for (name, text, ask) in asked.chain(expected).chain(shut) {
             let line = self.line_of(text);
             let value = file.values.keys().position(|v| v == name).ok_or_else(|| {
                 let names: Vec<&str> = file.values.keys().map(String::as_str).collect();
@@ -565,7 +571,7 @@ impl Reader<'_> {
                     line,
                     format!(
                         "{name} is said twice: a gate knows what an event asks for (ask), or only \
-                         what it took (holds)"
+                         what it took (expect, holds)"
                     ),
                 ));
             }
@@ -574,11 +580,25 @@ impl Reader<'_> {
         if held.is_empty() {
             return Err(self.wrong(
                 parts.line,
-                "this gate holds nothing: a value is missing in ask or holds",
+                "this gate holds nothing: a value is missing in ask, expect or holds",
             ));
         }
         held.sort_by_key(|(value, _)| *value);
         Ok(held)
+    }
+
+    /// How much of which value is to be expected.
+    fn expects(
+        &self,
+        file: &MeterFile,
+        parts: &GateParts<'_>,
+    ) -> Result<Vec<(usize, Expr)>, FileError> {
+        let place = |name: &String| file.values.keys().position(|v| v == name);
+        let known = parts
+            .expect
+            .iter()
+            .filter_map(|(n, t)| Some((place(n)?, t)));
+        known.map(|(value, t)| Ok((value, self.expr(t)?))).collect()
     }
 
     fn writes(&self, parts: &GateParts<'_>) -> Result<Vec<(Expr, u64)>, FileError> {
