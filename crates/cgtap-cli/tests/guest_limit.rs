@@ -223,6 +223,19 @@ fn calls_to_a_drm_device_are_held_at_every_level() {
     sandbox.run(&["limit", "clear", "--all"]).done();
     sandbox.run(&[&words[..], &["--force"]].concat()).done();
     assert_eq!([0; 3].map(|_| ask("a")), [0, 11, 11]);
+    // A kernel without BPF among its security modules has the functions that ask them.
+    sandbox.run(&["limit", "clear", "--all"]).done();
+    let words = ["limit", "set", &cgroup, meter, "1"];
+    let mut without = sandbox.cgtap(&[&["--json"], &words[..]].concat());
+    without.env("CGTAP_PRETEND_MISSING", "bpf_lsm");
+    let said = support::Ran::of(&mut without).done().json();
+    let gates = said["limits"][0]["gates"].to_string();
+    assert!(
+        gates.contains("fmod_ret:security_file_ioctl") && !gates.contains("lsm:"),
+        "{gates}"
+    );
+    assert_eq!([0; 2].map(|_| ask("a/b")), [0, EDQUOT]);
+    assert_eq!(ask("other"), 0);
     // A rate lets through again what has come back.
     sandbox.run(&["limit", "clear", "--all"]).done();
     limit(&sandbox, "/a", meter, "2/1s", &[]);

@@ -3,6 +3,7 @@
 use cgtap_sys::bpf::{AttachType, Prog, ProgSpec, ProgType};
 use cgtap_sys::libbpf::{Btf, BtfKind};
 
+use super::pretend::{self, Pretended};
 use super::target::{Returned, TargetError, TargetInfo, traced};
 use super::tracepoint::hint;
 use crate::asm::{Insn, Reg, encode};
@@ -15,7 +16,8 @@ use crate::asm::{Insn, Reg, encode};
 pub(super) fn resolve(hook: &str) -> Result<TargetInfo, TargetError> {
     const PREFIX: &str = "bpf_lsm_";
     let active = std::fs::read_to_string("/sys/kernel/security/lsm");
-    if active.is_ok_and(|list| !list.trim().split(',').any(|name| name == "bpf")) {
+    let lacks = |list: String| !list.trim().split(',').any(|name| name == "bpf");
+    if pretend::is_missing(Pretended::BpfLsm) || active.is_ok_and(lacks) {
         return Err(TargetError::Unsupported {
             what: "lsm hooks",
             why: "`bpf` is not in its list of security modules, so no program would ever be \

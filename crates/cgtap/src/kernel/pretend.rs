@@ -15,10 +15,17 @@ pub enum Pretended {
     ArgCtxTag,
     /// Where `current` lies on each CPU.
     CurrentTable,
+    /// BPF among the active security modules.
+    BpfLsm,
 }
 
 impl Pretended {
-    const ALL: [Self; 3] = [Self::RdonlyCast, Self::ArgCtxTag, Self::CurrentTable];
+    const ALL: [Self; 4] = [
+        Self::RdonlyCast,
+        Self::ArgCtxTag,
+        Self::CurrentTable,
+        Self::BpfLsm,
+    ];
 
     /// Its name in the variable.
     #[must_use]
@@ -27,6 +34,7 @@ impl Pretended {
             Self::RdonlyCast => "rdonly_cast",
             Self::ArgCtxTag => "arg_ctx_tag",
             Self::CurrentTable => "current_table",
+            Self::BpfLsm => "bpf_lsm",
         }
     }
 }

@@ -1,0 +1,220 @@
+//! `cgtap limit`, `enforce` and `explain` on this machine's kernel: held by freezing, by signals; what
+//! happens when who freezes dies; what is wrong with words.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "helpers of a test fail it by panicking"
+)]
+
+mod support;
+
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use support::Sandbox;
+
+/// A process that ends with the value.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn spinner(sandbox: &Sandbox, cgroup: &str) -> Running {
+    let procs = sandbox.directory.join(cgroup).join("cgroup.procs");
+    let script = format!("echo $$ > {} && while :; do :; done", procs.display());
+    Running(Command::new("sh").args(["-c", &script]).spawn().unwrap())
+}
+
+fn enforce(sandbox: &Sandbox) -> Running {
+    let mut command = sandbox.cgtap(&["enforce"]);
+    Running(command.stderr(Stdio::null()).spawn().unwrap())
+}
+
+/// Microseconds of CPU that a cgroup used.
+fn used_us(sandbox: &Sandbox, cgroup: &str) -> u64 {
+    let stat = std::fs::read_to_string(sandbox.directory.join(cgroup).join("cpu.stat")).unwrap();
+    let line = stat.lines().find_map(|l| l.strip_prefix("usage_usec "));
+    line.unwrap().parse().unwrap()
+}
+
+fn is_frozen(sandbox: &Sandbox, cgroup: &str) -> bool {
+    let events = sandbox.directory.join(cgroup).join("cgroup.events");
+    std::fs::read_to_string(events)
+        .unwrap()
+        .contains("frozen 1")
+}
+
+fn wait_until(what: &str, most: Duration, is_so: impl Fn() -> bool) {
+    let end = Instant::now() + most;
+    while !is_so() {
+        assert!(Instant::now() < end, "{what} does not happen");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn children_of(pid: u32) -> Vec<i32> {
+    let path = format!("/proc/{pid}/task/{pid}/children");
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    text.split_whitespace()
+        .map(|w| w.parse().unwrap())
+        .collect()
+}
+
+fn signal(pid: i32, signal: Signal) {
+    let pid = Pid::from_raw(pid).unwrap();
+    kill_process(pid, signal).unwrap();
+}
+
+/// The share in the long run is the limit's; whoever is killed, nobody stays frozen.
+#[test]
+fn freezing_holds_a_share_and_leaves_nobody_frozen() {
+    let mut sandbox = Sandbox::new();
+    let cgroup = sandbox.child("a");
+    sandbox
+        .run(&[
+            "limit", "set", &cgroup, "cpu_time", "300ms/1s", "--on", "freeze",
+        ])
+        .done();
+    let _spinner = spinner(&sandbox, "a");
+    let pacer = enforce(&sandbox);
+    // The burst first.
+    std::thread::sleep(Duration::from_millis(1_500));
+    let (begin, before) = (Instant::now(), used_us(&sandbox, "a"));
+    std::thread::sleep(Duration::from_secs(8));
+    let share = (used_us(&sandbox, "a") - before) as f64 / begin.elapsed().as_micros() as f64;
+    println!("share {share:.4} of 0.3");
+    assert!((share - 0.3).abs() < 0.3 * 0.02, "{share}");
+    let second = sandbox.run(&["enforce"]);
+    assert_eq!(second.status, 1);
+    assert!(
+        second.err.contains("another process enforces"),
+        "{}",
+        second.err
+    );
+
+    // Killed while it is frozen: the guard thaws.
+    wait_until("freezing", Duration::from_secs(5), || {
+        is_frozen(&sandbox, "a")
+    });
+    signal(pacer.0.id().cast_signed(), Signal::KILL);
+    wait_until("thawing", Duration::from_secs(2), || {
+        !is_frozen(&sandbox, "a")
+    });
+    drop(pacer);
+
+    // Killed with its guard: the next command thaws, once the sign of life is old.
+    let pacer = enforce(&sandbox);
+    let pid = pacer.0.id().cast_signed();
+    // Stopped while it is frozen, so that no new guard comes.
+    loop {
+        wait_until("freezing", Duration::from_secs(5), || {
+            is_frozen(&sandbox, "a")
+        });
+        signal(pid, Signal::STOP);
+        if is_frozen(&sandbox, "a") {
+            break;
+        }
+        signal(pid, Signal::CONT);
+    }
+    let guards = children_of(pacer.0.id());
+    assert_eq!(guards.len(), 1);
+    signal(guards[0], Signal::KILL);
+    signal(pid, Signal::KILL);
+    drop(pacer);
+    assert!(is_frozen(&sandbox, "a"));
+    std::thread::sleep(Duration::from_millis(5_100));
+    sandbox.run(&["limit", "list"]).done();
+    wait_until("thawing", Duration::from_secs(2), || {
+        !is_frozen(&sandbox, "a")
+    });
+
+    // Cleared, it is thawed by who froze it.
+    let _pacer = enforce(&sandbox);
+    wait_until("freezing", Duration::from_secs(5), || {
+        is_frozen(&sandbox, "a")
+    });
+    sandbox.run(&["limit", "clear", "--cgroup", &cgroup]).done();
+    wait_until("thawing", Duration::from_secs(2), || {
+        !is_frozen(&sandbox, "a")
+    });
+}
+
+/// Whoever goes on beyond the limit gets the signal, at the next system call; others do not.
+#[test]
+fn a_signal_comes_to_who_is_over() {
+    let mut sandbox = Sandbox::new();
+    let cgroup = sandbox.child("a");
+    sandbox.child("b");
+    sandbox
+        .run(&[
+            "limit",
+            "set",
+            &cgroup,
+            "tasks_ended",
+            "3",
+            "--on",
+            "signal:TERM",
+        ])
+        .done();
+    let run = |name: &str| {
+        let procs = sandbox.directory.join(name).join("cgroup.procs");
+        let script = format!(
+            "echo $$ > {}; for i in 1 2 3 4 5 6 7 8; do /bin/true; done; echo all",
+            procs.display()
+        );
+        Command::new("sh").args(["-c", &script]).output().unwrap()
+    };
+    let (held, free) = (run("a"), run("b"));
+    assert!(!held.status.success() && held.stdout.is_empty(), "{held:?}");
+    assert_eq!(free.stdout, b"all\n");
+    let log = sandbox.run(&["--json", "limit", "log"]).done().json();
+    let all = log["denials"].as_array().unwrap();
+    assert!(
+        !all.is_empty() && all.iter().all(|d| d["verdict"] == "SIGTERM"),
+        "{log}"
+    );
+    let told = sandbox.run(&["explain", &cgroup]).done().out;
+    assert!(told.contains("is held back by 1 limit"), "{told}");
+    assert!(told.contains("not free again by itself"), "{told}");
+}
+
+#[test]
+fn wrong_words_say_what_there_is() {
+    let mut sandbox = Sandbox::new();
+    let cgroup = sandbox.child("a");
+    let refused = |words: &[&str], status: i32| {
+        let ran = sandbox.run(&[&["limit", "set"], words].concat());
+        assert_eq!(ran.status, status, "{ran:?}");
+        ran.err
+    };
+    assert!(refused(&[&cgroup, "cpu_tiem", "1s"], 2).contains("did you mean cpu_time?"));
+    assert!(refused(&[&cgroup, "cpu_time", "10GiB"], 2).contains("the meter counts time"));
+    assert!(refused(&[&cgroup, "cpu_time", "-1s"], 2).contains("below 0"));
+    assert!(refused(&[&cgroup, "cpu_time", "1s/0s"], 2).contains("no rate"));
+    assert!(refused(&[&cgroup, "cpu_time", "99999999999999999999s"], 2).contains("too large"));
+    assert!(refused(&[&cgroup, "block_bytes{dev=8:0", "1"], 2).contains("does not close them"));
+    let on = |action: &str| refused(&[&cgroup, "cpu_time", "1s/2s", "--on", action], 2);
+    assert!(on("shout").contains("deny:ERRNO, freeze, signal:NAME"));
+    assert!(on("deny:EWHAT").contains("is no errno"));
+    assert!(on("signal:HELLO").contains("is no signal"));
+    assert!(refused(&["/", "cpu_time", "1s"], 1).contains("root cannot be limited"));
+    let gone = format!("{cgroup}/nowhere");
+    assert!(refused(&[&gone, "cpu_time", "1s"], 1).contains("nowhere"));
+    let deny = refused(&[&cgroup, "cpu_time", "1s", "--on", "deny:EPERM"], 1);
+    assert!(
+        deny.contains("knows no place where it could be refused"),
+        "{deny}"
+    );
+    let held = refused(&[&cgroup, "cpu_time", "300ms/1s", "--on", "io.max"], 1);
+    assert!(held.contains("io.max does not hold cpu_time"), "{held}");
+    let list = sandbox.run(&["limit", "list"]).done();
+    assert_eq!(list.out, "no limits\n");
+    let clear = sandbox.run(&["limit", "clear", "77"]);
+    assert_eq!(clear.status, 1);
+    assert!(clear.err.contains("there is no limit 77"), "{}", clear.err);
+}
