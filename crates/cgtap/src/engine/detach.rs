@@ -80,6 +80,9 @@ impl Engine {
                     detached: session.config.hooks.values().flat_map(ids).collect(),
                     instances_unloaded: session.config.instances.keys().copied().collect(),
                 };
+                if let Err(e) = session.lift_limits() {
+                    tracing::warn!("what limits wrote elsewhere is still there: {e}");
+                }
                 session.destroy()?;
                 return Ok(report);
             }

@@ -287,6 +287,7 @@ impl Session {
             switch.vacate_others(&keep).map_err(sys)?;
         }
         self.unwatch()?;
+        self.lay_budgets(&self.config.limits)?;
         self.fill_limits()?;
         let gone = self.dir.sweep(&pins::expected(&self.config))?;
         self.words.set(UNDER_WAY, 0);

@@ -124,20 +124,20 @@ impl Engine {
 impl Session {
     /// See [`Engine::thaw_forgotten`].
     pub(super) fn thaw_forgotten(&self) -> Result<Vec<String>> {
-        let limits = &self.config.limits;
-        let mut thawed = Vec::new();
-        if limits.is_empty() {
-            return Ok(thawed);
+        if self.config.limits.is_empty() || self.is_paced()? {
+            return Ok(Vec::new());
         }
+        self.thaw_marked()
+    }
+
+    /// Thaws what is marked as frozen.
+    pub(super) fn thaw_marked(&self) -> Result<Vec<String>> {
+        let mut thawed = Vec::new();
         let words = self.budget_words()?;
         let is_marked = |l: &&LimitRecord| {
             BudgetWords::of(&words, l.slot).read()[word::FLAGS] & flag::FROZEN != 0
         };
-        let marked: Vec<&LimitRecord> = limits.limits.values().filter(is_marked).collect();
-        if marked.is_empty() || self.is_paced()? {
-            return Ok(thawed);
-        }
-        for limit in marked {
+        for limit in self.config.limits.limits.values().filter(is_marked) {
             let Ok(cgroup) = self.hierarchy.by_id(limit.cgroup) else {
                 continue;
             };

@@ -13,6 +13,7 @@ use super::super::instance::{Loaded, Source, instance_of};
 use super::super::meter::Compiled;
 use super::super::request::{AttachRequest, ObjectSource};
 use super::super::session::Session;
+use super::words::PREFIX;
 use super::{LimitChange, path_up, wrong};
 use crate::attach::Anchor;
 use crate::cgroup::Cgroup;
@@ -480,7 +481,7 @@ fn make_charger(
         .map_err(|e| Error::sys(format!("make the maps of limits on {}", group.name()), &e))?;
     let (maps, fds) = made.into_iter().map(|(map, fd)| (map, Some(fd))).unzip();
     let loaded = Loaded {
-        name: format!("limit:{}", group.name()),
+        name: format!("{PREFIX}{}", group.name()),
         image: image::object(&placed, maps),
         maps: fds,
         chosen: Vec::new(),
@@ -678,7 +679,7 @@ fn make_gate(
     ];
     let program = ProgramImage::generated(name, hook, insns);
     let loaded = Loaded {
-        name: format!("limit:{}", at.path),
+        name: format!("{PREFIX}{}", at.path),
         image: ObjectImage::generated("cgtap_limit", maps, vec![program]),
         maps: vec![Some(budgets.into()), Some(denials.into())],
         chosen: Vec::new(),

@@ -19,6 +19,9 @@ use crate::limit::record::{Action, Charger, Group, LimitRecord, Limits, Way};
 use crate::meter::shape::control;
 use crate::store::pins;
 
+/// What instances of limits are called begins so.
+pub(super) const PREFIX: &str = "limit:";
+
 /// Cgroups that come while chains are filled are found by looking once more: those that come after
 /// that find their parent's.
 const PASSES: usize = 2;
@@ -80,8 +83,9 @@ impl BudgetWords<'_> {
 }
 
 impl Session {
-    /// Makes the maps of budgets and denials, if limits need them and there are none.
-    pub(super) fn lay_budgets(&self, limits: &Limits) -> Result<()> {
+    /// Pins the maps of budgets and denials, if limits need them and they are not: those that programs
+    /// of limits have, or new ones.
+    pub(in crate::engine) fn lay_budgets(&self, limits: &Limits) -> Result<()> {
         if limits.is_empty() {
             return Ok(());
         }
@@ -92,10 +96,33 @@ impl Session {
         ] {
             let path = self.path(name);
             if get_map(&path).is_err() {
-                let map = make(map, bytes).map_err(sys)?;
+                let map = match self.map_of_limits(name) {
+                    Some(map) => map,
+                    None => make(map, bytes).map_err(sys)?,
+                };
                 pin(&map, &path).map_err(sys)?;
             }
         }
+        Ok(())
+    }
+
+    /// A map that programs of limits share, by its name.
+    fn map_of_limits(&self, name: &str) -> Option<Map> {
+        let all = self.config.instances.iter();
+        let mut of_limits = all.filter(|(_, i)| i.object.starts_with(PREFIX));
+        of_limits.find_map(|(id, record)| {
+            let map = record.maps.iter().find(|m| m.name == name)?;
+            get_map(&self.path(&pins::map(*id, map.pin.as_deref()?))).ok()
+        })
+    }
+
+    /// Takes back what limits wrote outside of the state: files of controllers, frozen cgroups.
+    pub(in crate::engine) fn lift_limits(&self) -> Result<()> {
+        if self.config.limits.is_empty() {
+            return Ok(());
+        }
+        self.write_controllers(&Limits::default())?;
+        self.thaw_marked()?;
         Ok(())
     }
 
