@@ -8,6 +8,7 @@
 
 mod support;
 
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -217,4 +218,71 @@ fn wrong_words_say_what_there_is() {
     let clear = sandbox.run(&["limit", "clear", "77"]);
     assert_eq!(clear.status, 1);
     assert!(clear.err.contains("there is no limit 77"), "{}", clear.err);
+}
+
+/// Killed at any moment of a change, what is in force stays so: whoever is over gets nothing through,
+/// and the next command finds the state whole.
+#[test]
+fn a_change_that_is_killed_opens_no_gap() {
+    let mut sandbox = Sandbox::new();
+    let cgroup = sandbox.child("a");
+    let inner = sandbox.child("a/b");
+    let support = Path::new(env!("CARGO_MANIFEST_DIR")).join("../cgtap/tests/support");
+    let meters = tempfile::tempdir().unwrap();
+    std::fs::copy(
+        support.join("packets.toml"),
+        meters.path().join("packets.toml"),
+    )
+    .unwrap();
+    let client = meters.path().join("packets");
+    let source = support.join("packets.c");
+    let built = Command::new("cc")
+        .args(["-O2", "-pthread", "-o"])
+        .args([&client, &source])
+        .status();
+    assert!(built.unwrap().success());
+    let meters = meters.path().to_str().unwrap();
+    let run = |times: &str| -> String {
+        let mut command = Command::new(&client);
+        command.arg(sandbox.directory.join("a")).args(["1", times]);
+        let output = command.stdin(Stdio::null()).output().unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let set = |cgroup: &str, amount: &str| {
+        sandbox.cgtap(&[
+            "limit",
+            "--meters",
+            meters,
+            "set",
+            cgroup,
+            "packets_runs",
+            amount,
+        ])
+    };
+    support::Ran::of(&mut set(&cgroup, "10")).done();
+    assert_eq!(run("15"), "10 5 122\n");
+    let mut killed = 0;
+    for round in 0..24u32 {
+        let (at, amount) = if round % 2 == 0 {
+            (&inner, round + 1)
+        } else {
+            (&cgroup, 10)
+        };
+        let mut change = set(at, &amount.to_string());
+        let mut child = change
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        std::thread::sleep(Duration::from_millis(u64::from(round) * 6));
+        killed += u32::from(child.try_wait().unwrap().is_none());
+        let _ = child.kill();
+        child.wait().unwrap();
+        assert_eq!(run("3"), "0 3 122\n", "round {round}");
+        let list = sandbox.run(&["--json", "limit", "list"]).done().json();
+        let of_a = |l: &&serde_json::Value| l["cgroup"] == cgroup.as_str() && l["amount"] == 10;
+        let limits = list["limits"].as_array().unwrap();
+        assert_eq!(limits.iter().filter(of_a).count(), 1, "{list}");
+    }
+    assert!(killed >= 6, "{killed} were killed");
 }

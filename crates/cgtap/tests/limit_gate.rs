@@ -26,26 +26,7 @@ use support::{Sandbox, program};
 const EDQUOT: i64 = 122;
 
 /// Runs of BPF programs; a run asks for one run and for seven units.
-const RUNS: &str = r#"
-name = "packets"
-help = "Runs of programs on packets that are none"
-values.runs = { help = "Runs" }
-values.units = { help = "Seven a run", unit = "bytes" }
-labels.parity = { help = "Of the process id" }
-[[probes]]
-hook = "raw_tracepoint:bpf_test_finish"
-by.parity = 'current->tgid & 1 ? "odd" : "even"'
-do.runs = "count()"
-do.units = "sum(7)"
-[[gates]]
-hook = "raw_tracepoint.w:bpf_test_finish"
-by.parity = 'current->tgid & 1 ? "odd" : "even"'
-ask.runs = "1"
-ask.units = "7"
-deny = "EDQUOT"
-retried = ["EAGAIN"]
-write.err = "0xffffff86"
-"#;
+const RUNS: &str = include_str!("support/packets.toml");
 
 fn known() -> Known {
     Known {
@@ -256,7 +237,7 @@ fn moves_births_and_ends_lose_nothing() {
 }
 
 /// While limits around it are set, changed and cleared, a spinner that is over its own gets nothing
-/// through; nor while the process that changes them is killed.
+/// through.
 #[test]
 fn no_change_opens_a_gap() {
     let sandbox = Sandbox::new("limit");

@@ -29,6 +29,7 @@ pub use ask::{
     DenialReport, Denials, Explained, LimitReport, show_action, signal_name, signal_number,
 };
 pub use freeze::{Paced, Pacer};
+pub(super) use plan::forget;
 
 /// A limit that is asked for.
 #[derive(Clone, Debug)]
@@ -73,7 +74,7 @@ impl LimitRequest {
     }
 }
 
-/// Clients of gates have ways to be tried at the most.
+/// Ways to a gate that are tried at the most.
 const WAYS_MAX: usize = 4;
 
 /// Another way to a gate may do better.
@@ -227,11 +228,6 @@ impl Limits {
         let group = limit.and_then(|l| self.groups.get(&l.group));
         group.map_or_else(|| id.to_string(), Group::name)
     }
-}
-
-/// Takes away what charged limits that are gone.
-pub(super) fn forget(next: &mut Config) -> Result<()> {
-    plan::forget(next)
 }
 
 /// There is no such limit.

@@ -235,14 +235,10 @@ impl Pacer {
     pub fn thaw(&mut self) -> Vec<Paced> {
         let mut done = Vec::new();
         for one in self.all.iter_mut().filter(|o| o.is_frozen) {
-            if let Err(e) = write(&one.file, false) {
-                tracing::debug!("{}: {e}", one.file.display());
-            }
-            one.is_frozen = false;
+            done.push(one.thaw());
             if let Some((budgets, _)) = &self.budgets {
                 BudgetWords::of(budgets, one.limit.slot).mark(flag::FROZEN, false);
             }
-            done.push(one.told());
         }
         done
     }
@@ -299,13 +295,7 @@ impl Pacer {
         } else {
             self.budgets = None;
         }
-        for one in before.iter_mut().filter(|o| o.is_frozen) {
-            if let Err(e) = write(&one.file, false) {
-                tracing::debug!("{}: {e}", one.file.display());
-            }
-            one.is_frozen = false;
-            done.push(one.told());
-        }
+        done.extend(before.iter_mut().filter(|o| o.is_frozen).map(Frozen::thaw));
         self.seen = inode;
         Ok(done)
     }
@@ -318,6 +308,15 @@ impl Drop for Pacer {
 }
 
 impl Frozen {
+    /// Thaws it; one that is gone needs no thawing.
+    fn thaw(&mut self) -> Paced {
+        if let Err(e) = write(&self.file, false) {
+            tracing::debug!("{}: {e}", self.file.display());
+        }
+        self.is_frozen = false;
+        self.told()
+    }
+
     fn told(&self) -> Paced {
         Paced {
             limit: self.id,

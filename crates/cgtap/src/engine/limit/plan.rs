@@ -310,7 +310,7 @@ pub(super) fn reconcile(session: &Session, next: &mut Config) -> Result<()> {
 }
 
 /// Takes away the programs that charge what nothing limits any more.
-pub(super) fn forget(next: &mut Config) -> Result<()> {
+pub(in crate::engine) fn forget(next: &mut Config) -> Result<()> {
     for instance in next.limits.forget_groups() {
         take_off_instance(next, instance)?;
     }
