@@ -108,7 +108,7 @@ fn freezing_holds_a_share_and_leaves_nobody_frozen() {
     });
     drop(pacer);
 
-    // Killed with its guard: the next command thaws, once the sign of life is old.
+    // Killed with its guard: the next command thaws.
     let pacer = enforce(&sandbox);
     let pid = pacer.0.id().cast_signed();
     // Stopped while it is frozen, so that no new guard comes.
@@ -128,7 +128,6 @@ fn freezing_holds_a_share_and_leaves_nobody_frozen() {
     signal(pid, Signal::KILL);
     drop(pacer);
     assert!(is_frozen(&sandbox, "a"));
-    std::thread::sleep(Duration::from_millis(5_100));
     sandbox.run(&["limit", "list"]).done();
     wait_until("thawing", Duration::from_secs(2), || {
         !is_frozen(&sandbox, "a")

@@ -143,10 +143,15 @@ pub fn explained(explained: &Explained, look: &Look) -> String {
         .limits
         .iter()
         .filter(|l| l.is_reached && l.on != "observe")
+        .filter(|l| l.on != "freeze" || explained.is_enforced)
         .collect();
+    let is_paced = explained.is_enforced && explained.limits.iter().any(|l| l.on == "freeze");
     let mut text = match (reached.is_empty(), explained.is_frozen) {
         (true, false) => format!("{cgroup} is not held back\n"),
-        (true, true) => format!("{cgroup} is frozen, by no limit that is reached now\n"),
+        (true, true) if is_paced => {
+            format!("{cgroup} is frozen until enough has come back\n")
+        }
+        (true, true) => format!("{cgroup} is frozen, by no limit\n"),
         (false, frozen) => {
             let by = counted(reached.len(), "limit", "limits");
             let frozen = if frozen { ", and frozen" } else { "" };
@@ -179,6 +184,9 @@ pub fn explained(explained: &Explained, look: &Look) -> String {
                          held\n"
                     .to_owned(),
             };
+        }
+        if limit.is_reached && limit.on == "freeze" && !explained.is_enforced {
+            text += "    nobody freezes it: `cgtap enforce` does not run\n";
         }
         text += &format!("    {}\n", follows(limit));
     }

@@ -278,6 +278,12 @@ fn look(request: &LimitRequest, way: usize) -> Result<(Group, Action)> {
             "{name} is what is held now and is given back: limit it to an amount, without a period"
         )));
     }
+    if request.borrow && (action != Action::Freeze || request.period.is_none()) {
+        return Err(wrong(format!(
+            "{name}: only a rate that is held by freezing can be lent: write AMOUNT/PERIOD with \
+             --on freeze, or leave --borrow out"
+        )));
+    }
     let group = asked.group(action, way, request.force)?;
     Ok((group, action))
 }

@@ -39,8 +39,6 @@ pub const SHIFT: i32 = 7;
 pub const HEADER_WORDS: usize = 16;
 /// Word in front: denials there ever were.
 pub const HEAD: usize = 0;
-/// Word in front: when somebody last looked for what is to be frozen or thawed.
-pub const PACED_NS: usize = 1;
 /// Bytes of a task's name.
 pub const COMM_BYTES: usize = 16;
 /// Bytes of the whole.

@@ -128,6 +128,8 @@ pub struct Explained {
     pub cgroup: String,
     /// It is frozen.
     pub is_frozen: bool,
+    /// Somebody freezes and thaws by limits (`cgtap enforce`).
+    pub is_enforced: bool,
     /// The limits of it and of the cgroups above it, the nearest first.
     pub limits: Vec<LimitReport>,
 }
@@ -310,6 +312,7 @@ impl Engine {
         let root = hierarchy.root().to_owned();
         let mut explained = Explained {
             is_frozen: is_frozen(&root, &asked.path),
+            is_enforced: false,
             cgroup: asked.path.clone(),
             limits: Vec::new(),
         };
@@ -320,6 +323,7 @@ impl Engine {
         way.extend(&asked.ancestors);
         session.thaw_forgotten()?;
         let reports = session.limit_reports()?;
+        explained.is_enforced = !reports.is_empty() && session.is_paced()?;
         for at in way {
             explained
                 .limits

@@ -2,7 +2,7 @@
 //!
 //! Budgets carry debts over, so the share in the long run is that of the limit whatever the steps
 //! are; steps only say how bursty it is. What is frozen is marked in its budget, and whoever steps
-//! leaves a sign of life there: if it dies, whoever comes next sees what is still frozen by nobody.
+//! holds a lock: if it dies, whoever comes next sees what is still frozen by nobody.
 
 use std::collections::BTreeSet;
 use std::os::fd::OwnedFd;
@@ -10,8 +10,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use cgtap_sys::Errno;
 use cgtap_sys::memory::Words;
+use cgtap_sys::{Errno, SysError};
 use rustix::fs::{FlockOperation, Mode, OFlags};
 
 use super::super::error::{Error, ErrorKind, Result};
@@ -21,7 +21,6 @@ use super::super::{Engine, Lock};
 use super::words::BudgetWords;
 use crate::id::LimitId;
 use crate::limit::budget::{Budget, flag, word};
-use crate::limit::denial;
 use crate::limit::record::{Action, LimitRecord};
 use crate::store::pins;
 
@@ -29,8 +28,8 @@ use crate::store::pins;
 const THAW_AFTER: Duration = Duration::from_millis(20);
 /// Who used something within so long wants a share.
 const ACTIVE_FOR: Duration = Duration::from_millis(500);
-/// A sign of life is good for so long.
-const ALIVE_FOR: Duration = Duration::from_secs(5);
+/// How often the lock is tried for.
+const LOCK_TRIES: usize = 5;
 
 /// A cgroup that a limit freezes.
 #[derive(Debug)]
@@ -64,7 +63,7 @@ pub struct Paced {
 #[derive(Debug)]
 pub struct Pacer {
     engine: Engine,
-    budgets: Option<(Words, Words)>,
+    budgets: Option<Words>,
     all: Vec<Frozen>,
     /// The record that `all` was made of, by its inode.
     seen: Option<u64>,
@@ -76,6 +75,11 @@ fn write(file: &Path, is_frozen: bool) -> std::io::Result<()> {
     std::fs::write(file, if is_frozen { "1" } else { "0" })
 }
 
+/// It says that its cgroup is to be frozen.
+fn is_written(file: &Path) -> bool {
+    std::fs::read_to_string(file).is_ok_and(|text| text.trim() == "1")
+}
+
 impl Engine {
     /// Begins to pace what limits freeze.
     ///
@@ -83,23 +87,32 @@ impl Engine {
     /// [`Error`]: EBUSY if another process does it, ENOENT if there is no state, whatever is wrong
     /// with the state.
     pub fn pacer(&self) -> Result<Pacer> {
-        self.thaw_forgotten()?;
-        let dir = self.state().join(pins::INSTANCES);
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let lock = rustix::fs::open(&dir, flags, Mode::empty()).map_err(|_| {
+        let none = || {
             Error::new(
                 ErrorKind::NotFound,
                 "there are no limits to enforce; `cgtap limit set` makes one",
             )
             .with_errno(Errno::ENOENT)
-        })?;
-        rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(|_| {
-            Error::new(
-                ErrorKind::Rule,
-                "another process enforces the limits of this state already",
-            )
-            .with_errno(Errno::EBUSY)
-        })?;
+        };
+        let hierarchy = self.hierarchy()?;
+        let session = Session::open(self.state(), Lock::Shared, hierarchy)?.ok_or_else(none)?;
+        let lock = session.pacers_lock()?;
+        let mut tries = 0;
+        // Whoever looks whether somebody paces holds it for a moment.
+        while rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
+            tries += 1;
+            if tries == LOCK_TRIES {
+                return Err(Error::new(
+                    ErrorKind::Rule,
+                    "another process enforces the limits of this state already",
+                )
+                .with_errno(Errno::EBUSY));
+            }
+            std::thread::sleep(THAW_AFTER);
+        }
+        if !session.config.limits.is_empty() {
+            session.thaw_marked()?;
+        }
         Ok(Pacer {
             engine: self.clone(),
             budgets: None,
@@ -158,12 +171,21 @@ impl Session {
         Ok(thawed)
     }
 
-    /// Somebody steps.
-    fn is_paced(&self) -> Result<bool> {
-        let (_, denials) = self.budget_maps()?;
-        let words = Words::map(&denials).map_err(|e| Error::sys("map the denials", &e))?;
-        let last = Duration::from_nanos(words.get(denial::PACED_NS));
-        Ok(now().saturating_sub(last) < ALIVE_FOR)
+    /// What whoever paces holds a lock of, for as long as it lives.
+    fn pacers_lock(&self) -> Result<OwnedFd> {
+        let dir = self.path(pins::INSTANCES);
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        rustix::fs::open(&dir, flags, Mode::empty()).map_err(|e| {
+            let call = "open";
+            let errno = e.into();
+            Error::sys(format!("open {}", dir.display()), &SysError { call, errno })
+        })
+    }
+
+    /// Somebody paces.
+    pub(super) fn is_paced(&self) -> Result<bool> {
+        let lock = self.pacers_lock()?;
+        Ok(rustix::fs::flock(&lock, FlockOperation::NonBlockingLockShared).is_err())
     }
 }
 
@@ -180,10 +202,9 @@ impl Pacer {
     pub fn step(&mut self) -> Result<Vec<Paced>> {
         let mut done = self.reload()?;
         let now_ns = now().as_nanos() as u64;
-        let Some((budgets, denials)) = &self.budgets else {
+        let Some(budgets) = &self.budgets else {
             return Ok(done);
         };
-        denials.set(denial::PACED_NS, now_ns);
         for one in &mut self.all {
             let taken = Budget::of(&BudgetWords::of(budgets, one.limit.slot).read()).taken;
             if taken != one.taken {
@@ -209,7 +230,8 @@ impl Pacer {
                 false => left <= 0,
                 true => left < enough(&one.limit),
             };
-            if is_frozen == one.is_frozen {
+            // What somebody else has frozen is theirs to thaw.
+            if is_frozen == one.is_frozen || is_frozen && is_written(&one.file) {
                 continue;
             }
             // The mark first: whoever finds it thaws what may not be frozen yet.
@@ -236,7 +258,7 @@ impl Pacer {
         let mut done = Vec::new();
         for one in self.all.iter_mut().filter(|o| o.is_frozen) {
             done.push(one.thaw());
-            if let Some((budgets, _)) = &self.budgets {
+            if let Some(budgets) = &self.budgets {
                 BudgetWords::of(budgets, one.limit.slot).mark(flag::FROZEN, false);
             }
         }
@@ -261,15 +283,22 @@ impl Pacer {
         let mut before = std::mem::take(&mut self.all);
         let mut done = Vec::new();
         if let Some(session) = session.filter(|s| !s.config.limits.is_empty()) {
-            let (budgets, denials) = session.budget_maps()?;
-            let map = |map| Words::map(map).map_err(|e| Error::sys("map the budgets", &e));
-            self.budgets = Some((map(&budgets)?, map(&denials)?));
+            self.budgets = Some(session.budget_words()?);
+            let own = session.hierarchy.by_pid(std::process::id())?;
             let limits = &session.config.limits.limits;
             let frozen = limits.iter().filter(|(_, l)| l.action == Action::Freeze);
             for (id, limit) in frozen.clone() {
                 let Ok(cgroup) = session.hierarchy.by_id(limit.cgroup) else {
                     continue;
                 };
+                if own.id == cgroup.id || own.ancestors.contains(&cgroup.id) {
+                    tracing::warn!(
+                        "{} is not frozen: whoever would thaw it runs in it; run `cgtap enforce` \
+                         elsewhere",
+                        cgroup.path
+                    );
+                    continue;
+                }
                 let parent = cgroup.ancestors.first();
                 let is_sibling = |l: &LimitRecord| {
                     let record = session.config.cgroups.get(&l.cgroup);
