@@ -558,3 +558,64 @@ fn a_gate_costs_little() {
     // Far above what is measured (docs/benchmarks.md): the machine is shared.
     assert!(one < 2.0 && five < 3.0, "{one} {five}");
 }
+
+/// Limits that controllers hold: their files say them, `dd` goes as fast as they let it, and cleared they
+/// are lifted; where a controller is not enabled, nothing changes and it is said.
+#[test]
+#[ignore = "needs the cpu and io controllers and null_blk: ./dev test-vm"]
+fn controllers_hold_what_they_can() {
+    modprobe(&["null_blk"]);
+    wait_until("/dev/nullb0", || Path::new("/dev/nullb0").exists());
+    let device = std::fs::read_to_string("/sys/block/nullb0/dev").unwrap();
+    let device = device.trim();
+    let root = support::cgroup_root();
+    let mut sandbox = Sandbox::new();
+    for at in [&root, &sandbox.directory] {
+        std::fs::write(at.join("cgroup.subtree_control"), "+cpu +io").unwrap();
+    }
+    sandbox.child("a");
+    sandbox.child("a/below");
+    let file = |name: &str| {
+        let text = std::fs::read_to_string(sandbox.directory.join("a").join(name)).unwrap();
+        text.trim().to_owned()
+    };
+    limit(&sandbox, "/a", "cpu_time", "200ms/1s", &["--on", "cpu.max"]);
+    assert_eq!(file("cpu.max"), "200000 1000000");
+    let meter = format!("block_bytes{{dev={device},direction=write}}");
+    limit(&sandbox, "/a", &meter, "4MiB/2s", &["--on", "io.max"]);
+    assert!(
+        file("io.max").contains("wbps=2097152"),
+        "{}",
+        file("io.max")
+    );
+    let begin = Instant::now();
+    let words = "dd if=/dev/zero of=/dev/nullb0 bs=64k count=64 oflag=direct";
+    assert_eq!(sandbox.try_inside("a", words).0, 0);
+    assert!(
+        begin.elapsed() > Duration::from_millis(1_500),
+        "{:?}",
+        begin.elapsed()
+    );
+    limit(&sandbox, "/a", &meter, "1MiB/1s", &["--on", "io.max"]);
+    assert!(
+        file("io.max").contains("wbps=1048576"),
+        "{}",
+        file("io.max")
+    );
+    let below = format!("{}/a/below", sandbox.cgroup);
+    let words = [
+        "limit", "set", &below, "cpu_time", "200ms/1s", "--on", "cpu.max",
+    ];
+    let refused = sandbox.run(&words);
+    assert_eq!(refused.status, 1);
+    assert!(refused.err.contains("has to be enabled"), "{}", refused.err);
+    let list = sandbox.run(&["--json", "limit", "list"]).done().json();
+    assert_eq!(list["limits"].as_array().unwrap().len(), 2, "{list}");
+    sandbox.run(&["detach", "--all"]).done();
+    assert_eq!(file("cpu.max"), "max 1000000");
+    assert!(
+        !file("io.max").contains("wbps=1048576"),
+        "{}",
+        file("io.max")
+    );
+}
