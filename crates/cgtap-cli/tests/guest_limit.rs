@@ -559,6 +559,51 @@ fn a_gate_costs_little() {
     assert!(one < 2.0 && five < 3.0, "{one} {five}");
 }
 
+/// A device as a whole is denied at open; what was open before goes on; other devices are.
+#[test]
+#[ignore = "needs BPF LSM and a DRM driver: ./dev test-vm"]
+fn a_device_is_denied_at_open() {
+    use std::os::unix::fs::MetadataExt;
+    let card = card();
+    let number = std::fs::metadata(&card).unwrap().rdev();
+    let device = format!("{}:{}", number >> 8 & 0xfff, number & 0xff);
+    let client = compiled("fixtures/evade");
+    let opener = compiled("fixtures/ioctl");
+    let mut sandbox = Sandbox::new();
+    sandbox.child("a");
+    sandbox.child("b");
+    let open = |cgroup: &str| -> i32 {
+        let script = format!("{} {card} {DRM_VERSION}", opener.display());
+        let (status, said) = sandbox.try_inside(cgroup, &script);
+        assert_eq!(status, 0, "{said}");
+        said.trim().parse().unwrap()
+    };
+    sandbox.run(&["meter", "enable", "device"]).done();
+    assert_eq!(open("a"), 0);
+    let meter = format!("device_opens{{dev={device}}}");
+    // It has it open when the limit comes.
+    let script = format!(
+        "exec 3<>{card}; {} --state {} limit set {}/a '{meter}' 0 >/dev/null; {} given {card}",
+        env!("CARGO_BIN_EXE_cgtap"),
+        sandbox.state.display(),
+        sandbox.cgroup,
+        client.display()
+    );
+    assert_eq!(sandbox.try_inside("a", &script).1.lines().last(), Some("0"));
+    assert_eq!((open("a"), open("b")), (1, 0));
+    assert_eq!(sandbox.try_inside("a", "cat /dev/null").0, 0);
+    let usage = sandbox
+        .run(&["--json", "usage", &sandbox.cgroup])
+        .done()
+        .json();
+    let meters = usage["cgroups"][0]["meters"].as_array().unwrap();
+    let is_ours = |m: &&serde_json::Value| m["labels"]["dev"] == device.as_str();
+    let opens = meters.iter().find(is_ours).unwrap()["total"]
+        .as_u64()
+        .unwrap();
+    assert_eq!(opens, 4, "{usage}");
+}
+
 /// Limits that controllers hold: their files say them, `dd` goes as fast as they let it, and cleared they
 /// are lifted; where a controller is not enabled, nothing changes and it is said.
 #[test]

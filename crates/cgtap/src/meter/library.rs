@@ -21,6 +21,7 @@ builtin!(
     "block",
     "cpu",
     "cuda",
+    "device",
     "drm",
     "drm_ioctl",
     "drm_memory",
