@@ -4,6 +4,7 @@
 
 pub mod asm;
 pub mod attach;
+pub mod budget;
 pub mod cgroup;
 pub mod counter;
 pub mod dispatch;

@@ -46,6 +46,14 @@ impl Builder {
         self
     }
 
+    /// `reg =` a constant.
+    pub fn constant(&mut self, reg: Reg, value: u64) -> &mut Self {
+        match i32::try_from(value.cast_signed()) {
+            Ok(small) => self.push(Insn::mov_imm(reg, small)),
+            Err(_) => self.extend(Insn::load_imm64(reg, value)),
+        }
+    }
+
     /// `reg =` the stack at `at` from the frame pointer.
     pub fn stack_address(&mut self, reg: Reg, at: i16) -> &mut Self {
         self.push(Insn::mov(reg, Reg::R10))

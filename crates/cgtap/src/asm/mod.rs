@@ -2,11 +2,13 @@
 
 mod builder;
 mod code;
+mod frame;
 mod insn;
 pub mod text;
 
 pub use builder::{Builder, Label};
 pub use code::{Code, Edit, EditError, Func, Line};
+pub use frame::Frame;
 pub use insn::{
     Alu, Cond, Insn, PSEUDO_BTF_ID, PSEUDO_FUNC, PSEUDO_MAP_FD, PSEUDO_MAP_IDX,
     PSEUDO_MAP_IDX_VALUE, PSEUDO_MAP_VALUE, Reg, Size, helper,

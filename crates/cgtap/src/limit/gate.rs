@@ -6,14 +6,14 @@
 //! was taken is given back, so an event is charged at all levels or at none. Budgets that are only
 //! observed come last: what they would have refused is written down, and the event goes on.
 
-use super::denial::SIGNAL;
-use super::emit::{Charger, Look, Maps, Slots as ChargeSlots};
-use crate::asm::{Alu, Builder, Cond, Insn, Label, Reg, Size, helper};
+use crate::asm::{Alu, Builder, Cond, Frame, Insn, Label, Reg, Size, helper};
+use crate::budget::denial::SIGNAL;
+use crate::budget::emit::{Charger, Look, Maps, Slots as ChargeSlots};
 use crate::hook::HookKind;
 use crate::kernel::layout::Layout;
 use crate::kernel::read::{Access, Reader};
 use crate::meter::CodeError;
-use crate::meter::code::{Emitter, Frame, Slots, constant};
+use crate::meter::code::{Emitter, Slots};
 use crate::meter::expr::Label as MeterLabel;
 use crate::meter::resolve::{GateProgram, TEXT_WORDS};
 
@@ -181,7 +181,8 @@ impl Generator<'_> {
         match program.by.get(label) {
             Some(Some(MeterLabel::Number(node, _))) => {
                 self.emit.number(&mut self.b, node)?;
-                constant(&mut self.b, Reg::R1, words.first().copied().unwrap_or(0));
+                self.b
+                    .constant(Reg::R1, words.first().copied().unwrap_or(0));
                 self.b.jump_if(Cond::Ne, Reg::R7, Reg::R1, next);
             }
             Some(Some(MeterLabel::Text(load))) => {
@@ -194,7 +195,7 @@ impl Generator<'_> {
                 for (at, word) in words.iter().enumerate().take(TEXT_WORDS) {
                     let at = self.text + at as i16 * 8;
                     self.b.push(Insn::load(Size::Dw, Reg::R2, Reg::R10, at));
-                    constant(&mut self.b, Reg::R1, *word);
+                    self.b.constant(Reg::R1, *word);
                     self.b.jump_if(Cond::Ne, Reg::R2, Reg::R1, next);
                 }
             }
@@ -326,7 +327,7 @@ impl Generator<'_> {
             // All gates of a tracepoint refuse its events in the same way.
             for write in parts.iter().take(1).flat_map(|p| &p.program.writes) {
                 self.b.push(Insn::load(Size::Dw, Reg::R1, Reg::R6, 0));
-                constant(&mut self.b, Reg::R2, write.value);
+                self.b.constant(Reg::R2, write.value);
                 self.b.push(Insn::store(
                     Size::of_bytes(write.bytes),
                     Reg::R1,

@@ -170,7 +170,7 @@ impl Limits {
     pub fn free_slot(&self, before: &Self) -> Option<u32> {
         let all = self.limits.values().chain(before.limits.values());
         let used: std::collections::BTreeSet<u32> = all.map(|l| l.slot).collect();
-        (0..super::budget::BUDGETS as u32).find(|slot| !used.contains(slot))
+        (0..crate::budget::words::BUDGETS as u32).find(|slot| !used.contains(slot))
     }
 
     /// The limits of a group at a cgroup.

@@ -5,10 +5,9 @@
 //! [`GRACE_NS`](super::shape::GRACE_NS) later, at a later removal, when no program that looked up an
 //! entry before can still be adding to it. Until then whoever reads adds it up in the same way.
 
-use super::code::Frame;
 use super::entry;
 use super::shape::{GRACE_NS, GRAVES, LABEL_SETS, Shape, control, maps, words_that_move};
-use crate::asm::{Alu, Builder, Cond, EditError, Insn, Label, Reg, Size, helper};
+use crate::asm::{Alu, Builder, Cond, EditError, Frame, Insn, Label, Reg, Size, helper};
 use crate::kernel::emit;
 use crate::kernel::layout::Layout;
 

@@ -4,7 +4,7 @@
 //! are needed, the first waits on the stack while the second is computed.
 
 use super::expr::{Builtin, Load, Node, Op, Root, TextLoad};
-use crate::asm::{Alu, Builder, Cond, Insn, Label, Reg, Size, helper};
+use crate::asm::{Alu, Builder, Cond, Frame, Insn, Label, Reg, Size, helper};
 use crate::kernel::path::Walk;
 use crate::kernel::read::Reader;
 
@@ -14,20 +14,6 @@ const TEXT_BYTES: i16 = 32;
 pub const WAITING_MAX: usize = 12;
 /// Numbers that a paired probe may note.
 pub const NOTED_MAX: usize = 4;
-
-/// Stack of a program, given out from the frame pointer down.
-#[derive(Debug, Default)]
-pub struct Frame {
-    used: i16,
-}
-
-impl Frame {
-    /// Room for `words` words: the offset of the first from the frame pointer.
-    pub fn take(&mut self, words: usize) -> i16 {
-        self.used += words as i16 * 8;
-        -self.used
-    }
-}
 
 /// Where a program keeps what expressions need.
 #[derive(Clone, Copy, Debug)]
@@ -79,14 +65,6 @@ fn immediate(node: &Node) -> Option<i32> {
         Node::Constant(value) => i32::try_from(value.cast_signed()).ok(),
         _ => None,
     }
-}
-
-/// `reg =` a constant.
-pub fn constant(b: &mut Builder, reg: Reg, value: u64) {
-    match i32::try_from(value.cast_signed()) {
-        Ok(small) => b.push(Insn::mov_imm(reg, small)),
-        Err(_) => b.extend(Insn::load_imm64(reg, value)),
-    };
 }
 
 /// The low `bits` of `reg`, widened.
@@ -158,7 +136,9 @@ impl Emitter<'_> {
 
     fn number_at(&self, b: &mut Builder, node: &Node, depth: usize) -> Result<(), TooDeep> {
         match node {
-            Node::Constant(value) => constant(b, Reg::R7, *value),
+            Node::Constant(value) => {
+                b.constant(Reg::R7, *value);
+            }
             Node::Load(load) => self.load(b, load),
             Node::Noted(number) => {
                 let at = self.slots.noted + i16::from(*number) * 8;
@@ -239,7 +219,7 @@ impl Emitter<'_> {
             }
             // The verifier takes no 0, and widens what is negative by its sign: both mean it.
             Second::Immediate(value) if is_division && value <= 0 => {
-                constant(b, Reg::R2, i64::from(value).cast_unsigned());
+                b.constant(Reg::R2, i64::from(value).cast_unsigned());
                 b.push(Insn::alu(alu, first, Reg::R2));
             }
             Second::Immediate(value) => {
@@ -271,7 +251,7 @@ impl Emitter<'_> {
             return Ok((Reg::R7, Second::Immediate(value)));
         }
         if let Node::Constant(value) = right {
-            constant(b, Reg::R1, *value);
+            b.constant(Reg::R1, *value);
             return Ok((Reg::R7, Second::Register(Reg::R1)));
         }
         if let Node::Load(Load::Context {

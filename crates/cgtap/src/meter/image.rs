@@ -5,7 +5,6 @@ use std::os::fd::OwnedFd;
 use cgtap_sys::SysError;
 use cgtap_sys::bpf::{Map, MapSpec, MapType, map_flags};
 
-use super::bury;
 use super::program::{CodeError, Plan, generate};
 use super::resolve::{Program, Resolved};
 use super::shape::{
@@ -13,11 +12,12 @@ use super::shape::{
     maps, note,
 };
 use super::written::Meter;
+use super::{bury, chain};
 use crate::asm::{Insn, text};
+use crate::budget::{denial, words};
 use crate::hook::HookSpec;
 use crate::kernel::layout::Layout;
 use crate::kernel::read::Access;
-use crate::limit::{self, chain};
 use crate::object::image::{MapImage, ObjectImage, ProgramImage};
 
 /// A program of a meter, and where it goes.
@@ -135,8 +135,8 @@ fn specs(room: u32, shape: &Shape, sink: &Sink) -> Vec<(String, MapSpec<'static>
             chains.flags = map_flags::NO_PREALLOC;
             all.extend([
                 (name, chains),
-                spec("budgets", MapType::Array, 4, limit::budget::ALL_BYTES, 1),
-                spec("denials", MapType::Array, 4, limit::denial::BYTES as u32, 1),
+                spec("budgets", MapType::Array, 4, words::ALL_BYTES, 1),
+                spec("denials", MapType::Array, 4, denial::BYTES as u32, 1),
             ]);
         }
     }

@@ -1,17 +1,17 @@
 //! The programs of a meter: those that note and those that charge.
 
-use super::code::{Emitter, Frame, NOTED_MAX, Slots, TooDeep, constant};
+use super::code::{Emitter, NOTED_MAX, Slots, TooDeep};
 use super::entry;
 use super::expr::{Label, Node};
 use super::resolve::{Do, Find, Job, Owner, Program, TEXT_WORDS};
 use super::shape::{LABEL_SETS, OTHER_WORD, Shape, Sink, control, maps, note};
 use super::usage::BUCKETS;
 use super::written::KEYS_MAX;
-use crate::asm::{Alu, Builder, Cond, EditError, Insn, Label as Target, Reg, Size, helper};
+use crate::asm::{Alu, Builder, Cond, EditError, Frame, Insn, Label as Target, Reg, Size, helper};
+use crate::budget::emit as charge;
 use crate::kernel::layout::Layout;
 use crate::kernel::read::{Access, Reader};
 use crate::kernel::{current, emit};
-use crate::limit;
 
 /// Cgroups above one that is gone that are gone too: further up is not looked.
 const CLIMB_MAX: i32 = 16;
@@ -56,7 +56,7 @@ struct Stack {
     /// What is to be added, a word an update.
     amounts: i16,
     /// What charging budgets needs.
-    charger: Option<limit::emit::Slots>,
+    charger: Option<charge::Slots>,
 }
 
 struct Generator<'a> {
@@ -89,7 +89,7 @@ pub fn generate(plan: Plan<'_>, program: &Program, neutral: i32) -> Result<Vec<I
         amounts: frame.take(updates),
         charger: match plan.sink {
             Sink::Usage => None,
-            Sink::Budgets(_) => Some(limit::emit::Slots::new(&mut frame)),
+            Sink::Budgets(_) => Some(charge::Slots::new(&mut frame)),
         },
     };
     let emit = Emitter {
@@ -319,13 +319,13 @@ impl Generator<'_> {
     fn charge_budgets(
         &mut self,
         only: &[(usize, u64)],
-        slots: limit::emit::Slots,
+        slots: charge::Slots,
         updates: &[(usize, Do)],
     ) {
         let out = self.out;
         for (word, value) in only {
             self.load(Reg::R1, self.stack.key + 8 + *word as i16 * 8);
-            constant(&mut self.b, Reg::R2, *value);
+            self.b.constant(Reg::R2, *value);
             self.b.jump_if(Cond::Ne, Reg::R1, Reg::R2, out);
         }
         for (at, (_, what)) in updates.iter().enumerate() {
@@ -357,11 +357,11 @@ impl Generator<'_> {
                 .jump_if_imm(Cond::Eq, Reg::R0, 0, next)
                 .place(found)
                 .push(Insn::load(Size::Dw, Reg::R1, Reg::R0, 0));
-            let maps = limit::emit::Maps {
+            let maps = charge::Maps {
                 budgets: maps::BUDGETS,
                 denials: maps::DENIALS,
             };
-            limit::emit::Charger { maps, slots }.post(&mut self.b, amount);
+            charge::Charger { maps, slots }.post(&mut self.b, amount);
             self.b.place(next);
         }
     }

@@ -31,9 +31,9 @@ pub mod maps {
 
     /// Budgets. Hash: cgroup -> index of the budget that it is charged to first.
     pub const CHAINS: u32 = 4;
-    /// Budgets. One entry: [`crate::limit::budget`].
+    /// Budgets. One entry: [`crate::budget::words`].
     pub const BUDGETS: u32 = 5;
-    /// Budgets. One entry: [`crate::limit::denial`].
+    /// Budgets. One entry: [`crate::budget::denial`].
     pub const DENIALS: u32 = 6;
     /// Budgets. LRU hashes: what was noted, one a note.
     pub const NOTES_OF_BUDGETS: u32 = 7;

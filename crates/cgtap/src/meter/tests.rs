@@ -8,14 +8,14 @@ use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
 
-use super::code::{Emitter, Frame, Slots};
+use super::code::{Emitter, Slots};
 use super::expr::tests::{Event, Fields, event, expression};
 use super::expr::{Builtin, Load, Node, Parser, Record, Root, Shown, TextLoad, check_number};
 use super::program::{Plan, generate};
 use super::resolve::{Do, GateProgram, Job, Owner, Program, ResolveError, resolve_gates};
 use super::shape::{Shape, Sink};
 use super::usage::Form;
-use crate::asm::{Builder, Insn, Reg, Size, encode};
+use crate::asm::{Builder, Frame, Insn, Reg, Size, encode};
 use crate::kernel::layout::Layout;
 use crate::kernel::read::{Access, Reader};
 

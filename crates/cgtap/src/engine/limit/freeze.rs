@@ -19,8 +19,8 @@ use super::super::session::Session;
 use super::super::usage::now;
 use super::super::{Engine, Lock};
 use super::words::BudgetWords;
+use crate::budget::words::{Budget, flag, word};
 use crate::id::LimitId;
-use crate::limit::budget::{Budget, flag, word};
 use crate::limit::record::{Action, LimitRecord};
 use crate::store::pins;
 

@@ -16,12 +16,12 @@ use super::super::session::Session;
 use super::words::PREFIX;
 use super::{LimitChange, path_up, wrong};
 use crate::attach::Anchor;
+use crate::budget::denial::SIGNAL;
+use crate::budget::emit::LEVELS_MAX;
 use crate::cgroup::Cgroup;
 use crate::hook::{HookKind, HookSpec};
 use crate::id::{AttachmentId, CgroupId, InstanceId, ProgramId};
 use crate::kernel::read::Access;
-use crate::limit::denial::SIGNAL;
-use crate::limit::emit::LEVELS_MAX;
 use crate::limit::gate::{self, Claim, PARTS_MAX, Part};
 use crate::limit::record::{
     Action, Charger, GateChoice, GateRecord, Group, LimitRecord, PartRecord, Way,

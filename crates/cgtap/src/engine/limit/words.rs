@@ -11,10 +11,10 @@ use super::super::error::{Error, Result};
 use super::super::session::{Session, words};
 use super::super::usage::now;
 use super::plan::chain;
+use crate::budget::denial;
+use crate::budget::rate::Rate;
+use crate::budget::words::{ALL_BYTES, Budget, WORDS, flag, word};
 use crate::id::CgroupId;
-use crate::limit::budget::{self, Budget, flag, word};
-use crate::limit::denial;
-use crate::limit::rate::Rate;
 use crate::limit::record::{Action, Charger, Group, LimitRecord, Limits, Way};
 use crate::meter::shape::control;
 use crate::store::pins;
@@ -47,11 +47,11 @@ impl BudgetWords<'_> {
     pub(super) fn of(all: &Words, slot: u32) -> BudgetWords<'_> {
         BudgetWords {
             all,
-            first: slot as usize * budget::WORDS,
+            first: slot as usize * WORDS,
         }
     }
 
-    pub(super) fn read(&self) -> [u64; budget::WORDS] {
+    pub(super) fn read(&self) -> [u64; WORDS] {
         std::array::from_fn(|at| self.all.get(self.first + at))
     }
 
@@ -91,7 +91,7 @@ impl Session {
         }
         let sys = |e: SysError| Error::sys("make the budgets of limits", &e);
         for (name, map, bytes) in [
-            (pins::BUDGETS, "cgtap_budgets", budget::ALL_BYTES),
+            (pins::BUDGETS, "cgtap_budgets", ALL_BYTES),
             (pins::DENIALS, "cgtap_denials", denial::BYTES as u32),
         ] {
             let path = self.path(name);
@@ -142,7 +142,7 @@ impl Session {
         let known = slots(&self.config.limits);
         for limit in next.limits.values().filter(|l| !known.contains(&l.slot)) {
             let budget = BudgetWords::of(&all, limit.slot);
-            for word in 0..budget::WORDS {
+            for word in 0..WORDS {
                 budget.set(word, 0);
             }
             budget.set(word::EPOCH_NS, now().as_nanos() as u64);

@@ -5,11 +5,10 @@
 //! The kernel calls both tracepoints under `cgroup_mutex` (kernel/cgroup/cgroup.c, `cgroup_mkdir`,
 //! `cgroup_rmdir`), which whoever wants to put a task into the cgroup has to take too.
 
-use crate::asm::{Builder, Cond, EditError, Insn, Reg, Size, helper};
+use super::shape::{control, maps};
+use crate::asm::{Builder, Cond, EditError, Frame, Insn, Label, Reg, Size, helper};
 use crate::kernel::emit;
 use crate::kernel::layout::Layout;
-use crate::meter::code::Frame;
-use crate::meter::shape::{control, maps};
 
 /// The tracepoint of cgroups that come.
 pub const MADE: &str = "tp_btf:cgroup_mkdir";
@@ -22,7 +21,7 @@ struct Stack {
 }
 
 /// Puts the ids of the cgroup of the event and of its parent on the stack.
-fn family(b: &mut Builder, layout: &Layout, out: crate::asm::Label) -> Stack {
+fn family(b: &mut Builder, layout: &Layout, out: Label) -> Stack {
     let mut frame = Frame::default();
     let stack = Stack {
         id: frame.take(1),
@@ -41,7 +40,7 @@ fn family(b: &mut Builder, layout: &Layout, out: crate::asm::Label) -> Stack {
     stack
 }
 
-fn end(mut b: Builder, out: crate::asm::Label) -> Result<Vec<Insn>, EditError> {
+fn end(mut b: Builder, out: Label) -> Result<Vec<Insn>, EditError> {
     b.place(out)
         .push(Insn::mov_imm(Reg::R0, 0))
         .push(Insn::exit());

@@ -3,10 +3,9 @@
 //!
 //! R8 holds the address of a budget and R6 the context; R0-R5 and R7 are lost.
 
-use super::budget::{BUDGETS, BYTES, flag, word};
 use super::denial;
-use crate::asm::{Alu, Builder, Cond, Insn, Label, Reg, Size, helper};
-use crate::meter::code::{Frame, constant};
+use super::words::{BUDGETS, BYTES, flag, word};
+use crate::asm::{Alu, Builder, Cond, Frame, Insn, Label, Reg, Size, helper};
 
 /// Bytes of a budget as a shift.
 const BYTES_SHIFT: i32 = BYTES.trailing_zeros() as i32;
@@ -310,7 +309,7 @@ impl Charger {
             .push(Insn::mov(Reg::R2, Reg::R0));
         get(b, Reg::R3, word::LAST_DENIED_NS);
         b.push(Insn::alu(Alu::Sub, Reg::R2, Reg::R3));
-        constant(b, Reg::R3, STREAK_NS);
+        b.constant(Reg::R3, STREAK_NS);
         b.jump_if(Cond::Lt, Reg::R2, Reg::R3, streak)
             .push(Insn::store(
                 Size::Dw,
