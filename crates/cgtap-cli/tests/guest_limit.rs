@@ -16,8 +16,8 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use guest_support::nbd::{BLOCK_BYTES, DEVICE, Ground, SIZE_BYTES, dd};
-use guest_support::{compiled, modprobe, tool, wait_until};
-use support::Sandbox;
+use guest_support::{compiled, modprobe, simulated_gpu, wait_until};
+use support::{Running, Sandbox};
 
 const QUOTA_BYTES: u64 = 2 << 20;
 const EDQUOT: i32 = 122;
@@ -119,12 +119,7 @@ fn a_quota_of_a_block_device_is_exact_at_every_level() {
 #[ignore = "needs the nbd driver: ./dev test-vm"]
 fn write_back_through_ext4_is_held_to_the_writers_quota() {
     let ground = Ground::new();
-    let mount = ground.dir.join("mount");
-    std::fs::create_dir(&mount).unwrap();
-    tool(&["mkfs.ext4", "-q", "-O", "^has_journal", DEVICE]);
-    let at = mount.display().to_string();
-    tool(&["mount", "-o", "errors=continue", DEVICE, &at]);
-    let result = std::panic::catch_unwind(|| {
+    ground.with_ext4(|at| {
         let words = |name: &str, mib: u64| {
             format!("if=/dev/zero of={at}/{name} bs=1M count={mib} conv=fsync")
         };
@@ -143,8 +138,6 @@ fn write_back_through_ext4_is_held_to_the_writers_quota() {
         assert_eq!((status, bytes), (0, 8 << 20), "{said}");
         assert_eq!(stands(&ground.sandbox, id)["used"], used);
     });
-    tool(&["umount", &at]);
-    result.unwrap();
 }
 
 fn card() -> String {
@@ -305,35 +298,20 @@ fn hold(sandbox: &Sandbox, cgroup: &str, script: &str) -> Child {
     child
 }
 
-/// A process that ends with the value.
-struct Running(Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 /// Engine time of the kernel's GPU scheduler, held by freezing: 70 to 30 under contention, the level
 /// above over both; what one does not use the other may, if it borrows, and may not, if not.
 #[test]
 #[ignore = "needs the GPU scheduler and a module for it: ./dev test-vm"]
 fn engine_time_is_shared_as_limited() {
-    let module = std::env::var("CGTAP_SIMGPU").unwrap_or_default();
-    modprobe(&["gpu-sched"]);
+    let has_engine = simulated_gpu();
     let mut sandbox = Sandbox::new();
     sandbox.child("a");
     sandbox.child("b");
-    if module.is_empty() {
-        // Debian has no headers for this kernel: that the programs load is all that can be seen.
-        assert_eq!(std::env::var("CGTAP_GUEST").unwrap(), "6.18");
+    if !has_engine {
         limit(&sandbox, "/a", "drm_busy", "300ms/1s", &["--on", "freeze"]);
         sandbox.run(&["limit", "clear", "--all"]).done();
         return;
     }
-    tool(&["insmod", &module]);
-    wait_until("/dev/simgpu", || Path::new("/dev/simgpu").exists());
     let submit = compiled("simgpu/submit");
     let load = |cgroup: &str| {
         let dir = sandbox.directory.join(cgroup);

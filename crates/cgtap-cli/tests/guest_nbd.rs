@@ -10,8 +10,8 @@
 mod guest_support;
 mod support;
 
+use guest_support::example;
 use guest_support::nbd::{BLOCK_BYTES, DEVICE, Ground, SIZE_BYTES, dd};
-use guest_support::{example, tool};
 
 const QUOTA_BYTES: u64 = 2 << 20;
 
@@ -69,13 +69,7 @@ fn direct_io_ends_after_exactly_the_quota() {
 #[ignore = "needs the nbd driver: ./dev test-vm"]
 fn write_back_through_ext4_is_charged_to_the_writer() {
     let ground = Ground::new();
-    let mount = ground.dir.join("mount");
-    std::fs::create_dir(&mount).unwrap();
-    // Without a journal it is the writer's data alone that goes over the wire for the writer.
-    tool(&["mkfs.ext4", "-q", "-O", "^has_journal", DEVICE]);
-    let at = mount.display().to_string();
-    tool(&["mount", "-o", "errors=continue", DEVICE, &at]);
-    let result = std::panic::catch_unwind(|| {
+    ground.with_ext4(|at| {
         let words = |name: &str, mib: u64| {
             format!("if=/dev/zero of={at}/{name} bs=1M count={mib} conv=fsync")
         };
@@ -93,6 +87,4 @@ fn write_back_through_ext4_is_charged_to_the_writer() {
         let after = ground.sandbox.bss(&instance);
         assert_eq!(after[0], counted[0], "{after:?}");
     });
-    tool(&["umount", &at]);
-    result.unwrap();
 }

@@ -9,21 +9,11 @@
 mod support;
 
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
-use support::Sandbox;
-
-/// A process that ends with the value.
-struct Running(Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
+use support::{Running, Sandbox};
 
 fn spinner(sandbox: &Sandbox, cgroup: &str) -> Running {
     let procs = sandbox.directory.join(cgroup).join("cgroup.procs");

@@ -83,7 +83,7 @@ pub fn value(library: &Library, text: &str) -> Result<Value, String> {
     let mut names = Vec::new();
     for known in &library.meters {
         for value in &known.meter.values {
-            let whole = format!("{}_{}", known.meter.name, value.name);
+            let whole = known.meter.value_name(&value.name);
             if whole == name {
                 return Ok(Value {
                     meter: known.clone(),
@@ -256,9 +256,4 @@ pub fn explain(context: &Context, args: &ExplainArgs) -> Result<Status, Failure>
     let explained: Explained = context.engine()?.explain(&args.cgroup)?;
     context.result(&explained, |look| render::explained(&explained, look))?;
     Ok(Status::DONE)
-}
-
-/// A period as it is recorded.
-pub fn nanos(period: Duration) -> u64 {
-    u64::try_from(period.as_nanos()).unwrap_or(u64::MAX)
 }

@@ -88,9 +88,7 @@ pub fn run(context: &Context, args: &MeterArgs) -> Result<Status, Failure> {
         }
         MeterAction::Disable { names, all } => disable(context, names, *all),
         MeterAction::Schema => {
-            let text = serde_json::to_string_pretty(&file::schema())
-                .map_err(|e| Failure::system("cannot write JSON", e))?;
-            context.print(&(text + "\n"))?;
+            context.pretty(&file::schema())?;
             Ok(Status::DONE)
         }
     }
@@ -130,7 +128,7 @@ fn row(engine: &Engine, enabled: &[EnabledMeter], known: &Known) -> MeterRow {
             .values
             .iter()
             .map(|v| ValueRow {
-                meter: format!("{}_{}", meter.name, v.name),
+                meter: meter.value_name(&v.name),
                 form: v.form,
                 unit: v.unit,
                 kind: v.truth,

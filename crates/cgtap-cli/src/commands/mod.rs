@@ -88,6 +88,13 @@ impl Context {
         self.print(&document_line(body)?)
     }
 
+    /// Prints a value as JSON for people to read.
+    pub fn pretty(&self, value: &serde_json::Value) -> Result<(), Failure> {
+        let text = serde_json::to_string_pretty(value)
+            .map_err(|e| Failure::system("cannot write JSON", e))?;
+        self.print(&(text + "\n"))
+    }
+
     /// Prints `text` as it is, at once.
     pub fn print(&self, text: &str) -> Result<(), Failure> {
         let mut out = std::io::stdout().lock();

@@ -1,23 +1,29 @@
 //! Limits: how they stand, and what they denied.
 
+use std::collections::BTreeMap;
+
 use cgtap::engine::{Denials, Explained, LimitReport};
 use cgtap::limit::amount::{Amount, show, show_amount};
 use cgtap::meter::usage::Unit;
 
 use super::{Cell, Column, Look, Table, Tone, counted, printable};
 
-/// What is limited, with its labels.
-pub fn limit_value(limit: &LimitReport) -> String {
-    let labels: Vec<String> = limit
-        .labels
+/// What is limited, as it is written.
+pub fn limited(meter: &str, labels: &BTreeMap<String, String>) -> String {
+    let labels: Vec<String> = labels
         .iter()
         .map(|(name, text)| format!("{name}={text}"))
         .collect();
     if labels.is_empty() {
-        limit.meter.clone()
+        meter.to_owned()
     } else {
-        format!("{}{{{}}}", limit.meter, labels.join(","))
+        format!("{meter}{{{}}}", labels.join(","))
     }
+}
+
+/// What a limit is of, with its labels.
+pub fn limit_value(limit: &LimitReport) -> String {
+    limited(&limit.meter, &limit.labels)
 }
 
 /// How much, as it is written.

@@ -33,6 +33,21 @@ pub fn modprobe(words: &[&str]) {
     tool(&[&["modprobe"], words].concat());
 }
 
+/// Loads the kernel's GPU scheduler and, behind it, an engine that is simulated; whether there is one.
+/// Debian has no headers for 6.18 to build it with: that programs load is all that can be seen there.
+#[track_caller]
+pub fn simulated_gpu() -> bool {
+    modprobe(&["gpu-sched"]);
+    let module = std::env::var("CGTAP_SIMGPU").unwrap_or_default();
+    if module.is_empty() {
+        assert_eq!(std::env::var("CGTAP_GUEST").unwrap(), "6.18");
+        return false;
+    }
+    tool(&["insmod", &module]);
+    wait_until("/dev/simgpu", || Path::new("/dev/simgpu").exists());
+    true
+}
+
 /// Waits until something is so.
 #[track_caller]
 pub fn wait_until(what: &str, is_so: impl Fn() -> bool) {

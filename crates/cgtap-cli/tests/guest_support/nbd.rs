@@ -62,6 +62,23 @@ impl Ground {
     }
 }
 
+impl Ground {
+    /// Does something with a file system on the device, which is told where it is mounted. Without a
+    /// journal it is the writer's data alone that goes over the wire for the writer.
+    pub fn with_ext4(&self, does: impl Fn(&str)) {
+        let mount = self.dir.join("mount");
+        std::fs::create_dir(&mount).unwrap();
+        tool(&["mkfs.ext4", "-q", "-O", "^has_journal", DEVICE]);
+        let at = mount.display().to_string();
+        tool(&["mount", "-o", "errors=continue", DEVICE, &at]);
+        // Whatever comes of it, the device has to be let go of.
+        let does = std::panic::AssertUnwindSafe(|| does(&at));
+        let result = std::panic::catch_unwind(does);
+        tool(&["umount", &at]);
+        result.unwrap();
+    }
+}
+
 impl Drop for Ground {
     fn drop(&mut self) {
         let _ = Command::new("/sbin/nbd-client")

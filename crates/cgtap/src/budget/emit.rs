@@ -20,7 +20,7 @@ const STREAK_NS: u64 = 10_000_000_000;
 #[derive(Clone, Copy, Debug)]
 pub struct Slots {
     /// Nanoseconds since boot.
-    pub now: i16,
+    now: i16,
     /// The budget of the denial that is told: its index and one more; 0 for none.
     which: i16,
     /// What was asked of it.
@@ -196,13 +196,8 @@ impl Charger {
         get(b, Reg::R2, word::TAKEN);
         match what.amount {
             Some(amount) => {
-                slot(b, Reg::R1, amount);
-                b.push(Insn::mov(Reg::R3, Reg::R1))
-                    .push(Insn::alu_imm(Alu::Rsh, Reg::R3, AMOUNT_BITS))
-                    .jump_if_imm(Cond::Ne, Reg::R3, 0, shut)
-                    .push(Insn::mov(Reg::R3, Reg::R2))
-                    .push(Insn::alu(Alu::Add, Reg::R3, Reg::R1))
-                    .jump_if(Cond::SignedLe, Reg::R3, Reg::R4, open);
+                sum(b, amount, shut);
+                b.jump_if(Cond::SignedLe, Reg::R3, Reg::R4, open);
             }
             None => {
                 b.push(Insn::mov_imm(Reg::R1, 0))
@@ -222,13 +217,8 @@ impl Charger {
         self.budget(b, what.index);
         self.allowed(b, what.is_bucket);
         get(b, Reg::R2, word::TAKEN);
-        slot(b, Reg::R1, amount);
-        b.push(Insn::mov(Reg::R3, Reg::R1))
-            .push(Insn::alu_imm(Alu::Rsh, Reg::R3, AMOUNT_BITS))
-            .jump_if_imm(Cond::Ne, Reg::R3, 0, shut)
-            .push(Insn::mov(Reg::R3, Reg::R2))
-            .push(Insn::alu(Alu::Add, Reg::R3, Reg::R1))
-            .jump_if(Cond::SignedGt, Reg::R3, Reg::R4, shut)
+        sum(b, amount, shut);
+        b.jump_if(Cond::SignedGt, Reg::R3, Reg::R4, shut)
             .push(Insn::mov(Reg::R2, Reg::R1))
             .push(Insn::atomic_fetch_add(Reg::R8, at(word::TAKEN), Reg::R2))
             .push(Insn::mov(Reg::R3, Reg::R2))
@@ -387,6 +377,16 @@ pub struct Look {
     pub amount: Option<i16>,
     /// What becomes of an event that it denies.
     pub verdict: i32,
+}
+
+/// R1 = the amount in `amount`, R3 = what is taken, R2, with it; goes to `shut` if it fits no budget.
+fn sum(b: &mut Builder, amount: i16, shut: Label) {
+    slot(b, Reg::R1, amount);
+    b.push(Insn::mov(Reg::R3, Reg::R1))
+        .push(Insn::alu_imm(Alu::Rsh, Reg::R3, AMOUNT_BITS))
+        .jump_if_imm(Cond::Ne, Reg::R3, 0, shut)
+        .push(Insn::mov(Reg::R3, Reg::R2))
+        .push(Insn::alu(Alu::Add, Reg::R3, Reg::R1));
 }
 
 /// Gives back R1 to the budget R8; R2 is what is taken then.

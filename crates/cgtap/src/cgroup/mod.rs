@@ -150,6 +150,12 @@ impl Hierarchy {
         &self.root
     }
 
+    /// Where the cgroup is in the file system that is printed as `path`.
+    #[must_use]
+    pub fn directory(&self, path: &str) -> PathBuf {
+        self.root.join(path.trim_start_matches('/'))
+    }
+
     /// The cgroup at `path`: absolute in the file system, or else below the root.
     ///
     /// # Errors
@@ -249,7 +255,7 @@ impl Hierarchy {
     /// The cgroups right below `path` (a path as [`Cgroup::path`] has it), by name.
     #[must_use]
     pub fn children(&self, path: &str) -> Vec<Cgroup> {
-        let dir = self.root.join(path.trim_start_matches('/'));
+        let dir = self.directory(path);
         let mut children: Vec<Cgroup> = std::fs::read_dir(&dir)
             .into_iter()
             .flatten()
@@ -318,7 +324,7 @@ impl Hierarchy {
             .map(|(path, _)| *path)
             .collect();
         let candidates = match meant.as_slice() {
-            [path] => return self.by_path(&self.root.join(path.trim_start_matches('/'))),
+            [path] => return self.by_path(&self.directory(path)),
             [] => named.iter().take(8).map(|(_, n)| n.to_string()).collect(),
             several => several.iter().take(8).map(ToString::to_string).collect(),
         };
@@ -360,7 +366,7 @@ impl Hierarchy {
     /// directory of kernfs has a link for each and two for itself (fs/kernfs/inode.c,
     /// `kernfs_refresh_inode`).
     fn branches(&self, above: &Branch, at: usize) -> Vec<(Branch, bool)> {
-        let dir = self.root.join(above.path.trim_start_matches('/'));
+        let dir = self.directory(&above.path);
         let branch = |entry: std::io::Result<std::fs::DirEntry>| {
             let entry = entry.ok()?;
             if !entry.file_type().ok()?.is_dir() {

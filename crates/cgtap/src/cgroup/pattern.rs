@@ -97,7 +97,7 @@ impl Pattern {
 
 /// The cgroups right below one that a component matches.
 fn below(hierarchy: &Hierarchy, above: &Found, component: &str) -> Vec<Found> {
-    let dir = hierarchy.root().join(above.path.trim_start_matches('/'));
+    let dir = hierarchy.directory(&above.path);
     // On 64-bit systems the inode number is the whole id.
     let made = |ino: u64, name: &str| Found {
         id: CgroupId(ino),

@@ -85,6 +85,13 @@ impl Error {
         self
     }
 
+    /// The same in other words.
+    #[must_use]
+    pub fn with_message(mut self, message: impl Into<String>) -> Self {
+        self.message = message.into();
+        self
+    }
+
     /// With a log.
     #[must_use]
     pub fn with_log(mut self, log: impl Into<String>) -> Self {

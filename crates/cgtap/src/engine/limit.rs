@@ -68,6 +68,26 @@ pub struct LimitChange {
 }
 
 impl LimitRequest {
+    /// What is limited, as usage calls it.
+    #[must_use]
+    pub fn value_name(&self) -> String {
+        self.meter.meter.value_name(&self.value)
+    }
+
+    /// The period in nanoseconds, as it is recorded.
+    #[must_use]
+    pub fn period_ns(&self) -> Option<u64> {
+        let nanos = |period: Duration| u64::try_from(period.as_nanos()).unwrap_or(u64::MAX);
+        self.period.map(nanos)
+    }
+
+    /// How much may gather: what was said, or the amount.
+    #[must_use]
+    pub fn burst_or_amount(&self) -> u64 {
+        let said = self.burst.filter(|_| self.period.is_some());
+        said.unwrap_or(self.amount)
+    }
+
     /// It takes a gate, or would.
     fn may_gate(&self) -> bool {
         matches!(self.action, None | Some(Action::Deny(_) | Action::Observe))
@@ -117,14 +137,8 @@ impl Engine {
         }
         Err(match last {
             Some(e) => {
-                let mut told = Error::new(
-                    e.kind(),
-                    format!("{e}; --on freeze, signal:NAME and observe need no gate"),
-                );
-                if let Some(errno) = e.errno() {
-                    told = told.with_errno(errno);
-                }
-                told.with_log(e.log())
+                let words = format!("{e}; --on freeze, signal:NAME and observe need no gate");
+                e.with_message(words)
             }
             None => wrong("there is nothing to change"),
         })
@@ -138,7 +152,7 @@ impl Engine {
     pub fn check_limit(&self, request: &LimitRequest) -> Result<Action> {
         let mut first = None;
         for way in 0..WAYS_MAX {
-            match look(request, way) {
+            match look(request, way, &mut Looked::default()) {
                 Ok((_, action)) => return Ok(action),
                 Err(e) if is_of_way(&e) => first = first.or(Some(e)),
                 Err(e) => return Err(e),
@@ -175,8 +189,11 @@ impl Engine {
                 next.limits.limits.remove(id).ok_or_else(|| no_limit(*id))?;
             }
             let mut ids = Vec::new();
+            let mut looked = Looked::default();
             for (request, cgroup) in change.set.iter().zip(&cgroups) {
-                let id = add(session, &mut next, request, cgroup, way)?;
+                check_cgroup(cgroup)?;
+                let (group, action) = look(request, way, &mut looked)?;
+                let id = record(session, &mut next, request, cgroup, group, action)?;
                 if ids.contains(&id) {
                     return Err(wrong(format!(
                         "{} of {} is limited twice in one change; keep one of them",
@@ -239,19 +256,6 @@ fn no_limit(id: LimitId) -> Error {
     .with_errno(Errno::ENOENT)
 }
 
-/// Adds a limit to the record, or changes the one that is there.
-fn add(
-    session: &Session,
-    next: &mut Config,
-    request: &LimitRequest,
-    cgroup: &Cgroup,
-    way: usize,
-) -> Result<LimitId> {
-    check_cgroup(cgroup)?;
-    let (group, action) = look(request, way)?;
-    record(session, next, request, cgroup, group, action)
-}
-
 fn check_cgroup(cgroup: &Cgroup) -> Result<()> {
     if cgroup.ancestors.is_empty() {
         return Err(wrong(format!(
@@ -263,11 +267,39 @@ fn check_cgroup(cgroup: &Cgroup) -> Result<()> {
     Ok(())
 }
 
+/// Groups that were worked out in one way: limits on many cgroups are of few.
+#[derive(Default)]
+struct Looked<'a>(Vec<(&'a LimitRequest, Action, Group)>);
+
+impl<'a> Looked<'a> {
+    fn group(
+        &mut self,
+        request: &'a LimitRequest,
+        asked: &plan::Asked<'_>,
+        action: Action,
+        way: usize,
+    ) -> Result<Group> {
+        let what = |r: &'a LimitRequest| (&r.meter.text, &r.value, &r.labels, r.force);
+        let same = |known: &&(&'a LimitRequest, Action, Group)| {
+            what(known.0) == what(request) && known.1 == action
+        };
+        if let Some((.., group)) = self.0.iter().find(same) {
+            return Ok(group.clone());
+        }
+        let group = asked.group(action, way, request.force)?;
+        self.0.push((request, action, group.clone()));
+        Ok(group)
+    }
+}
+
 /// What is limited, whatever the cgroup, and what happens then.
-fn look(request: &LimitRequest, way: usize) -> Result<(Group, Action)> {
-    let known = &request.meter;
-    let name = format!("{}_{}", known.meter.name, request.value);
-    let asked = plan::Asked::new(known, &request.value, &request.labels)?;
+fn look<'a>(
+    request: &'a LimitRequest,
+    way: usize,
+    looked: &mut Looked<'a>,
+) -> Result<(Group, Action)> {
+    let name = request.value_name();
+    let asked = plan::Asked::new(&request.meter, &request.value, &request.labels)?;
     let action = match request.action {
         Some(action) => action,
         None => asked.usual_action(),
@@ -284,26 +316,23 @@ fn look(request: &LimitRequest, way: usize) -> Result<(Group, Action)> {
              --on freeze, or leave --borrow out"
         )));
     }
-    let group = asked.group(action, way, request.force)?;
+    let group = looked.group(request, &asked, action, way)?;
     Ok((group, action))
 }
 
 fn check_rate(name: &str, request: &LimitRequest) -> Result<()> {
-    match request.period {
+    match request.period_ns() {
         None if request.burst.is_some() => Err(wrong(format!(
             "{name}: a burst is what gathers from period to period, and there is no period"
         ))),
         None => Ok(()),
-        Some(period) => Rate::new(request.amount, nanos(period))
+        Some(period_ns) => Rate::new(request.amount, period_ns)
             .map(drop)
             .map_err(|e| wrong(format!("{name}: {e}"))),
     }
 }
 
-fn nanos(period: Duration) -> u64 {
-    u64::try_from(period.as_nanos()).unwrap_or(u64::MAX)
-}
-
+/// Adds a limit to the record, or changes the one that is there.
 fn record(
     session: &Session,
     next: &mut Config,
@@ -353,7 +382,7 @@ fn record(
             number
         }
     };
-    let period_ns = request.period.map(nanos);
+    let period_ns = request.period_ns();
     let old = here.first().and_then(|id| limits.limits.get(id)).cloned();
     let is_kept = old.as_ref().is_some_and(|o| {
         let same_rate = period_ns.is_none() || o.amount == request.amount;
@@ -388,10 +417,7 @@ fn record(
             group: number,
             amount: request.amount,
             period_ns,
-            burst: match period_ns {
-                Some(_) => request.burst.unwrap_or(request.amount),
-                None => request.amount,
-            },
+            burst: request.burst_or_amount(),
             action,
             borrow: request.borrow,
             policy: request.policy,

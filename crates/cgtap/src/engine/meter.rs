@@ -37,7 +37,11 @@ pub(super) struct Compiled<'a> {
 impl<'a> Compiled<'a> {
     /// Finds the meter's hooks on this kernel and types its expressions.
     pub(super) fn new(meter: &'a Meter) -> Result<Self> {
-        let resolved = resolve(meter).map_err(|e| refused(meter, &e))?;
+        Self::of(meter, resolve(meter).map_err(|e| refused(meter, &e))?)
+    }
+
+    /// A meter whose hooks are found.
+    pub(super) fn of(meter: &'a Meter, resolved: Resolved) -> Result<Self> {
         let shape = Shape::new(meter, &resolved);
         let unsupported = |why: String| {
             Error::new(
@@ -57,12 +61,11 @@ impl<'a> Compiled<'a> {
     }
 
     /// The same, with what the programs find `current` by where they are loaded.
-    pub(super) fn for_loading(meter: &'a Meter) -> Result<Self> {
-        let compiled = Self::new(meter)?;
-        Ok(Self {
-            current: current::find(&compiled.layout),
-            ..compiled
-        })
+    pub(super) fn for_loading(self) -> Self {
+        Self {
+            current: current::find(&self.layout),
+            ..self
+        }
     }
 
     /// The ways in which memory may be read, the best one first.
@@ -166,7 +169,7 @@ impl Engine {
             )
             .with_errno(Errno::EEXIST));
         }
-        self.enable_compiled(&Compiled::for_loading(meter)?, cgroup, lifetime)
+        self.enable_compiled(&Compiled::new(meter)?.for_loading(), cgroup, lifetime)
     }
 
     /// The same with a meter that is compiled: once, for however many cgroups.
@@ -248,7 +251,7 @@ impl Engine {
     /// # Errors
     /// As [`Engine::check_meter`].
     pub fn meter_code(&self, meter: &Meter) -> Result<Vec<MeterCode>> {
-        let compiled = Compiled::for_loading(meter)?;
+        let compiled = Compiled::new(meter)?.for_loading();
         let access = compiled.ways().first().copied().unwrap_or(Access::Probe);
         let programs = compiled.programs(access)?;
         let maps = image::map_names(meter, &compiled.shape);

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::amount::Amount;
 use super::controller::Controller;
 use crate::hook::HookSpec;
 use crate::id::{AttachmentId, CgroupId, InstanceId, LimitId};
@@ -147,17 +146,6 @@ impl Group {
     }
 }
 
-impl LimitRecord {
-    /// How much, and how often.
-    #[must_use]
-    pub fn amount(&self) -> Amount {
-        Amount {
-            amount: self.amount,
-            period_ns: self.period_ns,
-        }
-    }
-}
-
 impl Limits {
     /// There is none.
     #[must_use]
@@ -193,7 +181,7 @@ impl Limits {
         chargers.into_iter().any(|c| c.instance == instance)
     }
 
-    /// Forgets the limits of a cgroup that is gone, and groups that limit nothing any more.
+    /// Forgets the limits of a cgroup that is gone, and its gates.
     pub fn forget_cgroup(&mut self, cgroup: CgroupId) {
         self.limits.retain(|_, l| l.cgroup != cgroup);
         self.gates.retain(|g| g.cgroup != cgroup);

@@ -40,6 +40,12 @@ pub struct Meter {
 }
 
 impl Meter {
+    /// What usage calls a value: the meter's name and its own.
+    #[must_use]
+    pub fn value_name(&self, value: &str) -> String {
+        format!("{}_{value}", self.name)
+    }
+
     /// The gates that hold a limit on a value, by the value's index.
     pub fn gates_of(&self, value: usize) -> impl Iterator<Item = &Gate> {
         self.gates

@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use super::read::Key;
 use crate::failure::Failure;
+use crate::render;
 
 /// How a limit stands.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -114,19 +115,6 @@ pub struct Difference {
     limits: LimitChange,
 }
 
-/// What is limited, as it is written.
-pub fn named(meter: &str, labels: &BTreeMap<String, String>) -> String {
-    let labels: Vec<String> = labels
-        .iter()
-        .map(|(l, text)| format!("{l}={text}"))
-        .collect();
-    if labels.is_empty() {
-        meter.to_owned()
-    } else {
-        format!("{meter}{{{}}}", labels.join(","))
-    }
-}
-
 impl Change {
     /// It says how something is from now on.
     pub fn is_to_be(&self) -> bool {
@@ -187,7 +175,7 @@ impl Difference {
             changes.push(Change {
                 change: if was.is_some() { Act::Change } else { Act::Set },
                 cgroup: wanted.path.clone(),
-                meter: named(&key.1, &key.2),
+                meter: render::limited(&key.1, &key.2),
                 stand: Some(wanted.stand.clone()),
                 was,
                 covers_later: wanted.is_exact,
@@ -199,7 +187,7 @@ impl Difference {
                 changes.push(Change {
                     change: Act::Clear,
                     cgroup: limit.cgroup.clone(),
-                    meter: named(&key.1, &key.2),
+                    meter: render::limited(&key.1, &key.2),
                     stand: Some(Stand::of(limit)),
                     was: None,
                     covers_later: false,

@@ -30,9 +30,7 @@ struct Applied<'a> {
 /// Applies a policy, or says what that would change.
 pub fn run(context: &Context, args: &ApplyArgs) -> Result<Status, Failure> {
     let Some(file) = args.file.as_deref().filter(|_| !args.schema) else {
-        let text = serde_json::to_string_pretty(&policy::schema())
-            .map_err(|e| Failure::system("cannot write JSON", e))?;
-        context.print(&(text + "\n"))?;
+        context.pretty(&policy::schema())?;
         return Ok(Status::DONE);
     };
     let engine = context.engine()?;
@@ -97,13 +95,8 @@ fn at(path: &Path, line: usize, failure: Failure) -> Failure {
     let place = policy::place(&path.display().to_string(), line);
     match failure {
         Failure::Engine(e) => {
-            let made = cgtap::engine::Error::new(e.kind(), format!("{place}: {e}"));
-            let made = made.with_log(e.log());
-            match e.errno() {
-                Some(errno) => made.with_errno(errno),
-                None => made,
-            }
-            .into()
+            let words = format!("{place}: {e}");
+            e.with_message(words).into()
         }
         Failure::Usage(why) => Failure::Usage(format!("{place}: {why}")),
         other => other,

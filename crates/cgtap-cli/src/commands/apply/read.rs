@@ -16,6 +16,7 @@ use super::super::limit::{self, Written};
 use super::difference::{Difference, Reach, Stand, Wanted, WantedMeter};
 use crate::cli::cgroup_ref;
 use crate::failure::Failure;
+use crate::render;
 
 /// What a cgroup is that a policy names and that is not there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -218,11 +219,8 @@ impl Policy {
         let stand = Stand {
             unit: unit.map_or(Unit::default(), |v| v.unit),
             amount: request.amount,
-            period_ns: request.period.map(limit::nanos),
-            burst: match request.period {
-                Some(_) => request.burst.unwrap_or(request.amount),
-                None => request.amount,
-            },
+            period_ns: request.period_ns(),
+            burst: request.burst_or_amount(),
             on: show_action(action),
             borrow: request.borrow,
         };
@@ -230,7 +228,7 @@ impl Policy {
             line,
             written: entry.cgroup.text.clone(),
             of,
-            meter: format!("{}_{}", request.meter.meter.name, request.value),
+            meter: request.value_name(),
             request,
             stand,
         })
@@ -357,7 +355,7 @@ impl Policy {
                 let (_, meter, labels) = other.key();
                 Err(self.usage(limit.line)(format!(
                     "{} of {path} is limited on line {} too; keep one of the two",
-                    super::difference::named(meter, labels),
+                    render::limited(meter, labels),
                     self.limits[other.get().entry].line,
                 )))
             }

@@ -309,9 +309,8 @@ impl Engine {
     pub fn explain(&self, cgroup: &CgroupRef) -> Result<Explained> {
         let hierarchy = self.hierarchy()?;
         let asked = super::super::find_cgroup(&hierarchy, cgroup)?;
-        let root = hierarchy.root().to_owned();
         let mut explained = Explained {
-            is_frozen: is_frozen(&root, &asked.path),
+            is_frozen: is_frozen(&hierarchy.directory(&asked.path)),
             is_enforced: false,
             cgroup: asked.path.clone(),
             limits: Vec::new(),
@@ -334,9 +333,7 @@ impl Engine {
 }
 
 /// Whether a cgroup, or one above it, is frozen (cgroup.events, since 5.2).
-fn is_frozen(root: &std::path::Path, path: &str) -> bool {
-    let file = root
-        .join(path.trim_start_matches('/'))
-        .join("cgroup.events");
-    std::fs::read_to_string(file).is_ok_and(|text| text.lines().any(|l| l == "frozen 1"))
+fn is_frozen(dir: &std::path::Path) -> bool {
+    std::fs::read_to_string(dir.join("cgroup.events"))
+        .is_ok_and(|text| text.lines().any(|l| l == "frozen 1"))
 }

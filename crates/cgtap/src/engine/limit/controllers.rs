@@ -53,10 +53,7 @@ impl Session {
             let Ok(cgroup) = self.hierarchy.by_id(limit.cgroup) else {
                 continue;
             };
-            let dir = self
-                .hierarchy
-                .root()
-                .join(cgroup.path.trim_start_matches('/'));
+            let dir = self.hierarchy.directory(&cgroup.path);
             files.insert((dir.join(file), lift), (*id, set));
         }
         Ok(files)

@@ -24,6 +24,8 @@ use crate::id::LimitId;
 use crate::limit::record::{Action, LimitRecord};
 use crate::store::pins;
 
+/// What freezes a cgroup, since 5.2.
+const FILE: &str = "cgroup.freeze";
 /// What has to have come back before a cgroup is thawed: as much as comes in so long.
 const THAW_AFTER: Duration = Duration::from_millis(20);
 /// Who used something within so long wants a share.
@@ -121,31 +123,19 @@ impl Engine {
             _lock: lock,
         })
     }
-
-    /// Thaws what a pacer froze that does not live any more; the paths of the cgroups.
-    ///
-    /// # Errors
-    /// [`Error`]: a state that cannot be read, a cgroup that cannot be thawed.
-    pub fn thaw_forgotten(&self) -> Result<Vec<String>> {
-        let Some(session) = Session::open(self.state(), Lock::Shared, self.hierarchy()?)? else {
-            return Ok(Vec::new());
-        };
-        session.thaw_forgotten()
-    }
 }
 
 impl Session {
-    /// See [`Engine::thaw_forgotten`].
-    pub(super) fn thaw_forgotten(&self) -> Result<Vec<String>> {
+    /// Thaws what a pacer froze that does not live any more.
+    pub(super) fn thaw_forgotten(&self) -> Result<()> {
         if self.config.limits.is_empty() || self.is_paced()? {
-            return Ok(Vec::new());
+            return Ok(());
         }
         self.thaw_marked()
     }
 
     /// Thaws what is marked as frozen.
-    pub(super) fn thaw_marked(&self) -> Result<Vec<String>> {
-        let mut thawed = Vec::new();
+    pub(super) fn thaw_marked(&self) -> Result<()> {
         let words = self.budget_words()?;
         let is_marked = |l: &&LimitRecord| {
             BudgetWords::of(&words, l.slot).read()[word::FLAGS] & flag::FROZEN != 0
@@ -154,7 +144,7 @@ impl Session {
             let Ok(cgroup) = self.hierarchy.by_id(limit.cgroup) else {
                 continue;
             };
-            let file = file_of(self.hierarchy.root(), &cgroup.path);
+            let file = self.hierarchy.directory(&cgroup.path).join(FILE);
             write(&file, false).map_err(|e| {
                 Error::new(
                     ErrorKind::Cgroup,
@@ -166,9 +156,8 @@ impl Session {
                 )
             })?;
             BudgetWords::of(&words, limit.slot).mark(flag::FROZEN, false);
-            thawed.push(cgroup.path);
         }
-        Ok(thawed)
+        Ok(())
     }
 
     /// What whoever paces holds a lock of, for as long as it lives.
@@ -187,11 +176,6 @@ impl Session {
         let lock = self.pacers_lock()?;
         Ok(rustix::fs::flock(&lock, FlockOperation::NonBlockingLockShared).is_err())
     }
-}
-
-fn file_of(root: &Path, path: &str) -> PathBuf {
-    root.join(path.trim_start_matches('/'))
-        .join("cgroup.freeze")
 }
 
 impl Pacer {
@@ -307,7 +291,7 @@ impl Pacer {
                         && record.and_then(|r| r.parent).as_ref() == parent
                 };
                 let siblings = frozen.clone().filter(|(_, l)| is_sibling(l));
-                let file = file_of(session.hierarchy.root(), &cgroup.path);
+                let file = session.hierarchy.directory(&cgroup.path).join(FILE);
                 let old = before.iter().position(|o| o.limit.slot == limit.slot);
                 let old = old.map(|at| before.swap_remove(at));
                 self.all.push(Frozen {

@@ -70,7 +70,7 @@ impl<'a> Asked<'a> {
             let names: Vec<String> = meter
                 .values
                 .iter()
-                .map(|v| format!("{}_{}", meter.name, v.name))
+                .map(|v| meter.value_name(&v.name))
                 .collect();
             return Err(wrong(format!(
                 "the meter {} has no value {value}; it has {}",
@@ -120,7 +120,7 @@ impl<'a> Asked<'a> {
     pub(super) fn group(&self, action: Action, way: usize, force: bool) -> Result<Group> {
         let meter = self.meter();
         let value = &meter.values[self.value];
-        let name = format!("{}_{}", meter.name, value.name);
+        let name = meter.value_name(&value.name);
         let resolved = resolve(meter).map_err(|e| {
             Error::new(ErrorKind::Hook, format!("cannot limit {name}: {e}"))
                 .with_errno(Errno::ENOENT)
@@ -172,7 +172,7 @@ impl<'a> Asked<'a> {
         force: bool,
     ) -> Result<(Vec<GateChoice>, bool)> {
         let meter = self.meter();
-        let name = format!("{}_{}", meter.name, meter.values[self.value].name);
+        let name = meter.value_name(&meter.values[self.value].name);
         let refuse = |why: String| {
             Error::new(
                 ErrorKind::Rule,
@@ -452,7 +452,7 @@ fn make_charger(
     meters: &mut Meters,
 ) -> Result<Charger> {
     let ready = meters.of(number, group)?;
-    let compiled = Compiled::for_loading(&ready.meter)?;
+    let compiled = Compiled::of(&ready.meter, ready.resolved.clone())?.for_loading();
     let resolved = ready.resolved.only(ready.value);
     let shape = Shape::new(&ready.meter, &resolved);
     // Where a label begins among the words.

@@ -53,7 +53,7 @@ impl Meters {
         // What is wrong with one is told before any is loaded.
         let compiled: Vec<Compiled<'_>> = meters
             .iter()
-            .map(|meter| Compiled::for_loading(meter))
+            .map(|meter| Compiled::new(meter).map(Compiled::for_loading))
             .collect::<Result<_>>()?;
         for cgroup in cgroups {
             // What was started goes again with `started` if a later one fails.
