@@ -33,12 +33,10 @@ mod stack {
     pub const GENERATION: i16 = -16;
     /// Levels climbed.
     pub const DEPTH: i16 = -24;
-    /// Stands in for the cache slot of an id that has none.
-    pub const NO_SLOT: i16 = -32;
     /// What is read by a helper.
-    pub const SCRATCH: i16 = -40;
+    pub const SCRATCH: i16 = -32;
     /// The key that a note is looked up by.
-    pub const NOTE_KEY: i16 = -56;
+    pub const NOTE_KEY: i16 = -48;
 }
 
 /// What a dispatcher is generated from.
@@ -80,18 +78,19 @@ pub fn generate(plan: &Plan<'_>) -> Result<Vec<Insn>, EditError> {
     b.extend(Insn::load_map_value(Reg::R0, maps::CONTROL, 0))
         .push(Insn::load(Size::Dw, Reg::R0, Reg::R0, 0));
 
-    // R2 = tag, R4 = slot, R3 = what differs from a valid word: the set alone on a hit.
+    // R2 = tag, R4 = slot, R5 = what does not fit a tag, R3 = what differs from a valid word: the set
+    // alone on a hit.
     b.push(Insn::mov(Reg::R2, Reg::R1))
         .push(Insn::alu_imm(Alu::Rsh, Reg::R2, CACHE_BITS as i32))
-        .push(Insn::mov(Reg::R3, Reg::R2))
-        .push(Insn::alu_imm(Alu::Rsh, Reg::R3, TAG_BITS as i32))
-        .jump_if_imm(Cond::Ne, Reg::R3, 0, uncached)
+        .push(Insn::mov(Reg::R5, Reg::R2))
+        .push(Insn::alu_imm(Alu::Rsh, Reg::R5, TAG_BITS as i32))
         .push(Insn::mov(Reg::R3, Reg::R1))
         .push(Insn::alu(Alu::Xor, Reg::R3, Reg::R2))
         .push(Insn::alu_imm(Alu::And, Reg::R3, CACHE_SLOTS as i32 - 1))
         .push(Insn::alu_imm(Alu::Lsh, Reg::R3, 3))
         .extend(Insn::load_map_value(Reg::R4, maps::CACHE, 0))
         .push(Insn::alu(Alu::Add, Reg::R4, Reg::R3))
+        .jump_if_imm(Cond::Ne, Reg::R5, 0, uncached)
         .push(Insn::load(Size::Dw, Reg::R3, Reg::R4, 0))
         .push(Insn::alu_imm(Alu::Lsh, Reg::R2, 64 - TAG_BITS as i32))
         .push(Insn::alu(Alu::Or, Reg::R2, Reg::R0))
@@ -113,9 +112,9 @@ pub fn generate(plan: &Plan<'_>) -> Result<Vec<Insn>, EditError> {
         b.jump(none);
     }
 
-    b.place(uncached)
-        .stack_address(Reg::R4, stack::NO_SLOT)
-        .push(Insn::mov_imm(Reg::R2, 0));
+    // The slot it would have is another's, so nothing is stored; as said by 0, which no word in force
+    // is, since generations begin at 1. A slot on the stack would have the loop verified twice.
+    b.place(uncached).push(Insn::mov_imm(Reg::R2, 0));
     b.place(slow);
     let ends = Ends {
         jump,
@@ -241,13 +240,17 @@ fn resolve(b: &mut Builder, plan: &Plan<'_>, way: Way<'_>, ends: Ends) {
         .jump_if_imm(Cond::Set, Reg::R1, 1 << GENERATION_SHIFT, odd)
         .extend(Insn::load_map(Reg::R1, maps::TABLE_EVEN))
         .push(Insn::call(helper::MAP_LOOKUP_ELEM))
+        .jump_if_imm(Cond::Eq, Reg::R0, 0, up)
+        // Here and not where both ways meet: the verifier tells the tables' values apart, and would
+        // follow both ways on from there.
+        .push(Insn::load(Size::W, Reg::R3, Reg::R0, 0))
         .jump(looked_up);
     b.place(odd)
         .extend(Insn::load_map(Reg::R1, maps::TABLE_ODD))
-        .push(Insn::call(helper::MAP_LOOKUP_ELEM));
-    b.place(looked_up)
+        .push(Insn::call(helper::MAP_LOOKUP_ELEM))
         .jump_if_imm(Cond::Eq, Reg::R0, 0, up)
-        .push(Insn::load(Size::W, Reg::R3, Reg::R0, 0))
+        .push(Insn::load(Size::W, Reg::R3, Reg::R0, 0));
+    b.place(looked_up)
         .push(Insn::alu_imm(Alu::And, Reg::R3, 0xffff))
         .jump(found);
 
@@ -279,9 +282,12 @@ fn resolve(b: &mut Builder, plan: &Plan<'_>, way: Way<'_>, ends: Ends) {
     if let Way::Note = way {
         same_note(b, ends.unowned);
     }
-    b.push(Insn::mov(Reg::R1, Reg::R8))
+    let stored = b.label();
+    b.jump_if_imm(Cond::Eq, Reg::R8, 0, stored)
+        .push(Insn::mov(Reg::R1, Reg::R8))
         .push(Insn::alu(Alu::Or, Reg::R1, Reg::R3))
-        .push(Insn::store(Size::Dw, Reg::R7, 0, Reg::R1))
+        .push(Insn::store(Size::Dw, Reg::R7, 0, Reg::R1));
+    b.place(stored)
         .jump_if_imm(Cond::Eq, Reg::R3, 0, ends.none)
         .jump_if_imm(Cond::Gt, Reg::R3, i32::from(SET_MAX), ends.none)
         .jump(ends.jump);
