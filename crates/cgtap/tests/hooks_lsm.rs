@@ -51,6 +51,9 @@ fn hooks() -> (Vec<String>, Vec<String>) {
     (open, disabled)
 }
 
+/// What the test itself goes by.
+const LOOKED_AT: [&str; 4] = ["task_getsid", "task_getpgid", "task_free", "cred_free"];
+
 #[test]
 fn every_security_hook_is_served_at_once() {
     if !is_there("lsm") {
@@ -68,8 +71,15 @@ fn every_security_hook_is_served_at_once() {
         request.programs = choose(&at);
         request
     };
-    let (names, disabled) = hooks();
+    let (mut names, mut disabled) = hooks();
     assert!(names.len() > 200, "{names:?}");
+    if std::env::var_os("CGTAP_TEST_LIGHT").is_some() {
+        // Without KVM all of them take a quarter of an hour: these are still five times ten.
+        let mut at = 0..;
+        names.retain(|n| LOOKED_AT.contains(&n.as_str()) || at.next().is_some_and(|n| n % 5 == 0));
+        disabled.truncate(2);
+        assert!(names.len() > 40, "{names:?}");
+    }
 
     let start = Instant::now();
     let report = ok(sandbox.engine.attach(request(source, &names)));

@@ -56,6 +56,7 @@ pub fn run(cache: &Cache, args: &Args) -> Result<ExitCode> {
             "{command} --json doctor > $CGTAP_GUEST_OUT/{REPORT}; test -s $CGTAP_GUEST_OUT/{REPORT}"
         );
         let guest = Guest {
+            label: None,
             kernel: &kernel,
             options: &args.options,
             out: out.dir(),

@@ -1,6 +1,6 @@
 //! Boots a guest under QEMU, without KVM, for one command.
 
-use std::io::{Read, Write};
+use std::io::{BufRead as _, BufReader, Read, Write};
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use cgtap_guest_init::{EXIT_PORT, EXIT_STATUS, Job, OUT_TAG, PORTS, ROOT_TAG};
 
 use super::cache::Cache;
+use super::display::Display;
 use super::kernels::Unpacked;
 use super::{Options, environment, initramfs};
 use crate::Result;
@@ -40,6 +41,8 @@ pub enum End {
 
 /// A guest that has not booted yet.
 pub struct Guest<'a> {
+    /// Stands before each line that it writes, where several write at once.
+    pub label: Option<&'a str>,
     /// What it runs on.
     pub kernel: &'a Unpacked,
     /// What it is given.
@@ -72,13 +75,14 @@ impl Guest<'_> {
         };
         initramfs::write(&archive, self.kernel, &self.options.modules, job)?;
         let console = work.path().join("console");
+        let display = self.options.virgl.then(Display::start).transpose()?;
         let mut qemu = self
-            .qemu(&archive, &console)?
+            .qemu(&archive, &console, display.as_ref())?
             .spawn()
             .map_err(|e| format!("cannot run setpriv: {e}; install the package util-linux"))?;
         let copies = [
-            copy(qemu.stdout.take(), std::io::stdout()),
-            copy(qemu.stderr.take(), std::io::stderr()),
+            copy(qemu.stdout.take(), self.label, std::io::stdout()),
+            copy(qemu.stderr.take(), self.label, std::io::stderr()),
         ];
         let end = self.wait(&mut qemu, &interrupted)?;
         for copy in copies {
@@ -102,7 +106,7 @@ impl Guest<'_> {
         Ok(end)
     }
 
-    fn qemu(&self, archive: &Path, console: &Path) -> Result<Command> {
+    fn qemu(&self, archive: &Path, console: &Path, display: Option<&Display>) -> Result<Command> {
         let options = self.options;
         let append = format!("{COMMAND_LINE} {}", options.append.join(" "));
         let share = |tag: &str, path: &Path, mode: &str| -> Result<String> {
@@ -165,6 +169,10 @@ impl Guest<'_> {
                 &format!("virtserialport,chardev={chardev},name={name}"),
             ]);
         }
+        match display {
+            Some(display) => command.args(Display::qemu_args()).envs(display.env()),
+            None => command.args(["-device", "virtio-gpu-pci"]),
+        };
         command
             .args(&options.qemu_args)
             .stdin(Stdio::null())
@@ -198,7 +206,8 @@ impl Guest<'_> {
 
     /// Keeps the console of a guest that failed, and shows its end.
     fn show_console(&self, cache: &Cache, console: &Path) -> Result<()> {
-        let name = format!("{}-{}.log", self.kernel.name, std::process::id());
+        let label = self.label.unwrap_or(self.kernel.name).replace(' ', "-");
+        let name = format!("{label}-{}.log", std::process::id());
         let kept = cache.sub("console")?.join(name);
         std::fs::copy(console, &kept)?;
         let text = String::from_utf8_lossy(&std::fs::read(&kept)?).into_owned();
@@ -234,17 +243,29 @@ fn words_of_death(status: ExitStatus) -> String {
     format!("the guest ended without saying how its command did: {how}")
 }
 
-/// Copies a stream as it comes.
+/// Copies a stream: as it comes, or line by line with a label before each.
 fn copy(
     from: Option<impl Read + Send + 'static>,
+    label: Option<&str>,
     mut to: impl Write + Send + 'static,
 ) -> JoinHandle<()> {
+    let label = label.map(|label| format!("{label}: ").into_bytes());
+    // Whoever read our output is gone: the guest's command does not need to know.
+    let mut write = move |bytes: &[u8]| drop(to.write_all(bytes).and_then(|()| to.flush()));
     std::thread::spawn(move || {
-        let mut buffer = vec![0; 64 * 1024];
         let Some(mut from) = from else { return };
+        if let Some(label) = label {
+            let lines = BufReader::new(from)
+                .split(b'\n')
+                .map_while(|line| line.ok());
+            for line in lines {
+                write(&[&label, &line[..], b"\n"].concat());
+            }
+            return;
+        }
+        let mut buffer = vec![0; 64 * 1024];
         while let Ok(length @ 1..) = from.read(&mut buffer) {
-            // Whoever read our output is gone: the guest's command does not need to know.
-            drop(to.write_all(&buffer[..length]).and_then(|()| to.flush()));
+            write(&buffer[..length]);
         }
     })
 }

@@ -38,7 +38,7 @@ pub const KERNELS: [Kernel; 3] = [
 ];
 
 /// An unpacked kernel.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Unpacked {
     /// What it is called on the command line.
     pub name: &'static str,

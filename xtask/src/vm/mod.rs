@@ -3,6 +3,7 @@
 
 mod apt;
 mod cache;
+mod display;
 mod environment;
 mod features;
 mod guest;
@@ -84,6 +85,9 @@ pub struct Options {
     /// More for QEMU's command line, one word each.
     #[arg(long = "qemu-arg", value_name = "WORD", allow_hyphen_values = true)]
     qemu_args: Vec<String>,
+    /// A GPU that renders 3D for the guest, by virgl, instead of one that only shows pictures.
+    #[arg(long)]
+    virgl: bool,
     /// A variable for the command: NAME (the value it has here) or NAME=VALUE.
     #[arg(long)]
     env: Vec<String>,
@@ -119,6 +123,7 @@ fn run_command(cache: &Cache, run: &Run) -> Result<ExitCode> {
     let kernel = kernel.unpack(cache)?;
     let out = Out::new(cache, run.out.as_deref())?;
     let guest = Guest {
+        label: None,
         kernel: &kernel,
         options: &run.options,
         out: out.dir(),

@@ -60,17 +60,17 @@ pub fn wait_until(what: &str, is_so: impl Fn() -> bool) {
 
 /// A program of one C file below `tests`.
 pub fn compiled(name: &str) -> PathBuf {
+    compiled_with(name, &[])
+}
+
+/// The same with libraries: `-lNAME`.
+pub fn compiled_with(name: &str, libraries: &[&str]) -> PathBuf {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/{name}.c"));
     let stem = source.file_stem().unwrap().display();
     let binary =
         Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{stem}-{}", std::process::id()));
-    tool(&[
-        "cc",
-        "-O2",
-        "-o",
-        binary.to_str().unwrap(),
-        source.to_str().unwrap(),
-    ]);
+    let files = [binary.to_str().unwrap(), source.to_str().unwrap()];
+    tool(&[&["cc", "-O2", "-o"], &files[..], libraries].concat());
     binary
 }
 

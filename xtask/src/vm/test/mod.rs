@@ -1,18 +1,21 @@
-//! `xtask vm test`: every test of the workspace in guests, one boot a kernel. Tests are built once,
-//! on the host; the guest runs them by way of this same program.
+//! `xtask vm test`: every test of the workspace in guests, a boot or two a kernel, as many at a time as
+//! the host has CPUs and memory for. Tests are built once, on the host; the guest runs them by way of
+//! this same program.
 
 mod agent;
+mod jobs;
 mod libtest;
 mod plan;
 mod report;
 
-use std::path::PathBuf;
+use std::num::NonZero;
 use std::process::ExitCode;
 
 use super::cache::Cache;
-use super::guest::{End, Guest, Out};
-use super::{Options, kernels, simgpu};
+use super::guest::Out;
+use super::{Options, kernels};
 use crate::Result;
+use jobs::Job;
 
 pub use agent::Args as AgentArgs;
 pub use agent::run as run_agent;
@@ -37,6 +40,9 @@ pub struct Args {
     /// Runs them on this machine's own kernel, to compare.
     #[arg(long, conflicts_with = "kernel")]
     here: bool,
+    /// Guests that run at once [default: one a CPU, as far as memory goes]
+    #[arg(long, value_name = "NUMBER")]
+    at_once: Option<NonZero<usize>>,
     #[command(flatten)]
     options: Options,
     /// Goes to every test binary.
@@ -47,73 +53,24 @@ pub struct Args {
 /// Runs the tests of each kernel in turn.
 pub fn run(cache: &Cache, args: &Args) -> Result<ExitCode> {
     let plan = plan::make(args)?;
-    // Tests of gates want a GPU with a driver.
-    let mut options = args.options.clone();
-    options
-        .qemu_args
-        .extend(["-device", "virtio-gpu-pci"].map(str::to_owned));
-    let mut runs = Vec::new();
     if args.here {
         let out = Out::new(cache, None)?;
         plan.write(out.dir())?;
         agent::run(&AgentArgs {
             dir: out.dir().to_owned(),
         })?;
-        runs.push(report::Run::read("here", out.dir(), &plan, None));
-    } else {
-        for kernel in kernels::named(&args.kernel)? {
-            let kernel = kernel.unpack(cache)?;
-            eprintln!(
-                "vm: {} test binaries on {}",
-                plan.binaries.len(),
-                kernel.release
-            );
-            let out = Out::new(cache, None)?;
-            plan.write(out.dir())?;
-            let mut options = options.clone();
-            if ["guest_gpu", "guest_limit"]
-                .iter()
-                .any(|name| plan.has(name))
-            {
-                let module = simgpu::build(cache, &kernel)?;
-                let path = module.map_or_else(String::new, |m| m.display().to_string());
-                options.env.push(format!("{}={path}", simgpu::VARIABLE));
-            }
-            let guest = Guest {
-                kernel: &kernel,
-                options: &options,
-                out: out.dir(),
-            };
-            let end = guest.run(cache, &agent_command()?)?;
-            if end == End::Interrupted {
-                return Ok(ExitCode::from(130));
-            }
-            let fault = fault(&end, &args.options);
-            runs.push(report::Run::read(kernel.name, out.dir(), &plan, fault));
+        let run = report::Run::read("here", out.dir(), &plan, None);
+        return Ok(report::print(&[run]));
+    }
+    let mut jobs = Vec::new();
+    for kernel in kernels::named(&args.kernel)? {
+        let kernel = kernel.unpack(cache)?;
+        for (boot, plan) in plan.boots() {
+            jobs.push(Job::prepare(cache, args, kernel.clone(), boot, plan)?);
         }
     }
-    Ok(report::print(&runs))
-}
-
-/// This program, as it is called in the guest.
-fn agent_command() -> Result<Vec<String>> {
-    let own: PathBuf = std::env::current_exe()?;
-    let own = own.to_str().ok_or("this program's path is not UTF-8")?;
-    Ok([own, "vm", "test-agent", cgtap_guest_init::OUT_DIR]
-        .map(str::to_owned)
-        .into())
-}
-
-/// What kept a guest from running all tests.
-fn fault(end: &End, options: &Options) -> Option<String> {
-    match end {
-        End::Exited(0) => None,
-        End::Exited(code) => Some(format!("the test agent ended with status {code}")),
-        End::TimedOut => Some(format!(
-            "the guest was killed after {} s; --timeout gives it more",
-            options.timeout_s
-        )),
-        End::Died(words) => Some(words.clone()),
-        End::Interrupted => Some("interrupted".to_owned()),
+    match jobs::run(cache, args.at_once, &jobs)? {
+        Some(runs) => Ok(report::print(&runs)),
+        None => Ok(ExitCode::from(130)),
     }
 }

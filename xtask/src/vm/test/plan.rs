@@ -20,7 +20,7 @@ pub struct Plan {
 }
 
 /// A test binary.
-#[derive(Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 pub struct Binary {
     /// PACKAGE/TARGET.
     pub name: String,
@@ -50,7 +50,33 @@ struct Profile {
     test: bool,
 }
 
+/// How a guest is booted for a test binary.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Boot {
+    /// With a GPU that shows pictures.
+    Plain,
+    /// With one that renders 3D on the host, which takes a screen there: it is not asked for where it is
+    /// not needed.
+    Virgl,
+}
+
 impl Plan {
+    /// The plan by how guests are booted for it, those that have something to do.
+    pub fn boots(&self) -> Vec<(Boot, Self)> {
+        let of = |boot: Boot| Self {
+            binaries: (self.binaries.iter())
+                .filter(|b| b.boot() == boot)
+                .cloned()
+                .collect(),
+            arguments: self.arguments.clone(),
+            timeout_s: self.timeout_s,
+        };
+        let all = [Boot::Plain, Boot::Virgl].map(|boot| (boot, of(boot)));
+        all.into_iter()
+            .filter(|(_, plan)| !plan.binaries.is_empty())
+            .collect()
+    }
+
     /// A test binary of this name is among them.
     pub fn has(&self, target: &str) -> bool {
         let end = format!("/{target}");
@@ -59,6 +85,13 @@ impl Plan {
 }
 
 impl Binary {
+    fn boot(&self) -> Boot {
+        match self.name.ends_with("/guest_virgl") {
+            true => Boot::Virgl,
+            false => Boot::Plain,
+        }
+    }
+
     /// What this binary is told besides. The tests of devices are marked as ignored, so that they
     /// are counted as not run where there are none: in `guest_*` files, and here they run.
     pub fn arguments(&self) -> &'static [&'static str] {

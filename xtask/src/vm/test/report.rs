@@ -10,9 +10,9 @@ use super::plan::Plan;
 /// Lines shown of what a failed test wrote.
 const FAILURE_LINES: usize = 30;
 
-/// The results of one kernel.
+/// The results of one boot of a kernel.
 pub struct Run {
-    name: &'static str,
+    name: String,
     results: Vec<BinaryResult>,
     /// What is wrong besides tests that failed.
     faults: Vec<String>,
@@ -27,7 +27,7 @@ struct Counts {
 
 impl Run {
     /// Reads them. A binary of the plan without a result is a fault.
-    pub fn read(name: &'static str, dir: &Path, plan: &Plan, fault: Option<String>) -> Self {
+    pub fn read(name: &str, dir: &Path, plan: &Plan, fault: Option<String>) -> Self {
         let results = agent::read(dir);
         let mut faults: Vec<String> = fault.into_iter().collect();
         for binary in &plan.binaries {
@@ -36,7 +36,7 @@ impl Run {
             }
         }
         Self {
-            name,
+            name: name.to_owned(),
             results,
             faults,
         }
