@@ -2,6 +2,7 @@
 
 mod attach;
 pub mod counters;
+mod kinds;
 pub mod load;
 mod measure;
 mod meters;
@@ -165,6 +166,7 @@ pub fn run(args: &Args) -> Result<()> {
         );
     }
     dispatch(&mut bench, &ground)?;
+    beside_kinds(&mut bench, &ground)?;
     pressure(&mut bench, &ground)?;
     if bench.wants("attach", "attach") {
         let rounds = bench.rounds();
@@ -229,6 +231,36 @@ fn dispatch(bench: &mut Bench<'_>, ground: &Ground) -> Result<()> {
         Ok(Box::new(scope::Rename { calls: 8000 }))
     };
     bench.family_at(scope::SITE, "scope", scope::offers(), renaming)
+}
+
+/// The same hook alone, and with hooks of every other kind in force: two runs, each with its own floor.
+fn beside_kinds(bench: &mut Bench<'_>, ground: &Ground) -> Result<()> {
+    const FAMILY: &str = "beside other kinds";
+    if !bench.wants(FAMILY, FAMILY) {
+        return Ok(());
+    }
+    let (hot, other) = (ground.cgroup("hot")?, ground.cgroup("other")?);
+    let mut run = |family: &str| {
+        let offers = vec![
+            Offer::new(&format!("miss, {family}"), |name| {
+                ours::single(ground, name, &other, "count", 0, 0)
+            }),
+            Offer::new(&format!("hit, 1 program, {family}"), |name| {
+                ours::single(ground, name, &hot, "count", 0, 1)
+            }),
+        ];
+        let in_hot = || -> Result<Box<dyn Work>> {
+            ground::enter(&hot)?;
+            Ok(Box::new(Loop { calls: 8000 }))
+        };
+        bench.family(&format!("{FAMILY}: {family}"), offers, in_hot)
+    };
+    run("none")?;
+    let attached = kinds::attach(ground, &hot)?;
+    println!("in force beside: {}", attached.join(", "));
+    run("all that this kernel has")?;
+    ground.clear_states();
+    Ok(())
 }
 
 fn pressure(bench: &mut Bench<'_>, ground: &Ground) -> Result<()> {
