@@ -169,7 +169,13 @@ impl Engine {
             )
             .with_errno(Errno::EEXIST));
         }
-        self.enable_compiled(&Compiled::new(meter)?.for_loading(), cgroup, lifetime)
+        let compiled = Compiled::new(meter)?.for_loading();
+        let enabled = self.enable_compiled(&compiled, cgroup, lifetime)?;
+        if meter.source.is_some() {
+            // What was used before now is not charged to anybody: it has to be known.
+            self.feed()?;
+        }
+        Ok(enabled)
     }
 
     /// The same with a meter that is compiled: once, for however many cgroups.

@@ -25,6 +25,8 @@ builtin!(
     "drm",
     "drm_ioctl",
     "drm_memory",
+    "gpu_engine",
+    "gpu_memory",
     "i915",
     "memory",
     "nbd",
