@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use cgtap_sys::bpf::{Map, Prog, ProgSpec, ProgType, get_map};
 use cgtap_sys::memory::Words;
@@ -19,12 +20,14 @@ use crate::id::{CgroupId, InstanceId};
 use crate::kernel::pretend;
 use crate::meter::feeder;
 use crate::meter::record::MeterRecord;
-use crate::meter::shape::{CLIENTS, client, control};
+use crate::meter::shape::client::{self, IDENTITY};
+use crate::meter::shape::{CLIENTS, control};
 use crate::meter::source::Source;
 use crate::meter::usage::Form;
 use crate::source::feed::{self, Charge, Fed, Known, Terms};
-use crate::source::proc::Scan;
-use crate::source::{Key, Reading, fdinfo_readings};
+use crate::source::nvml::{self, Clock, Whose};
+use crate::source::proc::{self, Scan};
+use crate::source::{Key, Reading, fdinfo_readings, key};
 use crate::store::config::InstanceRecord;
 use crate::store::pins;
 
@@ -63,15 +66,27 @@ fn readers(
     })
 }
 
+/// Whether a source can be read here.
+pub(super) fn check(source: Source) -> Result<()> {
+    match source {
+        Source::FdinfoEngines | Source::FdinfoMemory => Ok(()),
+        Source::Nvml => nvml::check()
+            .map_err(|why| Error::new(ErrorKind::Unsupported, why).with_errno(Errno::ENODEV)),
+    }
+}
+
 /// Reads what every meter reads that does, and charges what is new. What could not be read comes back in
 /// words: the rest was.
 fn feed(session: &Session) -> Vec<String> {
     let mut unread = Vec::new();
     let mut sources = Sources::default();
     for (id, record, meter, source) in readers(session) {
-        let fed = sources
-            .read(session, source, meter, &mut unread)
-            .and_then(|readings| Target::open(session, id, record, meter)?.feed(readings));
+        let fed = Target::open(session, id, record, meter).and_then(|target| {
+            let known = target.known()?;
+            let mut cgroups = Cgroups::new(session, meter.cgroup);
+            let readings = sources.read(source, meter, &known, &mut cgroups, &mut unread)?;
+            target.feed(&known, readings)
+        });
         if let Err(e) = fed {
             unread.push(format!("{} was not read: {e}", meter.name));
         }
@@ -88,20 +103,20 @@ struct Sources {
 impl Sources {
     fn read(
         &mut self,
-        session: &Session,
         source: Source,
         meter: &MeterRecord,
+        known: &BTreeMap<Key, Known>,
+        cgroups: &mut Cgroups<'_>,
         unread: &mut Vec<String>,
     ) -> Result<Vec<Reading>> {
-        let mut cgroups = Cgroups::new(session, meter.cgroup);
+        let values: Vec<&str> = meter.values.iter().map(|v| v.name.as_str()).collect();
         match source {
             Source::FdinfoEngines | Source::FdinfoMemory => {
                 let scan = self.files(unread)?;
-                let values: Vec<&str> = meter.values.iter().map(|v| v.name.as_str()).collect();
-                Ok(fdinfo_readings(scan, source, &values, |path| {
-                    cgroups.id(path)
-                }))
+                let of_path = |path: &Path| cgroups.id(path);
+                Ok(fdinfo_readings(scan, source, &values, of_path))
             }
+            Source::Nvml => nvml_readings(&values, known, cgroups, unread),
         }
     }
 
@@ -135,6 +150,46 @@ impl Sources {
         let none = || Error::new(ErrorKind::Kernel, "the processes were not read");
         self.files.as_ref().ok_or_else(none)
     }
+}
+
+fn nvml_readings(
+    values: &[&str],
+    known: &BTreeMap<Key, Known>,
+    cgroups: &mut Cgroups<'_>,
+    unread: &mut Vec<String>,
+) -> Result<Vec<Reading>> {
+    let epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    let clock = Clock {
+        now_ns: super::usage::now().as_nanos() as u64,
+        now_us: epoch.unwrap_or_default().as_micros() as u64,
+    };
+    let busy = values.iter().position(|value| *value == "busy");
+    let last_ns = |gpu: &str| {
+        let labels = &key([0; IDENTITY], &[gpu])[IDENTITY..];
+        let known = known.iter().filter(|(key, _)| &key[IDENTITY..] == labels);
+        let last = known.filter_map(|(_, known)| known.last.get(busy?).copied());
+        last.max().unwrap_or(0)
+    };
+    // Of one that nothing is known of, what was sampled this second is enough.
+    let since_us = |gpu: &str| {
+        let last = match last_ns(gpu) {
+            0 => clock.now_ns.saturating_sub(1_000_000_000),
+            last => last,
+        };
+        clock.us(last)
+    };
+    let gpus = nvml::read(since_us)
+        .map_err(|why| Error::new(ErrorKind::Unsupported, why).with_errno(Errno::ENODEV))?;
+    for gpu in &gpus {
+        if let Some(why) = &gpu.unsampled {
+            unread.push(format!(
+                "utilisation of the GPU {} is not told: {why}",
+                gpu.name
+            ));
+        }
+    }
+    let whose = |pid| cgroups.whose(pid);
+    Ok(nvml::readings(&gpus, values, clock, last_ns, whose))
 }
 
 /// Ids of the cgroups that are charged, by the paths that processes tell.
@@ -172,6 +227,20 @@ impl<'a> Cgroups<'a> {
     }
 }
 
+impl Cgroups<'_> {
+    /// Whose a process is; none if it is not there any more.
+    fn whose(&mut self, pid: u32) -> Option<Whose> {
+        let dir = pretend::root().join("proc").join(pid.to_string());
+        let ticks = proc::started(&dir).ok()?;
+        let path = proc::cgroup(&dir).ok()?;
+        let per_second = rustix::param::clock_ticks_per_second().max(1);
+        Some(Whose {
+            cgroup: self.id(&path),
+            started_ns: ticks.saturating_mul(1_000_000_000 / per_second),
+        })
+    }
+}
+
 /// The maps of a meter that are charged.
 struct Target<'a> {
     meter: &'a MeterRecord,
@@ -204,23 +273,22 @@ impl<'a> Target<'a> {
         })
     }
 
-    fn feed(&self, readings: Vec<Reading>) -> Result<()> {
-        let before = self.known()?;
+    fn feed(&self, known: &BTreeMap<Key, Known>, readings: Vec<Reading>) -> Result<()> {
         let forms: Vec<Form> = self.meter.values.iter().map(|v| v.form).collect();
         let terms = Terms {
             label_words: feeder::label_words(self.meter),
             forms: &forms,
             room: CLIENTS as usize,
             now_ns: super::usage::now().as_nanos() as u64,
-            is_first: self.words.get(control::IS_READ) == 0,
+            before_ns: self.words.get(control::READ_NS),
         };
-        let fed = feed::feed(&before, readings, terms);
+        let fed = feed::feed(known, readings, terms);
         // Loaded first: where that is not allowed, nothing has changed.
         let program = self.program(&fed)?;
         // Remembered before it is charged: whoever is killed in between leaves something uncharged,
         // and does not let it be charged twice.
         self.remember(&fed)?;
-        self.words.set(control::IS_READ, 1);
+        self.words.set(control::READ_NS, terms.now_ns);
         let lost = self.words.get(control::LOST);
         self.words.set(control::LOST, lost + fed.lost);
         if let Some(program) = program {

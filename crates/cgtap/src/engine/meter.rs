@@ -37,6 +37,9 @@ pub(super) struct Compiled<'a> {
 impl<'a> Compiled<'a> {
     /// Finds the meter's hooks on this kernel and types its expressions.
     pub(super) fn new(meter: &'a Meter) -> Result<Self> {
+        if let Some(source) = meter.source {
+            super::feed::check(source)?;
+        }
         Self::of(meter, resolve(meter).map_err(|e| refused(meter, &e))?)
     }
 

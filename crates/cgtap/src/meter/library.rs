@@ -31,6 +31,7 @@ builtin!(
     "memory",
     "nbd",
     "net",
+    "nvidia",
     "nvidia_ioctl",
     "runqueue",
     "tasks",

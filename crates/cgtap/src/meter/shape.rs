@@ -90,8 +90,8 @@ pub mod control {
     pub const STRANDED: usize = 10;
     /// Events that were nobody's.
     pub const UNOWNED: usize = 11;
-    /// Of usage that is read: not 0 once it was read for the first time.
-    pub const IS_READ: usize = 12;
+    /// Of usage that is read: when it was read last, in nanoseconds since boot; 0 if it never was.
+    pub const READ_NS: usize = 12;
     /// Number of words.
     pub const WORDS: usize = 16;
 }

@@ -17,6 +17,8 @@ pub enum Source {
     /// Memory of GPUs, as drivers tell of each open file (`/proc/PID/fdinfo`, `drm-resident-*`,
     /// `drm-total-*`, `drm-shared-*`, `drm-memory-*`).
     FdinfoMemory,
+    /// Processes on NVIDIA's GPUs, as the library NVML tells of them.
+    Nvml,
 }
 
 /// A value that a source has.
@@ -36,7 +38,7 @@ const fn value(name: &'static str, form: Form, unit: Unit) -> SourceValue {
 
 impl Source {
     /// All of them.
-    pub const ALL: [Self; 2] = [Self::FdinfoEngines, Self::FdinfoMemory];
+    pub const ALL: [Self; 3] = [Self::FdinfoEngines, Self::FdinfoMemory, Self::Nvml];
 
     /// The values that it has; readings have them in this order.
     #[must_use]
@@ -50,9 +52,14 @@ impl Source {
             value("resident", Form::Gauge, Unit::Bytes),
             value("shared", Form::Gauge, Unit::Bytes),
         ];
+        const NVML: &[SourceValue] = &[
+            value("busy", Form::Sum, Unit::Ns),
+            value("memory", Form::Gauge, Unit::Bytes),
+        ];
         match self {
             Self::FdinfoEngines => ENGINES,
             Self::FdinfoMemory => MEMORY,
+            Self::Nvml => NVML,
         }
     }
 
@@ -62,6 +69,7 @@ impl Source {
         match self {
             Self::FdinfoEngines => &["dev", "engine"],
             Self::FdinfoMemory => &["dev", "region"],
+            Self::Nvml => &["dev"],
         }
     }
 
@@ -77,6 +85,7 @@ impl Source {
                 "what drivers tell of each open file of a GPU: `drm-resident-*`, `drm-total-*`, \
                  `drm-shared-*` and `drm-memory-*` in `/proc/PID/fdinfo`"
             }
+            Self::Nvml => "what NVIDIA's library NVML (`libnvidia-ml.so.1`) tells of each process",
         }
     }
 
@@ -86,6 +95,7 @@ impl Source {
         match self {
             Self::FdinfoEngines => "fdinfo_engines",
             Self::FdinfoMemory => "fdinfo_memory",
+            Self::Nvml => "nvml",
         }
     }
 }

@@ -5,6 +5,7 @@
 
 pub mod fdinfo;
 pub mod feed;
+pub mod nvml;
 pub mod proc;
 
 use std::path::Path;
@@ -51,6 +52,15 @@ pub enum Sample {
     },
     /// So much now.
     Held(u64),
+    /// Such a share of the time since the last sample.
+    Rate {
+        /// Parts in ten thousand.
+        share: u64,
+        /// When the sample was taken, in nanoseconds since boot.
+        at_ns: u64,
+        /// When the client began.
+        since_ns: u64,
+    },
 }
 
 /// A key of a client's words and texts for its labels.
@@ -109,6 +119,7 @@ pub fn fdinfo_readings(
                     read(name, &|value| of_region(region, value));
                 }
             }
+            Source::Nvml => {}
         }
     }
     readings

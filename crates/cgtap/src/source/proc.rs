@@ -138,9 +138,12 @@ fn text(dir: &Path, name: &std::ffi::CStr) -> Option<String> {
     Some(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-/// When a process was started (field 22 of its `stat`; its name, which may hold anything, is in
-/// parentheses before).
-pub(super) fn started(dir: &Path) -> io::Result<u64> {
+/// When a process was started, in the kernel's ticks since boot (field 22 of its `stat`; its name, which may
+/// hold anything, is in parentheses before). `dir` is its directory in /proc.
+///
+/// # Errors
+/// There is no such process any more.
+pub fn started(dir: &Path) -> io::Result<u64> {
     let text = std::fs::read_to_string(dir.join("stat"))?;
     let behind = text.rsplit_once(')').map_or("", |(_, behind)| behind);
     let field = behind.split_whitespace().nth(19);
@@ -148,8 +151,12 @@ pub(super) fn started(dir: &Path) -> io::Result<u64> {
     number.ok_or_else(|| io::ErrorKind::InvalidData.into())
 }
 
-/// A process's cgroup in the cgroup2 hierarchy, which is the one without a number (cgroups(7)).
-pub(super) fn cgroup(dir: &Path) -> io::Result<PathBuf> {
+/// A process's cgroup in the cgroup2 hierarchy, which is the one without a number (cgroups(7)), as a path
+/// below the root. `dir` is its directory in /proc.
+///
+/// # Errors
+/// There is no such process any more, or it is in no cgroup of that hierarchy.
+pub fn cgroup(dir: &Path) -> io::Result<PathBuf> {
     let text = std::fs::read_to_string(dir.join("cgroup"))?;
     let path = text.lines().find_map(|line| line.strip_prefix("0::/"));
     path.map(PathBuf::from)

@@ -7,13 +7,13 @@ use crate::source::key;
 
 const FORMS: [Form; 2] = [Form::Sum, Form::Gauge];
 
-fn terms(now_ns: u64, is_first: bool) -> Terms<'static> {
+fn terms(now_ns: u64, before_ns: u64) -> Terms<'static> {
     Terms {
         label_words: 4,
         forms: &FORMS,
         room: 8,
         now_ns,
-        is_first,
+        before_ns,
     }
 }
 
@@ -42,7 +42,7 @@ struct Machine {
 impl Machine {
     fn read(&mut self, readings: Vec<Reading>) -> Fed {
         self.readings += 1;
-        let terms = terms(self.readings * 1_000, self.readings == 1);
+        let terms = terms(self.readings * 1_000, (self.readings - 1) * 1_000);
         let fed = feed(&self.known, readings, terms);
         for key in &fed.forgotten {
             assert!(self.known.remove(key).is_some());
@@ -187,6 +187,40 @@ fn cycles_are_as_long_as_the_devices_clock_says() {
     assert_eq!(machine.lost, 0);
     machine.read(vec![]);
     assert_eq!(machine.known.len(), 2);
+}
+
+#[test]
+fn rates_speak_for_the_time_since_the_last_sample_but_not_for_ever() {
+    let rate = |share, at_ns, since_ns| {
+        let sample = Sample::Rate {
+            share,
+            at_ns,
+            since_ns,
+        };
+        vec![reading(1, 5, [sample, Sample::None])]
+    };
+    let second = 1_000_000_000;
+    let seconds = |machine: &Machine| machine.of(5)[0] as f64 / 1e9;
+    let mut machine = Machine::default();
+    machine.read(rate(5_000, 100 * second, 0));
+    assert_eq!(machine.of(5)[0], 0);
+    machine.read(rate(5_000, 104 * second, 0));
+    assert_eq!(seconds(&machine), 2.0);
+    // The same sample again.
+    machine.read(rate(5_000, 104 * second, 0));
+    assert_eq!(seconds(&machine), 2.0);
+    machine.read(rate(10_000, 10_000 * second, 0));
+    assert_eq!(seconds(&machine), 62.0);
+    // A new one, from when it began.
+    let mut machine = Machine::default();
+    machine.read(vec![]);
+    machine.read(rate(3_000, 104 * second, 94 * second));
+    assert_eq!(seconds(&machine), 3.0);
+    // But not from before the last reading, at 1,000 ns.
+    let mut machine = Machine::default();
+    machine.read(vec![]);
+    machine.read(rate(5_000, 1_500, 200));
+    assert_eq!(machine.of(5)[0], 250);
 }
 
 /// What happens to a made-up client between two readings.
