@@ -3,9 +3,9 @@
 //! It is done under the state's exclusive lock, since two that read at a time would both charge what is
 //! new to either.
 
-use std::collections::{BTreeMap, HashMap};
-use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+mod sources;
+
+use std::collections::BTreeMap;
 
 use cgtap_sys::bpf::{Map, Prog, ProgSpec, ProgType, get_map};
 use cgtap_sys::memory::Words;
@@ -15,21 +15,18 @@ use super::error::{Error, ErrorKind, Result};
 use super::session::{Session, words};
 use super::{Engine, Lock};
 use crate::asm::encode;
-use crate::cgroup::Cgroup;
 use crate::id::{CgroupId, InstanceId};
-use crate::kernel::pretend;
 use crate::meter::feeder;
 use crate::meter::record::MeterRecord;
-use crate::meter::shape::client::{self, IDENTITY};
-use crate::meter::shape::{CLIENTS, control};
+use crate::meter::shape::{CLIENTS, client, control};
 use crate::meter::source::Source;
 use crate::meter::usage::Form;
 use crate::source::feed::{self, Charge, Fed, Known, Terms};
-use crate::source::nvml::{self, Clock, Whose};
-use crate::source::proc::{self, Scan};
-use crate::source::{Key, Reading, fdinfo_readings, key};
+use crate::source::{Key, Reading, nvml};
 use crate::store::config::InstanceRecord;
 use crate::store::pins;
+
+use self::sources::{Before, Cgroups, Sources};
 
 impl Engine {
     /// Whether a meter is enabled whose figures are read from processes, whenever usage is.
@@ -84,7 +81,11 @@ fn feed(session: &Session) -> Vec<String> {
         let fed = Target::open(session, id, record, meter).and_then(|target| {
             let known = target.known()?;
             let mut cgroups = Cgroups::new(session, meter.cgroup);
-            let readings = sources.read(source, meter, &known, &mut cgroups, &mut unread)?;
+            let before = Before {
+                known: &known,
+                at_ns: target.words.get(control::READ_NS),
+            };
+            let readings = sources.read(source, meter, before, &mut cgroups, &mut unread)?;
             target.feed(&known, readings)
         });
         if let Err(e) = fed {
@@ -92,153 +93,6 @@ fn feed(session: &Session) -> Vec<String> {
         }
     }
     unread
-}
-
-/// What was read, each source once.
-#[derive(Default)]
-struct Sources {
-    files: Option<Scan>,
-}
-
-impl Sources {
-    fn read(
-        &mut self,
-        source: Source,
-        meter: &MeterRecord,
-        known: &BTreeMap<Key, Known>,
-        cgroups: &mut Cgroups<'_>,
-        unread: &mut Vec<String>,
-    ) -> Result<Vec<Reading>> {
-        let values: Vec<&str> = meter.values.iter().map(|v| v.name.as_str()).collect();
-        match source {
-            Source::FdinfoEngines | Source::FdinfoMemory => {
-                let scan = self.files(unread)?;
-                let of_path = |path: &Path| cgroups.id(path);
-                Ok(fdinfo_readings(scan, source, &values, of_path))
-            }
-            Source::Nvml => nvml_readings(&values, known, cgroups, unread),
-        }
-    }
-
-    fn files(&mut self, unread: &mut Vec<String>) -> Result<&Scan> {
-        if self.files.is_none() {
-            let root = pretend::root();
-            let scan = crate::source::proc::scan(&root).map_err(|e| {
-                Error::new(
-                    ErrorKind::Kernel,
-                    format!(
-                        "cannot list the processes in {}: {e}",
-                        root.join("proc").display()
-                    ),
-                )
-            })?;
-            if scan.refused > 0 {
-                unread.push(format!(
-                    "the open files of some processes may not be looked at ({} of them); that takes \
-                     root with CAP_SYS_PTRACE",
-                    scan.refused
-                ));
-            }
-            if scan.nameless > 0 {
-                unread.push(format!(
-                    "drivers of GPUs that do not say which client an open file is cannot be read ({} files)",
-                    scan.nameless
-                ));
-            }
-            self.files = Some(scan);
-        }
-        let none = || Error::new(ErrorKind::Kernel, "the processes were not read");
-        self.files.as_ref().ok_or_else(none)
-    }
-}
-
-fn nvml_readings(
-    values: &[&str],
-    known: &BTreeMap<Key, Known>,
-    cgroups: &mut Cgroups<'_>,
-    unread: &mut Vec<String>,
-) -> Result<Vec<Reading>> {
-    let epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-    let clock = Clock {
-        now_ns: super::usage::now().as_nanos() as u64,
-        now_us: epoch.unwrap_or_default().as_micros() as u64,
-    };
-    let busy = values.iter().position(|value| *value == "busy");
-    let last_ns = |gpu: &str| {
-        let labels = &key([0; IDENTITY], &[gpu])[IDENTITY..];
-        let known = known.iter().filter(|(key, _)| &key[IDENTITY..] == labels);
-        let last = known.filter_map(|(_, known)| known.last.get(busy?).copied());
-        last.max().unwrap_or(0)
-    };
-    // Of one that nothing is known of, what was sampled this second is enough.
-    let since_us = |gpu: &str| {
-        let last = match last_ns(gpu) {
-            0 => clock.now_ns.saturating_sub(1_000_000_000),
-            last => last,
-        };
-        clock.us(last)
-    };
-    let gpus = nvml::read(since_us)
-        .map_err(|why| Error::new(ErrorKind::Unsupported, why).with_errno(Errno::ENODEV))?;
-    for gpu in &gpus {
-        if let Some(why) = &gpu.unsampled {
-            unread.push(format!(
-                "utilisation of the GPU {} is not told: {why}",
-                gpu.name
-            ));
-        }
-    }
-    let whose = |pid| cgroups.whose(pid);
-    Ok(nvml::readings(&gpus, values, clock, last_ns, whose))
-}
-
-/// Ids of the cgroups that are charged, by the paths that processes tell.
-struct Cgroups<'a> {
-    session: &'a Session,
-    /// Where the meter counts.
-    top: Option<Cgroup>,
-    known: HashMap<PathBuf, CgroupId>,
-}
-
-impl<'a> Cgroups<'a> {
-    fn new(session: &'a Session, top: CgroupId) -> Self {
-        Self {
-            session,
-            top: session.hierarchy.by_id(top).ok(),
-            known: HashMap::new(),
-        }
-    }
-
-    /// The cgroup of a path below the root; 0 for one that is gone, or where the meter does not count.
-    fn id(&mut self, path: &Path) -> CgroupId {
-        if let Some(known) = self.known.get(path) {
-            return *known;
-        }
-        let hierarchy = &self.session.hierarchy;
-        let found = hierarchy.by_path(&hierarchy.root().join(path)).ok();
-        let counts = |found: &Cgroup| {
-            self.top
-                .as_ref()
-                .is_some_and(|top| found.id == top.id || found.ancestors.contains(&top.id))
-        };
-        let id = found.filter(counts).map_or(CgroupId(0), |found| found.id);
-        self.known.insert(path.to_owned(), id);
-        id
-    }
-}
-
-impl Cgroups<'_> {
-    /// Whose a process is; none if it is not there any more.
-    fn whose(&mut self, pid: u32) -> Option<Whose> {
-        let dir = pretend::root().join("proc").join(pid.to_string());
-        let ticks = proc::started(&dir).ok()?;
-        let path = proc::cgroup(&dir).ok()?;
-        let per_second = rustix::param::clock_ticks_per_second().max(1);
-        Some(Whose {
-            cgroup: self.id(&path),
-            started_ns: ticks.saturating_mul(1_000_000_000 / per_second),
-        })
-    }
 }
 
 /// The maps of a meter that are charged.
@@ -280,7 +134,7 @@ impl<'a> Target<'a> {
             forms: &forms,
             room: CLIENTS as usize,
             now_ns: super::usage::now().as_nanos() as u64,
-            before_ns: self.words.get(control::READ_NS),
+            is_first: self.words.get(control::READ_NS) == 0,
         };
         let fed = feed::feed(known, readings, terms);
         // Loaded first: where that is not allowed, nothing has changed.

@@ -66,14 +66,8 @@ pub struct Terms<'a> {
     pub room: usize,
     /// When it was read, in nanoseconds since boot.
     pub now_ns: u64,
-    /// When it was read before; 0 if it never was.
-    pub before_ns: u64,
-}
-
-impl Terms<'_> {
-    fn is_first(&self) -> bool {
-        self.before_ns == 0
-    }
+    /// Nothing was read before.
+    pub is_first: bool,
 }
 
 /// What is new in `readings`, to whom `before` is known.
@@ -258,7 +252,7 @@ fn charge(
     let has_moved = known.is_some_and(|k| k.cgroup != reading.cgroup);
     let mut is_junk = false;
     // What it had used before anybody read is not charged.
-    let takes = |gain: u64| if terms.is_first() { 0 } else { gain };
+    let takes = |gain: u64| if terms.is_first { 0 } else { gain };
     for ((amount, left), (last, sample)) in amounts
         .iter_mut()
         .zip(&mut left)
@@ -285,7 +279,7 @@ fn charge(
                     *last = used;
                 }
                 // How long a cycle lasts is not known yet: it is charged next time.
-                None if !terms.is_first() => {}
+                None if !terms.is_first => {}
                 _ => *last = used.max(*last),
             },
             Sample::Held(now) => {
@@ -302,8 +296,7 @@ fn charge(
                 at_ns,
                 since_ns,
             } => {
-                let began = since_ns.max(terms.before_ns);
-                let since = if *last == 0 { began } else { *last };
+                let since = if *last == 0 { since_ns } else { *last };
                 let time = at_ns.saturating_sub(since).min(RATE_MAX_NS);
                 let gain = u128::from(time) * u128::from(share.min(10_000)) / 10_000;
                 *amount = takes(u64::try_from(gain).unwrap_or(0));

@@ -56,9 +56,9 @@ pub enum Sample {
     Rate {
         /// Parts in ten thousand.
         share: u64,
-        /// When the sample was taken, in nanoseconds since boot.
+        /// When the sample was taken, in nanoseconds by the source's clock.
         at_ns: u64,
-        /// When the client began.
+        /// From when on it counts for a client of which there was no sample before, by that clock.
         since_ns: u64,
     },
 }

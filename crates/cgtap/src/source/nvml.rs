@@ -19,7 +19,7 @@ use crate::id::CgroupId;
 /// developers' files.
 const LIBRARY: &str = "libnvidia-ml.so.1";
 /// The library looks at GPUs at least once a second: without a sample for longer, nobody has worked.
-const IDLE_NS: u64 = 2_000_000_000;
+const IDLE_US: u64 = 2_000_000;
 
 /// A process on a GPU.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -156,28 +156,20 @@ impl Gpu {
     }
 }
 
-/// How the library's clock and that of readings go together.
+/// Now, by the library's clock and by that of processes and readings.
 #[derive(Clone, Copy, Debug)]
 pub struct Clock {
-    /// Now, in nanoseconds since boot.
-    pub now_ns: u64,
-    /// Now, in microseconds since 1970.
+    /// In microseconds since 1970.
     pub now_us: u64,
+    /// In nanoseconds since boot.
+    pub now_ns: u64,
 }
 
 impl Clock {
-    /// A moment of the library's, in nanoseconds since boot.
-    #[must_use]
-    pub fn ns(&self, at_us: u64) -> u64 {
-        let ago_us = self.now_us.saturating_sub(at_us);
-        self.now_ns.saturating_sub(ago_us.saturating_mul(1_000))
-    }
-
-    /// The other way round.
-    #[must_use]
-    pub fn us(&self, at_ns: u64) -> u64 {
-        let ago_us = self.now_ns.saturating_sub(at_ns) / 1_000;
-        self.now_us.saturating_sub(ago_us)
+    /// A moment in nanoseconds since boot, by the library's clock in nanoseconds.
+    fn library_ns(&self, at_ns: u64) -> u64 {
+        let ago_ns = self.now_ns.saturating_sub(at_ns);
+        (self.now_us * 1_000).saturating_sub(ago_ns)
     }
 }
 
@@ -190,30 +182,30 @@ pub struct Whose {
     pub started_ns: u64,
 }
 
-/// What the GPUs tell of `values`. `last_ns` is the sample that was read last of the GPU of a name, `whose`
-/// finds a process.
+/// What the GPUs tell of `values`. `before_ns` is when they were read before, in nanoseconds since boot,
+/// `last_us` when the sample was taken that was read last of the GPU of a name; `whose` finds a process.
 #[must_use]
 pub fn readings(
     gpus: &[Gpu],
     values: &[&str],
     clock: Clock,
-    last_ns: impl Fn(&str) -> u64,
+    before_ns: u64,
+    last_us: impl Fn(&str) -> u64,
     mut whose: impl FnMut(u32) -> Option<Whose>,
 ) -> Vec<Reading> {
     let mut readings = Vec::new();
     for gpu in gpus {
         // Without a sample nobody is known to have worked; after a while nobody has.
-        let is_idle = clock.now_ns.saturating_sub(last_ns(&gpu.name)) > IDLE_NS;
-        let sampled_ns = gpu.sampled_us.map(|at| clock.ns(at));
-        let at_ns = sampled_ns.or(is_idle.then_some(clock.now_ns));
-        let at_ns = at_ns.filter(|_| gpu.unsampled.is_none());
+        let is_idle = clock.now_us.saturating_sub(last_us(&gpu.name)) > IDLE_US;
+        let at_us = gpu.sampled_us.or(is_idle.then_some(clock.now_us));
+        let at_us = at_us.filter(|_| gpu.unsampled.is_none());
         for (pid, process) in &gpu.processes {
             let Some(whose) = whose(*pid) else { continue };
             let sample = |value: &&str| match *value {
-                "busy" => at_ns.map_or(Sample::None, |at_ns| Sample::Rate {
+                "busy" => at_us.map_or(Sample::None, |at_us| Sample::Rate {
                     share: process.share,
-                    at_ns,
-                    since_ns: whose.started_ns,
+                    at_ns: at_us.saturating_mul(1_000),
+                    since_ns: clock.library_ns(whose.started_ns.max(before_ns)),
                 }),
                 "memory" => process.memory_bytes.map_or(Sample::None, Sample::Held),
                 _ => Sample::None,
@@ -239,7 +231,6 @@ mod tests {
             now_ns: 50_000_000_000,
             now_us: 1_000_000_000,
         };
-        assert_eq!(clock.us(clock.ns(999_000_000)), 999_000_000);
         let mut gpu = Gpu {
             name: "0000:01:00.0".to_owned(),
             ..Gpu::default()
@@ -250,38 +241,39 @@ mod tests {
         };
         gpu.processes.insert(7, process);
         gpu.processes.insert(8, process);
-        let whose = |started_ns| {
-            move |pid| {
+        let read = |gpu: &Gpu, last_us: u64, started_ns, before_ns| {
+            let whose = |pid| {
                 (pid == 7).then_some(Whose {
                     cgroup: CgroupId(3),
                     started_ns,
                 })
-            }
-        };
-        let read = |gpu: &Gpu, last_ns: u64, started_ns| {
+            };
             let gpus = std::slice::from_ref(gpu);
             let values = ["busy", "memory"];
-            let mut all = readings(gpus, &values, clock, |_| last_ns, whose(started_ns));
+            let mut all = readings(gpus, &values, clock, before_ns, |_| last_us, whose);
             // One of them is not there any more.
             assert_eq!(all.len(), 1);
             all.remove(0)
         };
         // No sample yet.
-        let one = read(&gpu, 49_500_000_000, 10);
+        let one = read(&gpu, 999_000_000, 10, 0);
         assert_eq!(one.samples, [Sample::None, Sample::Held(64)]);
-        assert_ne!(one.key, read(&gpu, 49_500_000_000, 11).key);
-        // For long.
-        let rate = |at_ns, share| Sample::Rate {
-            share,
-            at_ns,
-            since_ns: 10,
+        assert_ne!(one.key, read(&gpu, 999_000_000, 11, 0).key);
+        // For long; 49 s ago it was started, or 20 s ago it was read before.
+        let rate = |at_us: u64, since_s: u64| Sample::Rate {
+            share: 5_000,
+            at_ns: at_us * 1_000,
+            since_ns: since_s * 1_000_000_000,
         };
-        let one = read(&gpu, 1, 10);
-        assert_eq!(one.samples[0], rate(clock.now_ns, 5_000));
+        let started_ns = 1_000_000_000;
+        let one = read(&gpu, 1, started_ns, 0);
+        assert_eq!(one.samples[0], rate(1_000_000_000, 951));
         gpu.sampled_us = Some(999_999_000);
-        assert_eq!(read(&gpu, 1, 10).samples[0], rate(49_999_000_000, 5_000));
+        let one = read(&gpu, 1, started_ns, 30_000_000_000);
+        assert_eq!(one.samples[0], rate(999_999_000, 980));
         gpu.unsampled = Some("it is split up (MIG)".to_owned());
-        assert_eq!(read(&gpu, 1, 10).samples, [Sample::None, Sample::Held(64)]);
+        let one = read(&gpu, 1, started_ns, 0);
+        assert_eq!(one.samples, [Sample::None, Sample::Held(64)]);
     }
 
     fn sample(pid: u32, timestamp: u64, sm_util: u32) -> ProcessUtilizationSample {

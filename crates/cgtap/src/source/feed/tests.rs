@@ -7,13 +7,13 @@ use crate::source::key;
 
 const FORMS: [Form; 2] = [Form::Sum, Form::Gauge];
 
-fn terms(now_ns: u64, before_ns: u64) -> Terms<'static> {
+fn terms(now_ns: u64, is_first: bool) -> Terms<'static> {
     Terms {
         label_words: 4,
         forms: &FORMS,
         room: 8,
         now_ns,
-        before_ns,
+        is_first,
     }
 }
 
@@ -42,7 +42,7 @@ struct Machine {
 impl Machine {
     fn read(&mut self, readings: Vec<Reading>) -> Fed {
         self.readings += 1;
-        let terms = terms(self.readings * 1_000, (self.readings - 1) * 1_000);
+        let terms = terms(self.readings * 1_000, self.readings == 1);
         let fed = feed(&self.known, readings, terms);
         for key in &fed.forgotten {
             assert!(self.known.remove(key).is_some());
@@ -216,11 +216,6 @@ fn rates_speak_for_the_time_since_the_last_sample_but_not_for_ever() {
     machine.read(vec![]);
     machine.read(rate(3_000, 104 * second, 94 * second));
     assert_eq!(seconds(&machine), 3.0);
-    // But not from before the last reading, at 1,000 ns.
-    let mut machine = Machine::default();
-    machine.read(vec![]);
-    machine.read(rate(5_000, 1_500, 200));
-    assert_eq!(machine.of(5)[0], 250);
 }
 
 /// What happens to a made-up client between two readings.
