@@ -110,8 +110,10 @@ fn page(known: &Known) -> String {
             text += &format!("| `{}` | {} |\n", label.name, label.help);
         }
     }
-    text += "\nIt counts at:\n\n";
-    text += &hooks(meter);
+    text += &match meter.source {
+        Some(source) => format!("\nIt reads {}, whenever somebody asks.\n", source.words()),
+        None => format!("\nIt counts at:\n\n{}", hooks(meter)),
+    };
     text += &gates(meter);
     if !meter.cannot_see.is_empty() {
         text += "\nIt cannot see:\n\n";

@@ -1,9 +1,10 @@
 //! What developers run beside the tests: `bench` and `soak`, which need root, clang and a kernel
-//! with BTF, `vm`, which needs QEMU, and `docs`.
+//! with BTF, `gpu-check`, which needs a GPU too, `vm`, which needs QEMU, and `docs`.
 #![forbid(unsafe_code)]
 
 mod bench;
 mod docs;
+mod gpu;
 mod ground;
 mod helper;
 mod soak;
@@ -31,6 +32,8 @@ enum Command {
     Soak(soak::Args),
     /// Makes the documentation that is made of the program's own tables.
     Docs(docs::Args),
+    /// Holds the meters of NVIDIA's GPUs to work whose amount is known.
+    GpuCheck(gpu::Args),
     /// Runs commands and tests in guests with other kernels.
     Vm(vm::Args),
     /// Works in a cgroup as it is told.
@@ -49,6 +52,7 @@ fn main() -> ExitCode {
         Command::Bench(args) => bench::run(&args),
         Command::Soak(args) => soak::run(&args),
         Command::Docs(args) => docs::run(&args),
+        Command::GpuCheck(args) => gpu::run(&args),
         Command::Vm(args) => return ended(vm::run(&args)),
         Command::Worker(args) => helper::serve(&args),
         Command::Pool(args) => bench::pool::serve(&args),

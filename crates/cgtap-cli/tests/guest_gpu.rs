@@ -9,11 +9,12 @@
 mod guest_support;
 mod support;
 
+use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
 use guest_support::{compiled, modprobe, simulated_gpu, tool, wait_until};
-use support::Sandbox;
+use support::{Sandbox, alone};
 
 /// One value of a cgroup, all its labels together: own and total.
 fn value(usage: &serde_json::Value, cgroup: &str, meter: &str) -> (u64, u64) {
@@ -36,6 +37,7 @@ fn is_within_2_percent(found: u64, truth: u64) -> bool {
 #[test]
 #[ignore = "needs the GPU scheduler and a module for it: ./dev test-vm"]
 fn a_serial_engine_is_charged_to_the_cgroups_whose_jobs_it_works_on() {
+    let _alone = alone();
     let has_engine = simulated_gpu();
     let mut sandbox = Sandbox::new();
     sandbox.child("a");
@@ -98,6 +100,85 @@ fn a_serial_engine_is_charged_to_the_cgroups_whose_jobs_it_works_on() {
         "{whole}, in truth {truth}"
     );
     sandbox.run(&["meter", "disable", "drm"]).done();
+    tool(&["rmmod", "simgpu"]);
+}
+
+/// A client that has used the engine and stays; what the engine says it worked for it.
+struct Staying {
+    child: Child,
+    worked: u64,
+}
+
+impl Staying {
+    fn begin(sandbox: &Sandbox, cgroup: &str, count: &str, length_us: &str, bytes: &str) -> Self {
+        let procs = sandbox.directory.join(cgroup).join("cgroup.procs");
+        let submit = compiled("simgpu/submit");
+        let script = format!(
+            "echo $$ > {} && exec {} {count} {length_us} {bytes}",
+            procs.display(),
+            submit.display()
+        );
+        let mut child = Command::new("sh")
+            .args(["-c", &script])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        let mut out = BufReader::new(child.stdout.take().unwrap());
+        out.read_line(&mut line).unwrap();
+        let worked = line.trim().parse().unwrap();
+        Self { child, worked }
+    }
+
+    fn end(mut self) {
+        drop(self.child.stdin.take());
+        assert!(self.child.wait().unwrap().success());
+    }
+}
+
+#[test]
+#[ignore = "needs the GPU scheduler and a module for it: ./dev test-vm"]
+fn what_a_driver_tells_of_open_files_is_charged_to_the_cgroups_that_have_them() {
+    let _alone = alone();
+    let has_engine = simulated_gpu();
+    let mut sandbox = Sandbox::new();
+    let (a, b) = (sandbox.child("a"), sandbox.child("b"));
+    let before = has_engine.then(|| Staying::begin(&sandbox, "a", "3", "20000", "4096"));
+    sandbox
+        .run(&["meter", "enable", "gpu_engine", "gpu_memory"])
+        .done();
+    let read = || {
+        let words = ["--json", "usage", "--recursive"];
+        sandbox.run(&words).done().json()
+    };
+    let Some(before) = before else {
+        assert_eq!(read()["unread"], serde_json::json!([]));
+        sandbox.run(&["meter", "disable", "--all"]).done();
+        return;
+    };
+    let first = Staying::begin(&sandbox, "a", "5", "30000", "1048576");
+    let second = Staying::begin(&sandbox, "b", "8", "10000", "65536");
+    let usage = read();
+    // What was used before the meter is nobody's; the rest is what the engine says, to the nanosecond.
+    assert!(before.worked >= 60_000_000 && first.worked >= 150_000_000);
+    println!("a: {}, b: {}", first.worked, second.worked);
+    for (cgroup, worked, held) in [(&a, first.worked, 1_052_672), (&b, second.worked, 65_536)] {
+        assert_eq!(value(&usage, cgroup, "gpu_engine_busy"), (worked, worked));
+        assert_eq!(value(&usage, cgroup, "gpu_memory_resident"), (held, held));
+    }
+    let whole = first.worked + second.worked;
+    assert_eq!(value(&usage, "/", "gpu_engine_busy").1, whole);
+    let worked = [(&a, first.worked), (&b, second.worked)];
+    for client in [before, first, second] {
+        client.end();
+    }
+    let usage = read();
+    for (cgroup, worked) in worked {
+        assert_eq!(value(&usage, cgroup, "gpu_engine_busy"), (worked, worked));
+        assert_eq!(value(&usage, cgroup, "gpu_memory_resident"), (0, 0));
+    }
+    sandbox.run(&["meter", "disable", "--all"]).done();
     tool(&["rmmod", "simgpu"]);
 }
 

@@ -16,4 +16,5 @@ pub mod limit;
 pub mod meter;
 pub mod object;
 pub mod policy;
+pub mod source;
 pub mod store;

@@ -11,31 +11,61 @@
 mod meter_support;
 mod support;
 
+use std::path::Path;
 use std::process::Command;
 
 use meter_support::{both, enable, usage};
 use support::{Sandbox, program, scratch};
 
-#[test]
-fn launches_copies_and_allocations_are_the_callers() {
-    let library = scratch().join("libcuda-stand-in.so");
-    let source = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support/cuda.c");
+/// The stand-in at `path`.
+fn library(path: &Path) {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support/cuda.c");
     let mut cc = Command::new("cc");
     cc.args(["-O2", "-shared", "-fPIC", "-DLIBRARY", "-o"]);
-    support::run(cc.arg(&library).arg(&source));
-    let flags = [library.to_str().unwrap()];
-    let client = program("cuda-client", "support/cuda.c", &flags);
+    support::run(cc.arg(path).arg(source));
+}
 
-    let sandbox = Sandbox::new("meter");
+/// The meter, of the library at `path`.
+fn enabled(sandbox: &Sandbox, path: &Path) {
     let (_, text) = cgtap::meter::library::BUILTIN
         .iter()
         .find(|(name, _)| *name == "cuda")
         .unwrap();
-    let text = text.replace(
-        "uprobe:libcuda.so.1:",
-        &format!("uprobe:{}:", library.display()),
-    );
-    enable(&sandbox, &text);
+    let hook = format!("uprobe:{}:", path.display());
+    enable(sandbox, &text.replace("uprobe:libcuda.so.1:", &hook));
+}
+
+#[test]
+fn the_machines_library_is_seen_in_containers_that_are_given_it_and_another_is_not() {
+    let host = scratch().join("libcuda-machine.so");
+    let own = scratch().join("libcuda-container.so");
+    library(&host);
+    library(&own);
+    let client = program("cuda-container", "support/cuda.c", &[own.to_str().unwrap()]);
+    let sandbox = Sandbox::new("meter");
+    enabled(&sandbox, &host);
+    let calls = |cgroup: &str, before: &str| {
+        sandbox.cgroup(cgroup);
+        let procs = sandbox.dir(cgroup).join("cgroup.procs");
+        let script = format!("{before} exec {} {} 2", client.display(), procs.display());
+        let mut shell = Command::new("unshare");
+        support::run(shell.args(["--mount", "sh", "-ec", &script]));
+        both(&sandbox, &usage(&sandbox), cgroup, "cuda_launches").0
+    };
+    // As NVIDIA's toolkit does it: the machine's file, at a path of the container's.
+    let given = format!("mount --bind {} {};", host.display(), own.display());
+    assert_eq!(calls("given", &given), 6);
+    assert_eq!(calls("own", ""), 0);
+}
+
+#[test]
+fn launches_copies_and_allocations_are_the_callers() {
+    let path = scratch().join("libcuda-stand-in.so");
+    library(&path);
+    let client = program("cuda-client", "support/cuda.c", &[path.to_str().unwrap()]);
+
+    let sandbox = Sandbox::new("meter");
+    enabled(&sandbox, &path);
     for (cgroup, rounds) in [("a", "3"), ("b", "1")] {
         sandbox.cgroup(cgroup);
         let procs = sandbox.dir(cgroup).join("cgroup.procs");

@@ -27,6 +27,9 @@ fn tell(context: &Context, engine: &Engine, report: &UsageReport) -> Result<(), 
             .teller
             .note("no meter is enabled; `cgtap meter list` shows which there are");
     }
+    for unread in &report.unread {
+        context.teller.note(unread);
+    }
     if report.lost > 0 {
         let lost = usize::try_from(report.lost).unwrap_or(usize::MAX);
         let events = render::counted(lost, "event", "events");

@@ -60,6 +60,7 @@ pub struct Model {
     at: Option<Instant>,
     seconds: Option<f64>,
     lost: u64,
+    unread: Vec<String>,
 }
 
 /// A report that is being taken in.
@@ -97,6 +98,11 @@ impl Model {
     /// Events that were not charged.
     pub fn lost(&self) -> u64 {
         self.lost
+    }
+
+    /// What could not be read, in words.
+    pub fn unread(&self) -> &[String] {
+        &self.unread
     }
 
     /// Where the column `meter` is.
@@ -161,6 +167,7 @@ impl Model {
         self.at = Some(at);
         self.seconds = seconds;
         self.lost = report.lost;
+        self.unread = report.unread;
     }
 
     fn find_parents(&mut self) {

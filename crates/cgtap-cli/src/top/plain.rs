@@ -62,6 +62,9 @@ pub fn run<R: FnMut() -> Result<Snapshot, Failure>>(
                     .teller
                     .note(&format!("{events} could not be counted"));
             }
+            for unread in model.unread() {
+                context.teller.note(unread);
+            }
         }
         done += 1;
     }
@@ -124,6 +127,9 @@ pub struct Frame<'a> {
     seconds: Option<f64>,
     /// Events that were not charged.
     lost: u64,
+    /// What could not be read of meters that read, in words.
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    unread: &'a [String],
     cgroups: Vec<Row<'a>>,
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     limits: &'a [LimitReport],
@@ -184,6 +190,7 @@ pub fn frame<'a>(model: &'a Model, order: &Order) -> Frame<'a> {
     Frame {
         seconds: model.seconds(),
         lost: model.lost(),
+        unread: model.unread(),
         cgroups: ordered(model, order).map(row).collect(),
         limits: model.limits().all(),
     }

@@ -6,14 +6,18 @@
  * ioctl(fd of /dev/simgpu, SUBMIT, microseconds) submits a job of that length and returns at once;
  * ioctl(fd, WAIT) waits until all of this file's jobs are done; ioctl(fd, WORKED) is how many
  * nanoseconds the engine has worked on them, by its own clock: the truth that meters are held to.
+ * ioctl(fd, HOLD, bytes) is how much memory the file has of it. Its fdinfo tells both as drivers of DRM
+ * do (Documentation/gpu/drm-usage-stats.rst), and its device has the major of accelerators, of which DRM
+ * itself gives out minors below 256.
  */
 #include <drm/gpu_scheduler.h>
+#include <linux/cdev.h>
 #include <linux/dma-fence.h>
 #include <linux/fs.h>
 #include <linux/hrtimer.h>
 #include <linux/ioctl.h>
-#include <linux/miscdevice.h>
 #include <linux/module.h>
+#include <linux/seq_file.h>
 #include <linux/slab.h>
 #include <linux/uaccess.h>
 #include <linux/version.h>
@@ -22,11 +26,16 @@
 #define SUBMIT _IOW('g', 1, unsigned long)
 #define WAIT _IO('g', 2)
 #define WORKED _IOR('g', 3, unsigned long)
+#define HOLD _IOW('g', 4, unsigned long)
+
+#define NUMBER MKDEV(261, 4000)
 
 struct client {
 	struct drm_sched_entity entity;
 	atomic_t left;
 	atomic64_t worked_ns;
+	u64 id;
+	u64 held_bytes;
 	wait_queue_head_t done;
 };
 
@@ -51,6 +60,7 @@ static struct hrtimer timer;
 static struct work *now_working;
 static ktime_t began;
 static u64 context, seqno;
+static atomic64_t clients;
 
 static const char *name(struct dma_fence *fence)
 {
@@ -138,6 +148,7 @@ static int client_open(struct inode *inode, struct file *file)
 	if (!client)
 		return -ENOMEM;
 	init_waitqueue_head(&client->done);
+	client->id = atomic64_inc_return(&clients);
 	err = drm_sched_entity_init(&client->entity, DRM_SCHED_PRIORITY_NORMAL, &list, 1, NULL);
 	if (err) {
 		kfree(client);
@@ -194,8 +205,21 @@ static long client_ioctl(struct file *file, unsigned int command, unsigned long 
 	case WORKED:
 		worked = atomic64_read(&client->worked_ns);
 		return copy_to_user((void __user *)argument, &worked, sizeof(worked)) ? -EFAULT : 0;
+	case HOLD:
+		WRITE_ONCE(client->held_bytes, argument);
+		return 0;
 	}
 	return -ENOTTY;
+}
+
+static void client_show(struct seq_file *text, struct file *file)
+{
+	struct client *client = file->private_data;
+	u64 held_kib = READ_ONCE(client->held_bytes) >> 10;
+
+	seq_printf(text, "drm-driver:\tsimgpu\ndrm-client-id:\t%llu\n", client->id);
+	seq_printf(text, "drm-engine-engine0:\t%lld ns\n", atomic64_read(&client->worked_ns));
+	seq_printf(text, "drm-total-vram:\t%llu KiB\ndrm-resident-vram:\t%llu KiB\n", held_kib, held_kib);
 }
 
 static const struct file_operations file_ops = {
@@ -203,13 +227,52 @@ static const struct file_operations file_ops = {
 	.open = client_open,
 	.release = client_release,
 	.unlocked_ioctl = client_ioctl,
+	.show_fdinfo = client_show,
 };
 
-static struct miscdevice device = {
-	.minor = MISC_DYNAMIC_MINOR,
-	.name = "simgpu",
-	.fops = &file_ops,
-};
+static struct class *class;
+static struct cdev cdev;
+
+/* Makes the device's node; what is made before something fails goes again. */
+static struct device *make_device(void)
+{
+	struct device *device;
+	int err = register_chrdev_region(NUMBER, 1, "simgpu");
+
+	if (err)
+		return ERR_PTR(err);
+	cdev_init(&cdev, &file_ops);
+	cdev.owner = THIS_MODULE;
+	err = cdev_add(&cdev, NUMBER, 1);
+	if (err)
+		goto number;
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 4, 0)
+	class = class_create("simgpu");
+#else
+	class = class_create(THIS_MODULE, "simgpu");
+#endif
+	err = PTR_ERR_OR_ZERO(class);
+	if (err)
+		goto cdev;
+	device = device_create(class, NULL, NUMBER, NULL, "simgpu");
+	if (!IS_ERR(device))
+		return device;
+	err = PTR_ERR(device);
+	class_destroy(class);
+cdev:
+	cdev_del(&cdev);
+number:
+	unregister_chrdev_region(NUMBER, 1);
+	return ERR_PTR(err);
+}
+
+static void drop_device(void)
+{
+	device_destroy(class, NUMBER);
+	class_destroy(class);
+	cdev_del(&cdev);
+	unregister_chrdev_region(NUMBER, 1);
+}
 
 static int __init simgpu_init(void)
 {
@@ -223,23 +286,24 @@ static int __init simgpu_init(void)
 		.timeout = MAX_SCHEDULE_TIMEOUT,
 		.name = "engine0",
 	};
-	int err = misc_register(&device);
+	struct device *device = make_device();
+	int err;
 
-	if (err)
-		return err;
-	args.dev = device.this_device;
+	if (IS_ERR(device))
+		return PTR_ERR(device);
+	args.dev = device;
 	context = dma_fence_context_alloc(1);
 	hrtimer_init(&timer, CLOCK_MONOTONIC, HRTIMER_MODE_REL);
 	timer.function = finished;
 	err = drm_sched_init(&sched, &args);
 	if (err)
-		misc_deregister(&device);
+		drop_device();
 	return err;
 }
 
 static void __exit simgpu_exit(void)
 {
-	misc_deregister(&device);
+	drop_device();
 	drm_sched_fini(&sched);
 	hrtimer_cancel(&timer);
 }

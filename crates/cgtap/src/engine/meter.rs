@@ -37,6 +37,9 @@ pub(super) struct Compiled<'a> {
 impl<'a> Compiled<'a> {
     /// Finds the meter's hooks on this kernel and types its expressions.
     pub(super) fn new(meter: &'a Meter) -> Result<Self> {
+        if let Some(source) = meter.source {
+            super::feed::check(source)?;
+        }
         Self::of(meter, resolve(meter).map_err(|e| refused(meter, &e))?)
     }
 
@@ -169,7 +172,13 @@ impl Engine {
             )
             .with_errno(Errno::EEXIST));
         }
-        self.enable_compiled(&Compiled::new(meter)?.for_loading(), cgroup, lifetime)
+        let compiled = Compiled::new(meter)?.for_loading();
+        let enabled = self.enable_compiled(&compiled, cgroup, lifetime)?;
+        if meter.source.is_some() {
+            // What was used before now is not charged to anybody: it has to be known.
+            self.feed()?;
+        }
+        Ok(enabled)
     }
 
     /// The same with a meter that is compiled: once, for however many cgroups.

@@ -8,6 +8,7 @@ mod attach;
 mod detach;
 mod doctor;
 mod error;
+mod feed;
 mod foundation;
 mod instance;
 mod limit;

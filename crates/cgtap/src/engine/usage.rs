@@ -13,6 +13,7 @@ use cgtap_sys::bpf::{Map, MapEntry, get_map};
 use cgtap_sys::memory::Words;
 
 use super::error::{Error, Result};
+use super::feed;
 use super::query::lost_at;
 use super::report::{Histogram, UsageReport, UsageRow, UsageValue};
 use super::request::UsageRequest;
@@ -280,9 +281,17 @@ impl Engine {
         let hierarchy = self.hierarchy()?;
         let root = CgroupRef::Path("/".into());
         let asked = super::find_cgroup(&hierarchy, request.cgroup.as_ref().unwrap_or(&root))?;
-        let Some(session) = Session::open(self.state(), Lock::Shared, hierarchy)? else {
+        let Some(mut session) = Session::open(self.state(), Lock::Shared, hierarchy)? else {
             return Ok(UsageReport::default());
         };
+        let mut unread = Vec::new();
+        if feed::is_wanted(&session) {
+            drop(session);
+            match self.feed()? {
+                Some(fed) => (session, unread) = fed,
+                None => return Ok(UsageReport::default()),
+            }
+        }
         let mut raws = Vec::new();
         for (id, record) in &session.config.instances {
             let counts = |m: &MeterRecord| !m.is_private();
@@ -292,7 +301,10 @@ impl Engine {
         }
         raws.sort_by(|a, b| a.record.name.cmp(&b.record.name));
         let listing = Listing::read(&session)?;
-        let mut report = UsageReport::default();
+        let mut report = UsageReport {
+            unread,
+            ..UsageReport::default()
+        };
         let Some(first) = listing.place(asked.id) else {
             return Ok(report);
         };

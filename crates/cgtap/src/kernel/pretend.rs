@@ -2,9 +2,16 @@
 //!
 //! `CGTAP_PRETEND_MISSING=rdonly_cast,current_table` in the environment is read here and nowhere
 //! else. What is taken for missing stays so for a state that is made meanwhile.
+//!
+//! `CGTAP_PRETEND_ROOT=DIR` lets the open files of processes be looked for in `DIR/proc`, and devices in
+//! `DIR/sys/dev/char`: GPUs that are not there.
+
+use std::path::PathBuf;
 
 /// The variable.
 pub const VARIABLE: &str = "CGTAP_PRETEND_MISSING";
+/// The other one.
+pub const ROOT: &str = "CGTAP_PRETEND_ROOT";
 
 /// What can be taken for missing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,12 +60,21 @@ pub fn is_missing(what: Pretended) -> bool {
     asked().iter().any(|name| name == what.name())
 }
 
+/// Where processes and their open files are looked at.
+#[must_use]
+pub fn root() -> PathBuf {
+    std::env::var_os(ROOT).map_or_else(|| PathBuf::from("/"), PathBuf::from)
+}
+
 /// What is set, in words; `None` where nothing is.
 #[must_use]
 pub fn words() -> Option<String> {
     let asked = asked();
+    let root = std::env::var(ROOT)
+        .ok()
+        .map(|root| format!("{ROOT} is set: open files are those of {root}"));
     if asked.is_empty() {
-        return None;
+        return root;
     }
     let known = |name: &&String| Pretended::ALL.iter().any(|p| p.name() == **name);
     let (taken, unknown): (Vec<_>, Vec<_>) = asked.iter().partition(known);
@@ -77,6 +93,9 @@ pub fn words() -> Option<String> {
             list(&unknown),
             all.join(", ")
         );
+    }
+    if let Some(root) = root {
+        words += &format!("; {root}");
     }
     Some(words)
 }

@@ -14,6 +14,7 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use self::reader::Reader;
+use super::source::Source;
 use super::usage::{Truth, Unit};
 use super::written::Meter;
 
@@ -75,10 +76,14 @@ pub struct MeterFile {
     /// What it splits by, by name.
     #[serde(default)]
     labels: BTreeMap<String, LabelFile>,
+    /// What is read, for a meter without probes: its values and labels are those that the source has.
+    #[schemars(with = "Option<Source>")]
+    source: Option<Spanned<Source>>,
     /// What is noted at one hook for another.
     #[serde(default)]
     notes: Vec<NoteFile>,
-    /// Where it counts.
+    /// Where it counts; a meter without any has a `source`.
+    #[serde(default)]
     probes: Vec<ProbeFile>,
     /// Where limits on its values can be held.
     #[serde(default)]

@@ -8,8 +8,8 @@ use cgtap_sys::bpf::{Map, MapSpec, MapType, map_flags};
 use super::program::{CodeError, Plan, generate};
 use super::resolve::{Program, Resolved};
 use super::shape::{
-    CHAINS, GRAVE_BYTES, GRAVES, LABEL_SETS, NOTES, OTHER_WORD, RESOURCES, Shape, Sink, control,
-    maps, note,
+    CHAINS, CLIENTS, GRAVE_BYTES, GRAVES, LABEL_SETS, NOTES, OTHER_WORD, RESOURCES, Shape, Sink,
+    client, control, maps, note,
 };
 use super::written::Meter;
 use super::{bury, chain};
@@ -90,7 +90,8 @@ fn name(program: &Program, at: usize) -> String {
 }
 
 /// The maps of a meter, in the order of [`super::shape::maps`].
-fn specs(room: u32, shape: &Shape, sink: &Sink) -> Vec<(String, MapSpec<'static>)> {
+fn specs(meter: &Meter, shape: &Shape, sink: &Sink) -> Vec<(String, MapSpec<'static>)> {
+    let room = meter.room;
     let spec = |name: &'static str, map_type, key_size, value_size, max_entries| {
         let spec = MapSpec {
             name,
@@ -151,13 +152,18 @@ fn specs(room: u32, shape: &Shape, sink: &Sink) -> Vec<(String, MapSpec<'static>
         );
         all.push((format!("note_{number}"), spec));
     }
+    if meter.source.is_some() {
+        let key = client::KEY_BYTES;
+        let value = client::value_bytes(shape.forms.len());
+        all.push(spec("clients", MapType::Hash, key, value, CLIENTS));
+    }
     all
 }
 
 /// What the maps of a meter are called, by their place in its programs' lists.
 #[must_use]
 pub fn map_names(meter: &Meter, shape: &Shape) -> Vec<String> {
-    let specs = specs(meter.room, shape, &Sink::Usage).into_iter();
+    let specs = specs(meter, shape, &Sink::Usage).into_iter();
     specs.map(|(name, _)| name).collect()
 }
 
@@ -194,7 +200,7 @@ pub fn make_maps(
 ) -> Result<Vec<(MapImage, OwnedFd)>, SysError> {
     let mut made = Vec::new();
     let is_budgets = *sink != Sink::Usage;
-    for (at, (name, spec)) in specs(meter.room, shape, sink).into_iter().enumerate() {
+    for (at, (name, spec)) in specs(meter, shape, sink).into_iter().enumerate() {
         let map = match (at as u32, shared.current, shared.budgets) {
             (maps::CURRENT, Some(table), _) => table.try_clone()?,
             (maps::BUDGETS, _, Some((budgets, _))) if is_budgets => budgets.try_clone()?,

@@ -99,6 +99,7 @@ impl<'a> Line<'a> {
             room: ROOM,
             values,
             labels,
+            source: None,
             notes: note
                 .into_iter()
                 .map(|(choice, _)| Note {

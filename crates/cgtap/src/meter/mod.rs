@@ -1,10 +1,11 @@
-//! Meters: what to count, for whom, by what, written down and compiled to programs.
+//! Meters: what to count, for whom, by what, written down and compiled to programs; or what to read.
 
 mod bury;
 mod chain;
 pub mod code;
 mod entry;
 pub mod expr;
+pub mod feeder;
 pub mod file;
 pub mod image;
 pub mod library;
@@ -14,6 +15,7 @@ mod program;
 pub mod record;
 pub mod resolve;
 pub mod shape;
+pub mod source;
 pub mod usage;
 pub mod written;
 

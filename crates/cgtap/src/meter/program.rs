@@ -4,7 +4,7 @@ use super::code::{Emitter, NOTED_MAX, Slots, TooDeep};
 use super::entry;
 use super::expr::{Label, Node};
 use super::resolve::{Do, Find, Job, Owner, Program, TEXT_WORDS};
-use super::shape::{LABEL_SETS, OTHER_WORD, Shape, Sink, control, maps, note};
+use super::shape::{Shape, Sink, control, maps, note};
 use super::usage::BUCKETS;
 use super::written::KEYS_MAX;
 use crate::asm::{Alu, Builder, Cond, EditError, Frame, Insn, Label as Target, Reg, Size, helper};
@@ -15,8 +15,6 @@ use crate::kernel::{current, emit};
 
 /// Cgroups above one that is gone that are gone too: further up is not looked.
 const CLIMB_MAX: i32 = 16;
-/// How often a peak is tried to be set.
-const PEAK_TRIES: usize = 4;
 
 /// Why a program cannot be generated.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -307,7 +305,13 @@ impl Generator<'_> {
         self.b
             .call_map(maps::USAGE, self.stack.key, helper::MAP_LOOKUP_ELEM);
         self.b.jump_if_imm(Cond::Ne, Reg::R0, 0, found);
-        self.create(found);
+        let places = entry::Places {
+            key: self.stack.key,
+            label_words: self.plan.shape.label_words,
+            scratch: self.stack.slots.scratch,
+        };
+        let out = self.out;
+        entry::create(&mut self.b, places, CLIMB_MAX, found, out);
         self.b.place(found).push(Insn::mov(Reg::R9, Reg::R0));
         for (at, (value, what)) in updates.iter().enumerate() {
             self.add(at, *value, what);
@@ -444,67 +448,6 @@ impl Generator<'_> {
         Ok(())
     }
 
-    /// Makes the entry of a key that has none, R0 = its values; ends the program if there is no room.
-    fn create(&mut self, found: Target) {
-        let key = self.stack.key;
-        // What comes after a cgroup is gone is charged to the one above it.
-        entry::climb(&mut self.b, key, Reg::R8, CLIMB_MAX);
-        if self.plan.shape.label_words > 0 {
-            self.note_labels();
-        }
-        entry::find_or_make(&mut self.b, key, found);
-        self.b.jump_if_imm(Cond::Ne, Reg::R0, 0, found);
-        self.b.increment(maps::CONTROL, control::LOST);
-        let out = self.out;
-        self.b.jump(out);
-    }
-
-    /// Puts label words that were never seen on the list of them, or changes them to `other` if that
-    /// is full.
-    fn note_labels(&mut self) {
-        let (known, other) = (self.b.label(), self.b.label());
-        let labels = self.stack.key + 8;
-        let index = self.stack.slots.scratch;
-        self.b
-            .call_map(maps::LABELS, labels, helper::MAP_LOOKUP_ELEM);
-        self.b
-            .jump_if_imm(Cond::Ne, Reg::R0, 0, known)
-            .extend(Insn::load_map_value(
-                Reg::R1,
-                maps::CONTROL,
-                control::LABELS as u32 * 8,
-            ))
-            .push(Insn::load(Size::Dw, Reg::R2, Reg::R1, 0))
-            .jump_if_imm(Cond::Ge, Reg::R2, LABEL_SETS as i32, other)
-            .push(Insn::mov_imm(Reg::R2, 1))
-            .push(Insn::atomic_fetch_add(Reg::R1, 0, Reg::R2))
-            .jump_if_imm(Cond::Ge, Reg::R2, LABEL_SETS as i32, other);
-        self.store(index, Reg::R2);
-        self.b
-            .call_map(maps::LABEL_LIST, index, helper::MAP_LOOKUP_ELEM);
-        self.b.jump_if_imm(Cond::Eq, Reg::R0, 0, other);
-        for word in 0..self.plan.shape.label_words as i16 {
-            self.load(Reg::R1, labels + word * 8);
-            self.b
-                .push(Insn::store(Size::Dw, Reg::R0, word * 8, Reg::R1));
-        }
-        self.b.stack_address(Reg::R3, index);
-        self.b.push(Insn::mov_imm(Reg::R4, 0));
-        self.b
-            .call_map(maps::LABELS, labels, helper::MAP_UPDATE_ELEM);
-        self.b.jump(known).place(other);
-        for word in 0..self.plan.shape.label_words as i16 {
-            self.b.push(Insn::store_imm(
-                Size::Dw,
-                Reg::R10,
-                labels + word * 8,
-                OTHER_WORD as u32 as i32,
-            ));
-        }
-        self.b.increment(maps::CONTROL, control::OTHER);
-        self.b.place(known);
-    }
-
     /// Adds to the values at R9.
     fn add(&mut self, update: usize, value: usize, what: &Do) {
         let offset = self.plan.shape.offsets[value] as i16;
@@ -528,7 +471,7 @@ impl Generator<'_> {
                     .push(Insn::mov_imm(Reg::R1, 1))
                     .push(Insn::atomic_add(Reg::R2, offset + 8, Reg::R1));
             }
-            Do::Add(_) => self.raise(offset),
+            Do::Add(_) => entry::raise(&mut self.b, offset),
             Do::Sub(_) => {
                 self.b
                     .push(Insn::mov_imm(Reg::R2, 0))
@@ -536,24 +479,6 @@ impl Generator<'_> {
                     .push(Insn::atomic_add(Reg::R9, offset, Reg::R2));
             }
         }
-    }
-
-    /// More is held: R1 more, and the peak behind it follows.
-    fn raise(&mut self, offset: i16) {
-        let done = self.b.label();
-        self.b
-            .push(Insn::mov(Reg::R2, Reg::R1))
-            .push(Insn::atomic_fetch_add(Reg::R9, offset, Reg::R2))
-            .push(Insn::alu(Alu::Add, Reg::R1, Reg::R2))
-            .push(Insn::load(Size::Dw, Reg::R0, Reg::R9, offset + 8));
-        for _ in 0..PEAK_TRIES {
-            self.b
-                .jump_if(Cond::SignedGe, Reg::R0, Reg::R1, done)
-                .push(Insn::mov(Reg::R2, Reg::R0))
-                .push(Insn::atomic_compare_exchange(Reg::R9, offset + 8, Reg::R1))
-                .jump_if(Cond::Eq, Reg::R0, Reg::R2, done);
-        }
-        self.b.place(done);
     }
 }
 

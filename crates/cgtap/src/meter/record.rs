@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::expr::Shown;
 use super::resolve::{Resolved, TEXT_WORDS, words_of};
 use super::shape::{OTHER_WORD, Shape};
+use super::source::Source;
 use super::usage::{Form, Truth, Unit};
 use super::written::Meter;
 use crate::id::CgroupId;
@@ -23,6 +24,8 @@ pub struct MeterRecord {
     pub values: Vec<ValueRecord>,
     /// What it splits by.
     pub labels: Vec<LabelRecord>,
+    /// Where its figures are read, if no program counts them.
+    pub source: Option<Source>,
 }
 
 /// A value of a meter.
@@ -76,6 +79,7 @@ impl MeterRecord {
                     shown: shown.clone(),
                 })
                 .collect(),
+            source: meter.source,
         }
     }
 

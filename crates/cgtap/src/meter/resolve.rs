@@ -245,6 +245,13 @@ struct KnownNote {
 /// # Errors
 /// [`ResolveError`]: what is missing or does not fit, and where.
 pub fn resolve(meter: &Meter) -> Result<Resolved, ResolveError> {
+    if let Some(source) = meter.source {
+        return Ok(Resolved {
+            programs: Vec::new(),
+            labels: vec![Shown::Text; source.labels().len()],
+            notes: 0,
+        });
+    }
     let mut known: Vec<KnownNote> = Vec::new();
     let mut programs = Vec::new();
     for note in &meter.notes {

@@ -28,6 +28,9 @@ pub mod maps {
     pub const GRAVES: u32 = 8;
     /// Usage. LRU hashes: what was noted, one a note.
     pub const NOTES_OF_USAGE: u32 = 9;
+    /// Usage that is read. Hash: what is read of, and its labels -> what was read last. Such a meter has no
+    /// notes.
+    pub const CLIENTS: u32 = 9;
 
     /// Budgets. Hash: cgroup -> index of the budget that it is charged to first.
     pub const CHAINS: u32 = 4;
@@ -87,6 +90,8 @@ pub mod control {
     pub const STRANDED: usize = 10;
     /// Events that were nobody's.
     pub const UNOWNED: usize = 11;
+    /// Of usage that is read: when it was read last, in nanoseconds since boot; 0 if it never was.
+    pub const READ_NS: usize = 12;
     /// Number of words.
     pub const WORDS: usize = 16;
 }
@@ -106,8 +111,33 @@ pub const GRACE_NS: u64 = 1_000_000_000;
 pub const RESOURCES: u32 = 1_024;
 /// Cgroups below limited ones that are charged to budgets.
 pub const CHAINS: u32 = 65_536;
+/// What is read of, each with its labels: engines of open files, processes on GPUs.
+pub const CLIENTS: u32 = 16_384;
 /// Notes of each kind.
 pub const NOTES: u32 = 16_384;
+
+/// Words of what is read: who it is of, its labels; whose it was, when it was seen, what was read last.
+pub mod client {
+    use super::LABEL_WORDS_MAX;
+    /// Words that tell clients apart.
+    pub const IDENTITY: usize = 2;
+    /// Words of a key.
+    pub const KEY_WORDS: usize = IDENTITY + LABEL_WORDS_MAX;
+    /// Bytes of a key.
+    pub const KEY_BYTES: u32 = KEY_WORDS as u32 * 8;
+    /// The cgroup's id, 0 for nobody that is counted.
+    pub const CGROUP: usize = 0;
+    /// When it was last seen, in nanoseconds since boot.
+    pub const SEEN_NS: usize = 1;
+    /// What was read last, a word a value of the source.
+    pub const LAST: usize = 2;
+
+    /// Bytes of a value, of a meter that reads so many values.
+    #[must_use]
+    pub const fn value_bytes(values: usize) -> u32 {
+        (LAST + values) as u32 * 8
+    }
+}
 
 /// Words of a note: its key, its cgroup, when, and what is kept.
 pub mod note {

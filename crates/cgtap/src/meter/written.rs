@@ -4,6 +4,7 @@
 use cgtap_sys::Errno;
 
 use super::expr::{Ast, ExprError, Parser};
+use super::source::Source;
 use super::usage::{Form, Truth, Unit};
 use crate::hook::HookSpec;
 
@@ -31,6 +32,8 @@ pub struct Meter {
     pub values: Vec<Value>,
     /// What it splits by.
     pub labels: Vec<LabelText>,
+    /// Where its figures are read, if it has no probes.
+    pub source: Option<Source>,
     /// What is noted at one hook for another.
     pub notes: Vec<Note>,
     /// Where it counts.

@@ -25,6 +25,7 @@ pub struct Ledger {
     families: BTreeMap<Arc<str>, Family>,
     called: HashMap<Arc<str>, String>,
     lost: (u64, u64),
+    unread: usize,
     limits: Vec<LimitReport>,
 }
 
@@ -71,6 +72,7 @@ impl Ledger {
             families: BTreeMap::new(),
             called: HashMap::new(),
             lost: (0, 0),
+            unread: 0,
             limits: Vec::new(),
         }
     }
@@ -105,6 +107,7 @@ impl Ledger {
         // Less than before: what counted it began anew.
         let more = report.lost.checked_sub(seen).unwrap_or(report.lost);
         self.lost = (report.lost, lost.saturating_add(more));
+        self.unread = report.unread.len();
     }
 
     /// Takes how limits stand.
@@ -163,6 +166,11 @@ impl Ledger {
     /// Events that were not charged.
     pub fn lost(&self) -> u64 {
         self.lost.1
+    }
+
+    /// For how many reasons something could not be read at the last reading.
+    pub fn unread(&self) -> usize {
+        self.unread
     }
 }
 

@@ -60,7 +60,11 @@ pub fn run(context: &Context, args: &ServeArgs) -> Result<Status, Failure> {
     let keeper = config.map(|path| Keeper::start(context, &args.meters, path));
     let keeper = keeper.transpose()?;
     // Before there is a second thread: each has privileges of its own.
-    privileges::drop_all_but_kept()?;
+    let mut keep = privileges::KEPT;
+    if config.is_some() || engine.is_reading()? {
+        keep |= privileges::FOR_PROCESSES;
+    }
+    privileges::drop_all_but(keep)?;
     let runtime = server::runtime()?;
     let stop = {
         let _inside = runtime.enter();

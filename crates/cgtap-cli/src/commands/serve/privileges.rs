@@ -26,16 +26,21 @@ use crate::failure::Failure;
 /// - `DAC_READ_SEARCH`: cgroups by their ids, as above; a policy that only its owner may read.
 pub const KEPT: CapabilitySet = CapabilitySet::SYS_ADMIN.union(CapabilitySet::DAC_READ_SEARCH);
 
-/// Gives up all but [`KEPT`], for this thread and those that it starts, and for good: nothing that
+/// What reading the open files of processes needs besides, which other users and processes with more
+/// privileges have: /proc/PID/fd and fdinfo ask for it. Kept only where a meter reads them, or may come
+/// to by a policy.
+pub const FOR_PROCESSES: CapabilitySet = CapabilitySet::SYS_PTRACE;
+
+/// Gives up all but `keep`, for this thread and those that it starts, and for good: nothing that
 /// it executes gets more.
 ///
 /// # Errors
 /// [`Failure::System`] if the kernel refuses.
-pub fn drop_all_but_kept() -> Result<(), Failure> {
+pub fn drop_all_but(keep: CapabilitySet) -> Result<(), Failure> {
     let refused = |e| Failure::system("cannot give up privileges", e);
     set_no_new_privs(true).map_err(refused)?;
     let held = capabilities(None).map_err(refused)?;
-    let kept = held.permitted & KEPT;
+    let kept = held.permitted & keep;
     // Only who may set capabilities can take from the bounding set; whoever may not gains nothing
     // from it either, with no new privileges.
     if held.effective.contains(CapabilitySet::SETPCAP) {
@@ -43,7 +48,7 @@ pub fn drop_all_but_kept() -> Result<(), Failure> {
             let one = CapabilitySet::from_bits_retain(1 << bit);
             // An error says that the kernel knows no more of them.
             match capability_is_in_bounding_set(one) {
-                Ok(true) if !KEPT.contains(one) => {
+                Ok(true) if !keep.contains(one) => {
                     remove_capability_from_bounding_set(one).map_err(refused)?;
                 }
                 Ok(_) => {}
@@ -81,7 +86,7 @@ mod tests {
         );
         // Capabilities are a thread's own: other tests keep theirs.
         std::thread::spawn(|| {
-            drop_all_but_kept().unwrap();
+            drop_all_but(KEPT).unwrap();
             for name in ["CapEff:", "CapPrm:", "CapBnd:"] {
                 assert_eq!(field(name), KEPT.bits(), "{name}");
             }
@@ -91,7 +96,7 @@ mod tests {
             let below = std::thread::spawn(|| field("CapEff:")).join().unwrap();
             assert_eq!(below, KEPT.bits());
             // Again is no error.
-            drop_all_but_kept().unwrap();
+            drop_all_but(KEPT).unwrap();
         })
         .join()
         .unwrap();

@@ -69,6 +69,10 @@ fn header(view: &View, model: &Model, look: &Look, clock: &str) -> Line<'static>
         let style = colour(look, Color::Red).add_modifier(Modifier::BOLD);
         add(format!("lost {}", grouped(model.lost())), style);
     }
+    if !model.unread().is_empty() {
+        let number = model.unread().len() as u64;
+        add(format!("unread {number}"), colour(look, Color::Yellow));
+    }
     let cgroups = model.nodes().len();
     let cgroups = match cgroups {
         1 => counted(1, "cgroup", "cgroups"),

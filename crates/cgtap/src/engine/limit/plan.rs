@@ -65,6 +65,13 @@ impl<'a> Asked<'a> {
         labels: &BTreeMap<String, String>,
     ) -> Result<Self> {
         let meter = &known.meter;
+        if meter.source.is_some() {
+            return Err(wrong(format!(
+                "cannot limit {}: it is read now and then, and no program of the kernel sees it when it \
+                 happens; `cgtap meter list` shows those that do",
+                meter.value_name(value)
+            )));
+        }
         let at = meter.values.iter().position(|v| v.name == value);
         let Some(at) = at else {
             let names: Vec<String> = meter

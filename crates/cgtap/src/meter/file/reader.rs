@@ -1,10 +1,12 @@
 //! From a file's parts to a meter: names, hooks and expressions looked at, each mistake with its line.
 
 use cgtap_sys::Errno;
+use toml::Spanned;
 
 use super::super::code::NOTED_MAX;
 use super::super::expr::{AstKind, ExprError, Parser};
 use super::super::record::PRIVATE;
+use super::super::source::Source;
 use super::super::usage::Form;
 use super::super::written::{
     Expr, Gate, GateChoice, KEYS_MAX, LABELS_MAX, LabelText, Meter, Note, NoteChoice, Probe,
@@ -117,8 +119,11 @@ impl Reader<'_> {
                 ));
             }
         }
-        if file.values.is_empty() || file.probes.is_empty() {
-            return Err(self.wrong(0, "a meter has at least one value and one probe"));
+        if file.values.is_empty() || (file.probes.is_empty() && file.source.is_none()) {
+            return Err(self.wrong(
+                0,
+                "a meter has at least one value, and one probe or a source",
+            ));
         }
         let room = match &file.room {
             None => ROOM,
@@ -139,7 +144,10 @@ impl Reader<'_> {
             })
             .collect();
         let notes = self.notes(&file)?;
-        let (probes, forms) = self.probes(&file, &notes)?;
+        let (probes, mut forms) = self.probes(&file, &notes)?;
+        if let Some(source) = &file.source {
+            forms = self.source(&file, source)?;
+        }
         let gates = self.gates(&file)?;
         let values = file.values.iter().zip(forms);
         Ok(Meter {
@@ -162,10 +170,50 @@ impl Reader<'_> {
                 })
                 .collect::<Result<_, FileError>>()?,
             labels,
+            source: file.source.map(Spanned::into_inner),
             notes,
             probes,
             gates,
         })
+    }
+
+    /// What a source makes of each value, if it has all that the file says.
+    fn source(
+        &self,
+        file: &MeterFile,
+        source: &Spanned<Source>,
+    ) -> Result<Vec<Option<Form>>, FileError> {
+        let line = self.line(source.span().start);
+        let source = *source.get_ref();
+        let word = source.word();
+        if !(file.probes.is_empty() && file.notes.is_empty() && file.gates.is_empty()) {
+            return Err(self.wrong(
+                line,
+                format!("a meter that reads {word} has no probes, notes or gates"),
+            ));
+        }
+        if !file.labels.keys().eq(source.labels()) {
+            return Err(self.wrong(
+                line,
+                format!("the labels of {word} are {}", source.labels().join(", ")),
+            ));
+        }
+        let form = |(name, value): (&String, &super::ValueFile)| {
+            let known = source.values().iter().find(|v| v.name == name);
+            match known {
+                Some(known) if known.unit == value.unit => Ok(Some(known.form)),
+                Some(known) => Err(self.wrong(
+                    line,
+                    format!("the unit of {name} is {} where {word} is read", known.unit),
+                )),
+                None => {
+                    let names: Vec<&str> = source.values().iter().map(|v| v.name).collect();
+                    let names = names.join(", ");
+                    Err(self.wrong(line, format!("{word} has no {name}; it has {names}")))
+                }
+            }
+        };
+        file.values.iter().map(form).collect()
     }
 
     fn hook(&self, hook: &Text, of: Option<&Text>) -> Result<HookSpec, FileError> {

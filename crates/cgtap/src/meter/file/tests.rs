@@ -2,6 +2,7 @@
 
 use cgtap_sys::Errno;
 
+use super::super::source::Source;
 use super::super::usage::Form;
 use super::*;
 
@@ -334,5 +335,56 @@ fn the_schema_names_what_files_may_say() {
         "retried",
     ] {
         assert!(schema.contains(word), "{word}");
+    }
+}
+
+const READS: &str = r#"
+name = "engines"
+help = "Engines"
+source = "fdinfo_engines"
+values.busy = { help = "Time", unit = "ns" }
+labels.dev = { help = "Device" }
+labels.engine = { help = "Engine" }
+"#;
+
+#[test]
+fn a_meter_that_reads_has_the_values_and_labels_of_its_source() {
+    let meter = parse("x.toml", READS).unwrap();
+    assert_eq!(meter.source, Some(Source::FdinfoEngines));
+    assert_eq!((meter.values.len(), meter.probes.len()), (1, 0));
+    assert_eq!(meter.values[0].form, Form::Sum);
+    for (from, to, why) in [
+        (
+            "\"ns\"",
+            "\"bytes\"",
+            "the unit of busy is ns where fdinfo_engines is read",
+        ),
+        (
+            "values.busy",
+            "values.idle",
+            "fdinfo_engines has no idle; it has busy, cycles",
+        ),
+        (
+            "labels.engine",
+            "labels.ring",
+            "the labels of fdinfo_engines are dev, engine",
+        ),
+        (
+            "\"fdinfo_engines\"",
+            "\"entrails\"",
+            "unknown variant `entrails`",
+        ),
+        (
+            "labels.engine = { help = \"Engine\" }",
+            "labels.engine = { help = \"Engine\" }\n[[probes]]\nhook = \"raw_tracepoint:sys_enter\"\n\
+             by.dev = \"1\"\nby.engine = \"2\"\ndo.busy = \"count()\"",
+            "a meter that reads fdinfo_engines has no probes, notes or gates",
+        ),
+    ] {
+        assert!(READS.contains(from), "{from}");
+        let error = parse("x.toml", &READS.replacen(from, to, 1)).expect_err(to);
+        let error = error.to_string();
+        assert!(error.starts_with("x.toml:4: "), "{to}: {error}");
+        assert!(error.contains(why), "{to}: {error}");
     }
 }

@@ -1,0 +1,199 @@
+//! The meter that reads NVIDIA's library, held to a stand-in for that library: one of our own making, of the
+//! same name, that tells what the test writes down (`nvidia/nvml.c`). What is tested is that what the library
+//! tells is joined to processes, cgroups and time; that NVIDIA's tells the truth is not. `./dev gpu-check`
+//! does that where there is a GPU.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "what surprises a test is to end it"
+)]
+
+mod support;
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command};
+use std::time::{Duration, SystemTime};
+
+use serde_json::Value;
+use support::{Ran, Running, Sandbox};
+use tempfile::TempDir;
+
+const GPU: &str = "0000:3b:00.0";
+
+struct Gpu {
+    dir: TempDir,
+    sandbox: Sandbox,
+}
+
+impl Gpu {
+    fn new() -> Self {
+        let gpu = Self {
+            dir: TempDir::new().unwrap(),
+            sandbox: Sandbox::new(),
+        };
+        std::fs::create_dir(gpu.told()).unwrap();
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/nvidia/nvml.c");
+        let mut cc = Command::new("cc");
+        cc.args(["-O1", "-shared", "-fPIC", "-o"])
+            .arg(gpu.library())
+            .arg(source);
+        assert!(cc.status().unwrap().success());
+        gpu
+    }
+
+    fn library(&self) -> PathBuf {
+        self.dir.path().join("libnvidia-ml.so.1")
+    }
+
+    fn told(&self) -> PathBuf {
+        self.dir.path().join("told")
+    }
+
+    /// What the library tells of a process from now on.
+    fn tell(&self, pid: u32, bytes: u64, utilisation: u32, at: SystemTime) {
+        let at = at.duration_since(SystemTime::UNIX_EPOCH).unwrap();
+        let text = format!("{bytes} {utilisation} {}", at.as_micros());
+        let path = self.told().join(pid.to_string());
+        // Whole or not at all: a reader may be at it.
+        std::fs::write(self.dir.path().join("next"), text).unwrap();
+        std::fs::rename(self.dir.path().join("next"), path).unwrap();
+    }
+
+    fn cgtap(&self, words: &[&str]) -> Ran {
+        let mut command = self.sandbox.cgtap(words);
+        command
+            .env("LD_LIBRARY_PATH", self.dir.path())
+            .env("CGTAP_STAND_IN", self.told());
+        Ran::of(&mut command)
+    }
+
+    fn usage(&self) -> Value {
+        let words = ["--json", "usage", &self.sandbox.cgroup, "--recursive"];
+        self.cgtap(&words).done().json()
+    }
+}
+
+fn process(sandbox: &Sandbox, cgroup: &str) -> Running {
+    let procs = sandbox.directory.join(cgroup).join("cgroup.procs");
+    let child: Child = Command::new("sleep").arg("600").spawn().unwrap();
+    std::fs::write(procs, child.id().to_string()).unwrap();
+    Running(child)
+}
+
+/// Own of a value, 0 if there is none.
+fn own(usage: &Value, cgroup: &str, meter: &str) -> u64 {
+    let rows = usage["cgroups"].as_array().unwrap();
+    let row = rows.iter().find(|r| r["cgroup"] == cgroup);
+    let row = row.unwrap_or_else(|| panic!("no {cgroup} in {usage}"));
+    let found = row["meters"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|m| m["meter"] == meter);
+    found.map_or(0, |m| {
+        assert_eq!(
+            (&m["labels"]["dev"], &m["kind"]),
+            (&GPU.into(), &"estimate".into())
+        );
+        m["own"].as_u64().unwrap()
+    })
+}
+
+#[test]
+fn where_there_is_no_library_the_meter_is_listed_with_the_reason() {
+    let gpu = Gpu::new();
+    // No library, whatever this machine has.
+    std::fs::write(gpu.library(), "").unwrap();
+    let shown = gpu
+        .cgtap(&["--json", "meter", "show", "nvidia"])
+        .done()
+        .json();
+    let row = &shown["meters"][0];
+    assert_eq!(row["state"], "unavailable", "{row}");
+    let why = row["why"].as_str().unwrap();
+    assert!(
+        why.contains("there is no NVIDIA library libnvidia-ml.so.1 here"),
+        "{why}"
+    );
+    let ran = gpu.cgtap(&["--json", "meter", "enable", "nvidia"]);
+    assert_eq!(ran.status, 1);
+    assert_eq!(ran.error()["errno"], "ENODEV");
+}
+
+#[test]
+fn what_the_library_tells_is_charged_to_the_cgroups_of_processes() {
+    let mut gpu = Gpu::new();
+    let (a, b) = (gpu.sandbox.child("a"), gpu.sandbox.child("b"));
+    let (one, two) = (process(&gpu.sandbox, "a"), process(&gpu.sandbox, "b"));
+    let begun = SystemTime::now();
+    gpu.tell(one.0.id(), 1 << 30, 50, begun);
+    // One that is not there any more.
+    gpu.tell(u32::MAX >> 2, 1 << 40, 100, begun);
+    let enable = ["meter", "enable", "nvidia", "--cgroup", &gpu.sandbox.cgroup];
+    gpu.cgtap(&enable).done();
+    let usage = gpu.usage();
+    assert_eq!(
+        (
+            own(&usage, &a, "nvidia_busy"),
+            own(&usage, &a, "nvidia_memory")
+        ),
+        (0, 1 << 30)
+    );
+
+    std::thread::sleep(Duration::from_millis(1_000));
+    let next = SystemTime::now();
+    gpu.tell(one.0.id(), 3 << 20, 40, next);
+    gpu.tell(two.0.id(), 5 << 20, 20, next);
+    let usage = gpu.usage();
+    let time = next.duration_since(begun).unwrap().as_nanos() as u64;
+    let near = |found: u64, truth: u64| found.abs_diff(truth) * 50 <= truth;
+    // The first is known since its last sample, the other since the last reading, a moment later.
+    let (busy_a, busy_b) = (
+        own(&usage, &a, "nvidia_busy"),
+        own(&usage, &b, "nvidia_busy"),
+    );
+    assert!(near(busy_a, time * 2 / 5), "{busy_a} of {time}");
+    assert!(
+        busy_b > 0 && busy_b <= time / 5 + time / 50,
+        "{busy_b} of {time}"
+    );
+    assert_eq!(own(&usage, &a, "nvidia_memory"), 3 << 20);
+    assert_eq!(own(&usage, &b, "nvidia_memory"), 5 << 20);
+    // Read again without a new sample, nothing is new.
+    assert_eq!(own(&gpu.usage(), &a, "nvidia_busy"), busy_a);
+    // Idle for a while: that is nobody's, and what comes after is charged from then on.
+    std::thread::sleep(Duration::from_millis(2_500));
+    assert_eq!(own(&gpu.usage(), &a, "nvidia_busy"), busy_a);
+    std::thread::sleep(Duration::from_millis(500));
+    gpu.tell(one.0.id(), 3 << 20, 100, SystemTime::now());
+    let more = own(&gpu.usage(), &a, "nvidia_busy") - busy_a;
+    assert!((450_000_000..2_000_000_000).contains(&more), "{more}");
+
+    // A process ends: what it used stays.
+    drop(two);
+    let usage = gpu.usage();
+    assert_eq!(
+        (
+            own(&usage, &b, "nvidia_busy"),
+            own(&usage, &b, "nvidia_memory")
+        ),
+        (busy_b, 0)
+    );
+    // Split up, there is memory and no time, and that is said.
+    std::fs::write(gpu.told().join("mig"), "").unwrap();
+    gpu.tell(one.0.id(), 9 << 20, 100, SystemTime::now());
+    let split = gpu.usage();
+    assert_eq!(own(&split, &a, "nvidia_busy"), busy_a + more);
+    assert_eq!(own(&split, &a, "nvidia_memory"), 9 << 20);
+    let said = format!("utilisation of the GPU {GPU} is not told: it is split up (MIG)");
+    assert_eq!(split["unread"], serde_json::json!([said]));
+    // The library goes: the rest is told all the same.
+    std::fs::write(gpu.library(), "").unwrap();
+    let usage = gpu.usage();
+    assert_eq!(own(&usage, &a, "nvidia_busy"), busy_a + more);
+    let unread = usage["unread"][0].as_str().unwrap();
+    assert!(
+        unread.starts_with("nvidia was not read: there is no NVIDIA library"),
+        "{unread}"
+    );
+}

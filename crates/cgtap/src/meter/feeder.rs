@@ -1,0 +1,72 @@
+//! The program that charges what was read. It hangs at no hook: whoever reads runs it, once a charge, with
+//! the charge for its arguments. So an entry is found, made, added to and counted as lost by the same
+//! instructions as where events are counted, and beside the program that moves usage of removed cgroups.
+
+use super::entry::{self, Places};
+use super::record::MeterRecord;
+use super::resolve::words_of;
+use super::shape::maps;
+use super::usage::Form;
+use crate::asm::{Builder, EditError, Frame, Insn, Reg, Size, helper};
+
+/// Arguments that a program can be run with.
+pub const ARGUMENTS_MAX: usize = 12;
+/// Cgroups above one that is gone that are gone too.
+const CLIMB_MAX: i32 = 16;
+
+/// The maps that it uses, in the order of [`maps`].
+pub const MAPS: [&str; 8] = [
+    "control",
+    "gone",
+    "busy",
+    "current",
+    "usage",
+    "zero",
+    "labels",
+    "label_list",
+];
+
+/// Words of a meter's labels.
+#[must_use]
+pub fn label_words(record: &MeterRecord) -> usize {
+    record.labels.iter().map(|l| words_of(&l.shown)).sum()
+}
+
+/// Generates it. Its arguments are the cgroup, the words of the labels, and an amount a value.
+///
+/// # Errors
+/// [`EditError`] if a jump became too long; the constants keep it from that.
+pub fn generate(record: &MeterRecord) -> Result<Vec<Insn>, EditError> {
+    let mut b = Builder::new();
+    let mut frame = Frame::default();
+    let words = 1 + label_words(record);
+    let places = Places {
+        key: frame.take(words),
+        label_words: words - 1,
+        scratch: frame.take(1),
+    };
+    let (found, out) = (b.label(), b.label());
+    b.push(Insn::mov(Reg::R6, Reg::R1));
+    for at in (0..words as i16).map(|word| word * 8) {
+        b.push(Insn::load(Size::Dw, Reg::R1, Reg::R6, at))
+            .push(Insn::store(Size::Dw, Reg::R10, places.key + at, Reg::R1));
+    }
+    b.call_map(maps::USAGE, places.key, helper::MAP_LOOKUP_ELEM);
+    b.jump_if_imm(crate::asm::Cond::Ne, Reg::R0, 0, found);
+    entry::create(&mut b, places, CLIMB_MAX, found, out);
+    b.place(found).push(Insn::mov(Reg::R9, Reg::R0));
+    for (at, value) in record.values.iter().enumerate() {
+        let argument = ((words + at) * 8) as i16;
+        b.push(Insn::load(Size::Dw, Reg::R1, Reg::R6, argument));
+        match value.form {
+            Form::Gauge => entry::raise(&mut b, value.offset as i16),
+            _ => {
+                b.push(Insn::atomic_add(Reg::R9, value.offset as i16, Reg::R1));
+            }
+        }
+    }
+    b.place(out)
+        .push(Insn::mov_imm(Reg::R0, 0))
+        .push(Insn::exit());
+    b.finish()
+}
