@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use cgtap::engine::{
-    CgroupRef, Denials, Explained, LimitChange, LimitReport, LimitRequest, signal_number,
+    CgroupRef, Denials, Explained, LimitChange, LimitReport, LimitRequest, PatternReport,
+    signal_number,
 };
 use cgtap::limit::amount;
 use cgtap::limit::controller::Controller;
@@ -23,15 +24,30 @@ struct Limits<'a> {
     limits: &'a [LimitReport],
 }
 
+#[derive(Serialize)]
+struct Listed<'a> {
+    limits: &'a [LimitReport],
+    patterns: &'a [PatternReport],
+}
+
 /// Sets, shows and clears limits.
 pub fn run(context: &Context, args: &LimitArgs) -> Result<Status, Failure> {
     match &args.action {
         LimitAction::Set(set) => self::set(context, &Library::load(&args.meters), set),
         LimitAction::List { cgroup } => {
-            let limits = context.engine()?.limits(cgroup.as_ref())?;
-            context.result(Limits { limits: &limits }, |look| {
-                render::limits(&limits, look)
-            })?;
+            let engine = context.engine()?;
+            let limits = engine.limits(cgroup.as_ref())?;
+            let patterns = engine.patterns()?;
+            let body = Listed {
+                limits: &limits,
+                patterns: &patterns,
+            };
+            context.result(body, |look| render::limits(&limits, look))?;
+            for pattern in &patterns {
+                for note in render::later(pattern) {
+                    context.teller.note(&note);
+                }
+            }
             for limit in limits.iter().filter(|l| l.lost > 0) {
                 context.teller.note(&format!(
                     "limit {}: {} events or cgroups below it could not be charged",
@@ -193,6 +209,7 @@ fn set(context: &Context, library: &Library, args: &LimitSetArgs) -> Result<Stat
     let change = LimitChange {
         set: vec![request(library, &written).map_err(Failure::Usage)?],
         clear: Vec::new(),
+        patterns: None,
     };
     let limits = context.engine()?.change_limits(&change)?;
     context.result(Limits { limits: &limits }, |look| {
@@ -225,6 +242,7 @@ fn clear(
         engine.change_limits(&LimitChange {
             set: Vec::new(),
             clear,
+            patterns: None,
         })?;
     }
     context.result(Limits { limits: &gone }, |_| {

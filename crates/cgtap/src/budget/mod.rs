@@ -24,12 +24,16 @@
 //! |---|---|
 //! | `words`, `rate` | the words of a budget, and how it refills |
 //! | `emit` | the steps of a charge, as instructions |
+//! | `ladder` | a charge of budgets that are found on the way up |
+//! | `places` | budgets that cgroups are given as they are made |
 //! | `denial` | the ring of what was denied |
 //! | `model` | every order of a few charges |
 
 pub mod denial;
 pub mod emit;
+pub mod ladder;
 #[cfg(test)]
 mod model;
+pub mod places;
 pub mod rate;
 pub mod words;

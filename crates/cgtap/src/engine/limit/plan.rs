@@ -14,15 +14,18 @@ use super::super::meter::Compiled;
 use super::super::request::{AttachRequest, ObjectSource};
 use super::super::session::Session;
 use super::words::PREFIX;
-use super::{LimitChange, path_up, wrong};
+use super::{LimitChange, birth, path_up, wrong};
 use crate::attach::Anchor;
 use crate::budget::denial::SIGNAL;
 use crate::budget::emit::LEVELS_MAX;
+use crate::budget::ladder::Asks;
 use crate::cgroup::Cgroup;
 use crate::hook::{HookKind, HookSpec};
 use crate::id::{AttachmentId, CgroupId, InstanceId, ProgramId};
 use crate::kernel::read::Access;
-use crate::limit::gate::{self, Claim, PARTS_MAX, Part};
+use crate::kernel::scope::{self, ScopeInfo};
+use crate::kernel::target;
+use crate::limit::gate::{self, Budgets, Claim, LADDERS_MAX, PARTS_MAX, Part};
 use crate::limit::record::{
     Action, Charger, GateChoice, GateRecord, Group, LimitRecord, PartRecord, Way,
 };
@@ -55,7 +58,7 @@ pub(super) fn is_last_way(change: &LimitChange, way: usize) -> bool {
         // Where no gate can be had, what is only observed is observed where it is counted.
         most + usize::from(r.action == Some(Action::Observe))
     };
-    change.set.iter().map(ways).max().unwrap_or(1) <= way + 1
+    change.requests().map(ways).max().unwrap_or(1) <= way + 1
 }
 
 impl<'a> Asked<'a> {
@@ -306,6 +309,7 @@ pub(super) fn reconcile(session: &Session, next: &mut Config) -> Result<()> {
     forget(next)?;
     check_levels(next)?;
     chargers(session, next, &mut meters)?;
+    birth::reconcile(session, next)?;
     gates(session, next, &mut meters)
 }
 
@@ -313,6 +317,11 @@ pub(super) fn reconcile(session: &Session, next: &mut Config) -> Result<()> {
 pub(in crate::engine) fn forget(next: &mut Config) -> Result<()> {
     for instance in next.limits.forget_groups() {
         take_off_instance(next, instance)?;
+    }
+    if !next.limits.has_places()
+        && let Some(births) = next.limits.births.take()
+    {
+        take_off_instance(next, births.instance)?;
     }
     Ok(())
 }
@@ -350,7 +359,10 @@ fn take_off(next: &mut Config, id: AttachmentId) -> Result<()> {
     Ok(())
 }
 
-fn attached(config: &Config, instance: InstanceId) -> Vec<(AttachmentId, CgroupId, u32)> {
+pub(super) fn attached(
+    config: &Config,
+    instance: InstanceId,
+) -> Vec<(AttachmentId, CgroupId, u32)> {
     config
         .hooks
         .values()
@@ -360,7 +372,7 @@ fn attached(config: &Config, instance: InstanceId) -> Vec<(AttachmentId, CgroupI
         .collect()
 }
 
-fn take_off_instance(next: &mut Config, instance: InstanceId) -> Result<()> {
+pub(super) fn take_off_instance(next: &mut Config, instance: InstanceId) -> Result<()> {
     for (id, ..) in attached(next, instance) {
         take_off(next, id)?;
     }
@@ -374,7 +386,7 @@ fn request() -> AttachRequest {
     )
 }
 
-fn put(
+pub(super) fn put(
     session: &Session,
     next: &mut Config,
     cgroup: &Cgroup,
@@ -409,9 +421,10 @@ fn chargers(session: &Session, next: &mut Config, meters: &mut Meters) -> Result
             Some(charger) => charger,
             None => make_charger(session, next, number, &group, meters)?,
         };
-        let limited: BTreeSet<CgroupId> = (next.limits.limits.values())
-            .filter(|l| l.group == number)
-            .map(|l| l.cgroup)
+        let limited = (next.limits.limits.values()).filter(|l| l.group == number);
+        let found = next.limits.patterns.iter().filter(|p| p.group == number);
+        let limited: BTreeSet<CgroupId> = (limited.map(|l| l.cgroup))
+            .chain(found.map(|p| p.anchor))
             .collect();
         let is_topmost = |cgroup: &CgroupId| {
             let above = &path_up(next, *cgroup)[1..];
@@ -504,21 +517,34 @@ fn wanted_gates(config: &Config) -> BTreeMap<(HookSpec, CgroupId), Vec<PartRecor
     let signal_hook: Option<HookSpec> = SIGNAL_HOOK.parse().ok();
     // Hook by hook the cgroups that have a gate of their own there.
     let mut places: BTreeSet<(HookSpec, CgroupId)> = BTreeSet::new();
-    for limit in config.limits.limits.values() {
-        let Some(group) = config.limits.groups.get(&limit.group) else {
+    let limits = &config.limits;
+    let named = limits
+        .limits
+        .values()
+        .map(|l| (l.group, l.cgroup, l.action));
+    let found = limits
+        .patterns
+        .iter()
+        .map(|p| (p.group, p.anchor, p.action));
+    for (group, cgroup, action) in named.chain(found) {
+        let Some(group) = limits.groups.get(&group) else {
             continue;
         };
-        match limit.action {
+        match action {
             Action::Deny(_) | Action::Observe => {
-                places.extend(group.gates.iter().map(|g| (g.hook.clone(), limit.cgroup)));
+                places.extend(group.gates.iter().map(|g| (g.hook.clone(), cgroup)));
             }
-            Action::Signal(_) => places.extend(signal_hook.clone().map(|h| (h, limit.cgroup))),
+            Action::Signal(_) => places.extend(signal_hook.clone().map(|h| (h, cgroup))),
             Action::Freeze | Action::Controller(_) => {}
         }
     }
     for (hook, cgroup) in places {
         let mut parts = Vec::new();
         for (number, group) in &config.limits.groups {
+            if limits.is_found_at(config, *number, cgroup) {
+                parts.extend(found_parts(*number, group, &hook, signal_hook.as_ref()));
+                continue;
+            }
             let levels = chain(config, *number, cgroup);
             let claims = |verdict: &dyn Fn(Action) -> Option<i32>| -> Vec<(u32, bool, i32)> {
                 let of =
@@ -540,6 +566,7 @@ fn wanted_gates(config: &Config) -> BTreeMap<(HookSpec, CgroupId), Vec<PartRecor
                         group: *number,
                         gate: Some(at),
                         claims,
+                        is_found: false,
                     });
                 }
             }
@@ -554,6 +581,7 @@ fn wanted_gates(config: &Config) -> BTreeMap<(HookSpec, CgroupId), Vec<PartRecor
                         group: *number,
                         gate: None,
                         claims,
+                        is_found: false,
                     });
                 }
             }
@@ -562,7 +590,43 @@ fn wanted_gates(config: &Config) -> BTreeMap<(HookSpec, CgroupId), Vec<PartRecor
             wanted.insert((hook, cgroup), parts);
         }
     }
+    leave_out(config, &mut wanted);
     wanted
+}
+
+/// What a gate asks of a group whose budgets it finds.
+fn found_parts(
+    number: u32,
+    group: &Group,
+    hook: &HookSpec,
+    signal_hook: Option<&HookSpec>,
+) -> Vec<PartRecord> {
+    let gates = group.gates.iter().enumerate();
+    let here = gates
+        .filter(|(_, g)| g.hook == *hook)
+        .map(|(at, _)| Some(at));
+    let signals = (group.way == Way::After && signal_hook == Some(hook)).then_some(None);
+    let part = |gate| PartRecord {
+        group: number,
+        gate,
+        claims: Vec::new(),
+        is_found: true,
+    };
+    here.chain(signals).map(part).collect()
+}
+
+/// Leaves out gates that ask what the next one above asks, since they would find the same.
+fn leave_out(config: &Config, wanted: &mut BTreeMap<(HookSpec, CgroupId), Vec<PartRecord>>) {
+    let is_told = |(hook, cgroup): &(HookSpec, CgroupId), parts: &Vec<PartRecord>| {
+        let mut above = path_up(config, *cgroup).into_iter().skip(1);
+        let next = above.find_map(|c| wanted.get(&(hook.clone(), c)));
+        parts.iter().all(|p| p.is_found) && next == Some(parts)
+    };
+    let gone = wanted.iter().filter(|(at, parts)| is_told(at, parts));
+    let gone: Vec<(HookSpec, CgroupId)> = gone.map(|(at, _)| at.clone()).collect();
+    for at in gone {
+        wanted.remove(&at);
+    }
 }
 
 fn gates(session: &Session, next: &mut Config, meters: &mut Meters) -> Result<()> {
@@ -597,6 +661,15 @@ fn gates(session: &Session, next: &mut Config, meters: &mut Meters) -> Result<()
     }
     next.limits.gates = kept;
     Ok(())
+}
+
+/// Which of the budgets that it finds a part asks.
+fn asks(part: &PartRecord, program: &GateProgram) -> Asks {
+    match (part.gate, &program.ask) {
+        (None, _) => Asks::Signals,
+        (Some(_), Some(_)) => Asks::All,
+        (Some(_), None) => Asks::Errnos,
+    }
 }
 
 /// Loads the program of a gate.
@@ -635,6 +708,27 @@ fn make_gate(
         programs.push(program.cloned().ok_or_else(lost)?);
         onlies.push(ready.only.clone());
     }
+    let found = parts.iter().filter(|p| p.is_found).count();
+    if found > LADDERS_MAX {
+        return Err(wrong(format!(
+            "{found} values are limited at {hook} for {} by patterns whose later matches are held; a \
+             gate holds {LADDERS_MAX}",
+            at.path
+        )));
+    }
+    let scope = match (found, next.hook(hook)) {
+        (0, _) => ScopeInfo::Current,
+        (_, Some((_, record))) => record.scope.clone(),
+        _ => {
+            let (spec, target) = target::resolve(hook)?;
+            scope::resolve(&spec, &target)?
+        }
+    };
+    if scope.owner().is_some() {
+        return Err(wrong(format!(
+            "{hook} cannot be followed by patterns: it goes by notes"
+        )));
+    }
     let claims: Vec<Vec<Claim>> = parts
         .iter()
         .map(|part| {
@@ -650,10 +744,14 @@ fn make_gate(
         .iter()
         .zip(&onlies)
         .zip(&claims)
-        .map(|((program, only), claims)| Part {
+        .zip(&parts)
+        .map(|(((program, only), claims), part)| Part {
             program,
             only,
-            claims,
+            of: match part.is_found {
+                false => Budgets::Known(claims),
+                true => Budgets::Found(part.group, asks(part, program)),
+            },
         })
         .collect();
     let layout = &next.layout;
@@ -663,25 +761,32 @@ fn make_gate(
         Access::Probe
     };
     let neutral = hook.kind().info().returns.neutral();
-    let insns = gate::generate(layout, access, hook.kind(), &made, neutral).map_err(|e| {
-        Error::new(
-            ErrorKind::Unsupported,
-            format!("cannot make the gate at {hook} for {}: {e}", at.path),
-        )
-        .with_errno(Errno::E2BIG)
-    })?;
+    let insns =
+        gate::generate(layout, access, hook.kind(), &scope, &made, neutral).map_err(|e| {
+            Error::new(
+                ErrorKind::Unsupported,
+                format!("cannot make the gate at {hook} for {}: {e}", at.path),
+            )
+            .with_errno(Errno::E2BIG)
+        })?;
     let name = "gate";
     let (budgets, denials) = session.budget_maps()?;
     let sys = |e| Error::sys("look at the maps of limits", &e);
-    let maps = vec![
+    let mut maps = vec![
         MapImage::of("budgets", &budgets).map_err(sys)?,
         MapImage::of("denials", &denials).map_err(sys)?,
     ];
+    let mut fds = vec![Some(budgets.into()), Some(denials.into())];
+    if found > 0 {
+        let homes = session.pinned(pins::HOMES)?;
+        maps.push(MapImage::of("homes", &homes).map_err(sys)?);
+        fds.push(Some(homes.into()));
+    }
     let program = ProgramImage::generated(name, hook, insns);
     let loaded = Loaded {
         name: format!("{PREFIX}{}", at.path),
         image: ObjectImage::generated("cgtap_limit", maps, vec![program]),
-        maps: vec![Some(budgets.into()), Some(denials.into())],
+        maps: fds,
         chosen: Vec::new(),
         meter: None,
     };
