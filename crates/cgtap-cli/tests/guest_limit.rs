@@ -267,24 +267,41 @@ fn memory_of_buffers_is_held_and_given_back() {
     assert_eq!(used(), 0);
     assert_eq!(make("b", 10, 1), "10 0");
     // Killed with all it may have.
-    let mut held = hold(
+    let (mut held, said) = hold(
         &sandbox,
         "a",
         &format!("{} {card} 10 hold", client.display()),
     );
+    assert_eq!(said, format!("4 {ENOMEM}"));
     assert_eq!(used(), 64 << 10);
     assert_eq!(make("a", 10, 1), format!("0 {ENOMEM}"));
     held.kill().unwrap();
     held.wait().unwrap();
     wait_until("the buffers of a killed process", || used() == 0);
+    // Many at once hold what fits, all together, and not one more.
+    for _ in 0..20 {
+        let script = format!("{} {card} 8 storm", client.display());
+        let (status, said) = sandbox.try_inside("a", &script);
+        assert_eq!((status, said.trim()), (0, "4 0"), "{said}");
+        assert_eq!(used(), 0);
+    }
+    // Calls that fail behind the gate, on a node that makes none: what was reserved for them is given
+    // back at their end, not with the process.
+    let render = "/dev/dri/renderD128";
+    let script = format!("{} {render} 1000 fail", client.display());
+    let (mut failed, said) = hold(&sandbox, "a", &script);
+    assert_eq!((said.as_str(), used()), ("1000 13", 0));
+    assert_eq!(make("a", 10, 1), format!("4 {ENOMEM}"));
+    failed.kill().unwrap();
+    failed.wait().unwrap();
     // A hundred thousand of them: what is given back is what was taken.
     assert_eq!(make("a", 4, 25_000), "4 0");
     assert_eq!(used(), 0);
     assert_eq!(make("a", 10, 1), format!("4 {ENOMEM}"));
 }
 
-/// Runs something in a cgroup that holds what it has; returns when it says so.
-fn hold(sandbox: &Sandbox, cgroup: &str, script: &str) -> Child {
+/// Runs something in a cgroup that holds what it has; returns when it says so, and what it says.
+fn hold(sandbox: &Sandbox, cgroup: &str, script: &str) -> (Child, String) {
     let procs = sandbox.directory.join(cgroup).join("cgroup.procs");
     let script = format!("echo $$ > {} && exec {script}", procs.display());
     let mut child = Command::new("sh")
@@ -295,7 +312,7 @@ fn hold(sandbox: &Sandbox, cgroup: &str, script: &str) -> Child {
     let mut line = String::new();
     let out = child.stdout.as_mut().unwrap();
     BufReader::new(out).read_line(&mut line).unwrap();
-    child
+    (child, line.trim().to_owned())
 }
 
 /// Engine time of the kernel's GPU scheduler, held by freezing: 70 to 30 under contention, the level

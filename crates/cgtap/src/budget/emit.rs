@@ -95,6 +95,16 @@ impl Charger {
         keep(b, self.slots.now, Reg::R0);
     }
 
+    /// The event does not happen, and no budget has refused it.
+    pub fn refuse(&self, b: &mut Builder, verdict: i32) {
+        b.push(Insn::store_imm(
+            Size::Dw,
+            Reg::R10,
+            self.slots.verdict,
+            verdict,
+        ));
+    }
+
     /// R1 = what becomes of the event that was denied; 0 if nothing does.
     pub fn verdict(&self, b: &mut Builder) {
         slot(b, Reg::R1, self.slots.verdict);

@@ -52,6 +52,20 @@ impl Ladder {
         }
     }
 
+    /// The levels that a note has, at `levels` on the stack.
+    pub(super) fn noted(levels: i16) -> Self {
+        Self {
+            levels,
+            stop: 0,
+            asks: Asks::Errnos,
+        }
+    }
+
+    /// Where a word of the levels is, four to one.
+    pub(super) fn word(&self, word: usize) -> i16 {
+        self.levels + word as i16 * 8
+    }
+
     /// There is no level.
     pub fn clear(&self, b: &mut Builder) {
         for word in 0..(LEVELS_MAX as i16 * LEVEL_BYTES as i16 / 8) {

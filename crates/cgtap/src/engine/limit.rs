@@ -10,6 +10,7 @@ mod controllers;
 mod freeze;
 mod pattern;
 mod plan;
+mod settle;
 mod words;
 
 use std::collections::BTreeMap;

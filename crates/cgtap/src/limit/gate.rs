@@ -12,6 +12,7 @@ use crate::asm::{Alu, Builder, Cond, Frame, Insn, Label, Reg, Size, helper};
 use crate::budget::denial::SIGNAL;
 use crate::budget::emit::{Charger, Look, Maps, Slots as ChargeSlots};
 use crate::budget::ladder::{Asks, Ladder};
+use crate::budget::reserve::{Levels, ROOM_WORDS, Room};
 use crate::hook::HookKind;
 use crate::kernel::layout::Layout;
 use crate::kernel::read::{Access, Reader};
@@ -28,7 +29,8 @@ pub mod maps {
     pub const BUDGETS: u32 = 0;
     /// One entry: the ring of denials.
     pub const DENIALS: u32 = 1;
-    /// Hash: cgroup and number of what is limited -> index of its budget.
+    /// Hash: cgroup and number of what is limited -> index of its budget; there if any is found so.
+    /// Behind it come hashes: task -> what it has reserved, one for each value of which something is.
     pub const HOMES: u32 = 2;
 }
 
@@ -61,6 +63,8 @@ pub struct Part<'a> {
     pub only: &'a [(usize, Vec<u64>)],
     /// The budgets.
     pub of: Budgets<'a>,
+    /// What is expected is reserved until it is known: place of the map of reservations.
+    pub reserved: Option<u32>,
 }
 
 /// The budgets that a part asks.
@@ -73,6 +77,11 @@ pub enum Budgets<'a> {
 }
 
 impl<'a> Part<'a> {
+    /// What it asks is taken, be it for a while.
+    fn is_taken(&self) -> bool {
+        self.program.ask.is_some() || self.reserved.is_some()
+    }
+
     fn claims(&self) -> &'a [Claim] {
         match self.of {
             Budgets::Known(claims) => claims,
@@ -121,6 +130,10 @@ struct Generator<'a> {
     /// The cgroup of the event, and the key of its budget.
     home: i16,
     ladders: Vec<Climbed>,
+    /// A reservation.
+    room: Room,
+    /// Bits of the parts of which nothing is expected.
+    unknown: i16,
 }
 
 /// Generates the program of a gate, whose events are those of the cgroups that `scope` says; `neutral` is what it returns to let an event pass.
@@ -159,9 +172,12 @@ pub fn generate(
         text: frame.take(TEXT_WORDS),
         home: frame.take(3),
         ladders: ladders(&mut frame, parts),
+        room: Room(frame.take(ROOM_WORDS)),
+        unknown: frame.take(1),
     };
     generator.b.push(Insn::mov(Reg::R6, Reg::R1));
     generator.measure(parts, out)?;
+    generator.settle(parts);
     generator.climb(scope, out);
     generator.ask(parts);
     generator.verdict(kind, parts, out);
@@ -180,7 +196,7 @@ fn ladders(frame: &mut Frame, parts: &[Part<'_>]) -> Vec<Climbed> {
             number,
             ladder: Ladder::new(frame, asks),
             has_amount: p.program.ask.is_some() || p.program.expect.is_some(),
-            is_taken: p.program.ask.is_some(),
+            is_taken: p.is_taken(),
         }),
     };
     parts.iter().enumerate().filter_map(climbed).collect()
@@ -253,6 +269,8 @@ impl Generator<'_> {
         if let Some(active) = self.active {
             self.b.push(Insn::store_imm(Size::Dw, Reg::R10, active, 0));
         }
+        let unknown = self.unknown;
+        self.b.push(Insn::store_imm(Size::Dw, Reg::R10, unknown, 0));
         for (at, part) in parts.iter().enumerate() {
             let next = match self.active {
                 Some(_) => self.b.label(),
@@ -272,6 +290,9 @@ impl Generator<'_> {
                     let some = self.b.label();
                     self.b
                         .jump_if_imm(Cond::Ne, Reg::R7, 0, some)
+                        .push(Insn::load(Size::Dw, Reg::R1, Reg::R10, unknown))
+                        .push(Insn::alu_imm(Alu::Or, Reg::R1, 1 << at))
+                        .push(Insn::store(Size::Dw, Reg::R10, unknown, Reg::R1))
                         .push(Insn::mov_imm(Reg::R7, 1))
                         .place(some);
                 }
@@ -357,7 +378,7 @@ impl Generator<'_> {
             .iter()
             .enumerate()
             .flat_map(|(part, p)| {
-                let is_taken = p.program.ask.is_some();
+                let is_taken = p.is_taken();
                 let has_amount = is_taken || p.program.expect.is_some();
                 p.claims().iter().map(move |claim| Asked {
                     part,
@@ -392,8 +413,12 @@ impl Generator<'_> {
             self.where_active(*step, |gate, step| gate.take(step, undo[at]));
         }
         for step in &taken {
-            self.where_active(*step, Self::done);
+            let is_reserved = parts[step.part()].reserved.is_some();
+            if !is_reserved {
+                self.where_active(*step, Self::done);
+            }
         }
+        self.reserve(parts, &all, &climbed);
         for asked in &observed {
             self.where_active(Step::One(*asked), |gate, _| gate.observe(*asked));
         }
@@ -410,6 +435,52 @@ impl Generator<'_> {
         }
         self.b.place(undo[0]).place(end);
         self.charger.tell(&mut self.b);
+    }
+
+    /// Gives back what an earlier call of the task left: it is over.
+    fn settle(&mut self, parts: &[Part<'_>]) {
+        for (at, part) in parts.iter().enumerate() {
+            if let Some(map) = part.reserved {
+                let next = self.b.label();
+                self.unless_active(at, next);
+                self.room.settle(&mut self.b, &self.charger, map);
+                self.b.place(next);
+            }
+        }
+    }
+
+    /// Notes what was taken for parts whose amount is only expected; of what nothing is expected
+    /// nothing is kept.
+    fn reserve(&mut self, parts: &[Part<'_>], all: &[Asked], climbed: &[Climbed]) {
+        for (at, part) in parts.iter().enumerate() {
+            let Some(map) = part.reserved else { continue };
+            let (next, back) = (self.b.label(), self.b.label());
+            self.unless_active(at, next);
+            let ladder = climbed.iter().find(|c| c.part == at).map(|c| c.ladder);
+            let taken = all.iter().filter(|a| a.part == at && a.claim.verdict != 0);
+            let known: Vec<u32> = taken.map(|a| a.claim.index).collect();
+            let amount = self.amount(at);
+            let levels = match &ladder {
+                Some(ladder) => Levels::Found(ladder),
+                None => Levels::Known(&known),
+            };
+            self.b
+                .push(Insn::load(Size::Dw, Reg::R1, Reg::R10, self.unknown))
+                .push(Insn::alu_imm(Alu::And, Reg::R1, 1 << at))
+                .jump_if_imm(Cond::Ne, Reg::R1, 0, back);
+            self.room.keep(&mut self.b, amount, levels, map);
+            self.b.jump_if_imm(Cond::Eq, Reg::R0, 0, next);
+            // Without a note it could not be given back: it does not happen.
+            self.charger.refuse(&mut self.b, part.program.deny.0);
+            self.b.place(back);
+            match ladder {
+                Some(ladder) => ladder.undo(&mut self.b, &self.charger, amount),
+                None => known
+                    .iter()
+                    .for_each(|index| self.charger.undo(&mut self.b, *index, amount)),
+            }
+            self.b.place(next);
+        }
     }
 
     fn where_active(&mut self, step: Step, body: impl FnOnce(&mut Self, Step)) {

@@ -129,6 +129,15 @@ pub struct BirthRecord {
     pub plan: birth::Plan,
 }
 
+/// The program that settles reservations.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SettlerRecord {
+    /// Its instance.
+    pub instance: InstanceId,
+    /// The programs that charge what is reserved.
+    pub chargers: Vec<InstanceId>,
+}
+
 /// A gate as it is had on this kernel.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GateChoice {
@@ -183,6 +192,8 @@ pub struct Limits {
     pub last_pattern: u32,
     /// The programs that give places out and take them back.
     pub births: Option<BirthRecord>,
+    /// The program that settles reservations at the end of a system call.
+    pub settler: Option<SettlerRecord>,
     /// Births that have become limits.
     pub births_seen: u64,
 }
@@ -229,6 +240,22 @@ impl Limits {
     #[must_use]
     pub fn has_places(&self) -> bool {
         !self.patterns.is_empty() || self.limits.values().any(|l| l.slot as usize >= NAMED)
+    }
+
+    /// What is expected of a group's events is reserved before they happen. That stays so while the
+    /// group is there: what is reserved has to be given back whatever its limits do by then.
+    #[must_use]
+    pub fn is_reserved(&self, number: u32) -> bool {
+        let group = self.groups.get(&number);
+        group.is_some_and(|g| g.form == Form::Gauge && g.way == Way::After && !g.gates.is_empty())
+    }
+
+    /// The programs that charge what is reserved.
+    #[must_use]
+    pub fn reserving(&self) -> Vec<InstanceId> {
+        let all = self.groups.iter().filter(|(n, _)| self.is_reserved(**n));
+        all.filter_map(|(_, g)| Some(g.charger.as_ref()?.instance))
+            .collect()
     }
 
     /// The numbers of what patterns limit.
@@ -287,10 +314,9 @@ impl Limits {
     pub fn is_charger(&self, instance: InstanceId) -> bool {
         let chargers = self.groups.values().filter_map(|g| g.charger.as_ref());
         let births = self.births.iter().map(|b| b.instance);
-        chargers
-            .map(|c| c.instance)
-            .chain(births)
-            .any(|i| i == instance)
+        let settler = self.settler.iter().map(|s| s.instance);
+        let mut all = chargers.map(|c| c.instance).chain(births).chain(settler);
+        all.any(|i| i == instance)
     }
 
     /// Forgets the limits of a cgroup that is gone, and its gates.

@@ -14,7 +14,7 @@ use super::super::meter::Compiled;
 use super::super::request::{AttachRequest, ObjectSource};
 use super::super::session::Session;
 use super::words::PREFIX;
-use super::{LimitChange, birth, path_up, wrong};
+use super::{LimitChange, birth, path_up, settle, wrong};
 use crate::attach::Anchor;
 use crate::budget::denial::SIGNAL;
 use crate::budget::emit::LEVELS_MAX;
@@ -25,6 +25,7 @@ use crate::id::{AttachmentId, CgroupId, InstanceId, ProgramId};
 use crate::kernel::read::Access;
 use crate::kernel::scope::{self, ScopeInfo};
 use crate::kernel::target;
+use crate::limit::gate::maps::HOMES;
 use crate::limit::gate::{self, Budgets, Claim, LADDERS_MAX, PARTS_MAX, Part};
 use crate::limit::record::{
     Action, Charger, GateChoice, GateRecord, Group, LimitRecord, PartRecord, Way,
@@ -310,6 +311,7 @@ pub(super) fn reconcile(session: &Session, next: &mut Config) -> Result<()> {
     check_levels(next)?;
     chargers(session, next, &mut meters)?;
     birth::reconcile(session, next)?;
+    settle::reconcile(session, next)?;
     gates(session, next, &mut meters)
 }
 
@@ -322,6 +324,11 @@ pub(in crate::engine) fn forget(next: &mut Config) -> Result<()> {
         && let Some(births) = next.limits.births.take()
     {
         take_off_instance(next, births.instance)?;
+    }
+    if next.limits.reserving().is_empty()
+        && let Some(settler) = next.limits.settler.take()
+    {
+        take_off_instance(next, settler.instance)?;
     }
     Ok(())
 }
@@ -740,12 +747,29 @@ fn make_gate(
             part.claims.iter().map(claim).collect()
         })
         .collect();
+    // The maps of reservations come behind the others.
+    let first = HOMES + u32::from(found > 0);
+    let mut chargers: Vec<InstanceId> = Vec::new();
+    let reserved: Vec<Option<u32>> = (parts.iter().zip(&programs))
+        .map(|(part, program)| {
+            let is_reserved = program.expect.is_some() && program.ask.is_none();
+            let is_reserved = is_reserved && next.limits.is_reserved(part.group);
+            let group = next
+                .limits
+                .groups
+                .get(&part.group)
+                .filter(|_| is_reserved)?;
+            chargers.push(group.charger.as_ref()?.instance);
+            Some(first + chargers.len() as u32 - 1)
+        })
+        .collect();
     let made: Vec<Part<'_>> = programs
         .iter()
         .zip(&onlies)
         .zip(&claims)
-        .zip(&parts)
-        .map(|(((program, only), claims), part)| Part {
+        .zip(parts.iter().zip(&reserved))
+        .map(|(((program, only), claims), (part, reserved))| Part {
+            reserved: *reserved,
             program,
             only,
             of: match part.is_found {
@@ -777,10 +801,17 @@ fn make_gate(
         MapImage::of("denials", &denials).map_err(sys)?,
     ];
     let mut fds = vec![Some(budgets.into()), Some(denials.into())];
+    let mut more = Vec::new();
     if found > 0 {
-        let homes = session.pinned(pins::HOMES)?;
-        maps.push(MapImage::of("homes", &homes).map_err(sys)?);
-        fds.push(Some(homes.into()));
+        more.push(("homes".to_owned(), session.pinned(pins::HOMES)?));
+    }
+    for (at, charger) in chargers.iter().enumerate() {
+        let map = super::words::map_of(session, next, *charger, "reserved")?;
+        more.push((format!("reserved_{at}"), map));
+    }
+    for (name, map) in more {
+        maps.push(MapImage::of(&name, &map).map_err(sys)?);
+        fds.push(Some(map.into()));
     }
     let program = ProgramImage::generated(name, hook, insns);
     let loaded = Loaded {
