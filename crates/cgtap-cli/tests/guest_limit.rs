@@ -628,7 +628,7 @@ fn controllers_hold_what_they_can() {
     let root = support::cgroup_root();
     let mut sandbox = Sandbox::new();
     for at in [&root, &sandbox.directory] {
-        std::fs::write(at.join("cgroup.subtree_control"), "+cpu +io").unwrap();
+        std::fs::write(at.join("cgroup.subtree_control"), "+cpu +io +memory").unwrap();
     }
     sandbox.child("a");
     sandbox.child("a/below");
@@ -659,6 +659,38 @@ fn controllers_hold_what_they_can() {
         "{}",
         file("io.max")
     );
+    // What the kernel counts by itself is shown as it counts it.
+    let id = limit(&sandbox, "/a", "memory_current", "64MiB", &[]);
+    assert_eq!(file("memory.high"), "67108864");
+    let (status, said) =
+        sandbox.try_inside("a", "head -c 8388608 /dev/zero > /tmp/cgtap-test-memory");
+    assert_eq!(status, 0, "{said}");
+    let now = stands(&sandbox, id);
+    assert_eq!(
+        (&now["on"], &now["charged"]),
+        (&"memory.high".into(), &"kernel".into())
+    );
+    assert!(now["used"].as_u64().unwrap() >= 8 << 20, "{now}");
+    assert!(now["left"].as_i64().unwrap() <= 56 << 20, "{now}");
+    std::fs::remove_file("/tmp/cgtap-test-memory").unwrap();
+    let cgroup = format!("{}/a", sandbox.cgroup);
+    let words = [
+        "limit",
+        "set",
+        &cgroup,
+        "memory_current",
+        "1MiB",
+        "--on",
+        "freeze",
+    ];
+    let refused = sandbox.run(&words);
+    assert!(
+        refused.err.contains("write --on memory.high"),
+        "{}",
+        refused.err
+    );
+    limit(&sandbox, "/a", "memory_current", "32MiB", &[]);
+    assert_eq!(file("memory.high"), "33554432");
     let below = format!("{}/a/below", sandbox.cgroup);
     let words = [
         "limit", "set", &below, "cpu_time", "200ms/1s", "--on", "cpu.max",
@@ -667,8 +699,9 @@ fn controllers_hold_what_they_can() {
     assert_eq!(refused.status, 1);
     assert!(refused.err.contains("has to be enabled"), "{}", refused.err);
     let list = sandbox.run(&["--json", "limit", "list"]).done().json();
-    assert_eq!(list["limits"].as_array().unwrap().len(), 2, "{list}");
+    assert_eq!(list["limits"].as_array().unwrap().len(), 3, "{list}");
     sandbox.run(&["detach", "--all"]).done();
+    assert_eq!(file("memory.high"), "max");
     assert_eq!(file("cpu.max"), "max 1000000");
     assert!(
         !file("io.max").contains("wbps=1048576"),

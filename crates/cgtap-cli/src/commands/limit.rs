@@ -8,7 +8,7 @@ use cgtap::engine::{
     signal_number,
 };
 use cgtap::limit::amount;
-use cgtap::limit::controller::Controller;
+use cgtap::limit::controller::{Controller, own_value};
 use cgtap::limit::record::Action;
 use cgtap::meter::library::{Known, Library};
 use cgtap_sys::Errno;
@@ -96,6 +96,14 @@ pub fn value(library: &Library, text: &str) -> Result<Value, String> {
             }
         }
     }
+    if let Some(meter) = own_value(name) {
+        let value = "current".to_owned();
+        return Ok(Value {
+            meter,
+            value,
+            labels,
+        });
+    }
     let mut names = Vec::new();
     for known in &library.meters {
         for value in &known.meter.values {
@@ -124,7 +132,7 @@ pub fn action(text: &str) -> Result<Action, String> {
     let wrong = || {
         format!(
             "`{text}` is nothing that can happen; there are deny:ERRNO, freeze, signal:NAME, \
-             cpu.max, io.max and observe"
+             cpu.max, io.max, memory.high, dmem.max and observe"
         )
     };
     match text.split_once(':') {

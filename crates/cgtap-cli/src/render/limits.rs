@@ -130,6 +130,7 @@ pub fn follows(limit: &LimitReport) -> String {
             "charged before the event at {gates}: nothing goes beyond it; what is open already \
              goes through that gate too"
         ),
+        ("kernel", on) => format!("counted and held by the kernel, in {on}"),
         (_, on @ ("cpu.max" | "io.max")) => {
             format!("held by the kernel in {on}; what is counted here only shows it")
         }

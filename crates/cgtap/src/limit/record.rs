@@ -34,6 +34,8 @@ pub enum Way {
     Before,
     /// Where the meter counts it: after it happened.
     After,
+    /// The kernel counts and holds it, in files of the cgroup.
+    Kernel,
 }
 
 /// A limit.

@@ -25,6 +25,7 @@ use crate::id::{AttachmentId, CgroupId, InstanceId, ProgramId};
 use crate::kernel::read::Access;
 use crate::kernel::scope::{self, ScopeInfo};
 use crate::kernel::target;
+use crate::limit::controller::Controller;
 use crate::limit::gate::maps::HOMES;
 use crate::limit::gate::{self, Budgets, Claim, LADDERS_MAX, PARTS_MAX, Part};
 use crate::limit::record::{
@@ -113,6 +114,10 @@ impl<'a> Asked<'a> {
 
     /// What clients of this meter bear.
     pub(super) fn usual_action(&self) -> Action {
+        let value = &self.meter().values[self.value].name;
+        if let Some(controller) = Controller::of_own(&self.meter().value_name(value)) {
+            return Action::Controller(controller);
+        }
         let gate = self.meter().gates_of(self.value).next();
         match gate.and_then(|g| g.choices.first()) {
             Some(choice) => Action::Deny(choice.deny.0),
@@ -125,6 +130,15 @@ impl<'a> Asked<'a> {
         let meter = self.meter();
         let value = &meter.values[self.value];
         let name = meter.value_name(&value.name);
+        if let Some(own) = Controller::of_own(&name) {
+            if action != Action::Controller(own) {
+                return Err(wrong(format!(
+                    "{name} is counted and held by the kernel itself; write --on {}",
+                    own.file()
+                )));
+            }
+            return Ok(self.described(Way::Kernel, Vec::new()));
+        }
         let resolved = resolve(meter).map_err(|e| {
             Error::new(ErrorKind::Hook, format!("cannot limit {name}: {e}"))
                 .with_errno(Errno::ENOENT)
@@ -150,7 +164,13 @@ impl<'a> Asked<'a> {
                 Err(e) => tracing::debug!("{name} is observed where it is counted: {e}"),
             }
         }
-        Ok(Group {
+        Ok(self.described(charges, gates))
+    }
+
+    fn described(&self, way: Way, gates: Vec<GateChoice>) -> Group {
+        let meter = self.meter();
+        let value = &meter.values[self.value];
+        Group {
             path: match &self.known.source {
                 MeterSource::Builtin => format!("built-in:{}", meter.name),
                 MeterSource::File(path) => path.display().to_string(),
@@ -161,10 +181,10 @@ impl<'a> Asked<'a> {
             unit: value.unit,
             form: value.form,
             labels: self.labels.clone(),
-            way: charges,
+            way,
             charger: None,
             gates,
-        })
+        }
     }
 
     /// The gates, in the `way`th way that each has, and whether the amount is known there.
