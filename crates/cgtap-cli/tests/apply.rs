@@ -306,6 +306,14 @@ fn a_killed_apply_leaves_a_pattern_or_none() {
     println!("{in_force} of 12 had it in force");
     policy.apply(&text);
     assert_eq!(policy.told().len(), 13);
+    // All limits are those that are to come, too.
+    let cleared = policy.sandbox.run(&["limit", "clear", "--all"]).done();
+    assert!(
+        cleared.err.contains("limited in tasks_ended no more"),
+        "{cleared:?}"
+    );
+    policy.sandbox.child("pod-late");
+    assert_eq!(policy.told(), []);
     assert!(policy.sandbox.run(&["doctor", "--repair"]).done().out.len() > 1);
 }
 

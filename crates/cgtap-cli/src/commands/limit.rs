@@ -246,12 +246,20 @@ fn clear(
         .into_iter()
         .filter(|l| clear.contains(&l.id))
         .collect();
-    if !clear.is_empty() {
+    // All means those that are to come too.
+    let followed = if all { engine.patterns()? } else { Vec::new() };
+    if !clear.is_empty() || !followed.is_empty() {
         engine.change_limits(&LimitChange {
             set: Vec::new(),
             clear,
-            patterns: None,
+            patterns: (!followed.is_empty()).then(Vec::new),
         })?;
+    }
+    for pattern in &followed {
+        context.teller.note(&format!(
+            "what {} matches later is limited in {} no more",
+            pattern.pattern, pattern.meter
+        ));
     }
     context.result(Limits { limits: &gone }, |_| {
         gone.iter()
