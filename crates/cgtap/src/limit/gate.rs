@@ -270,7 +270,9 @@ impl Generator<'_> {
             self.b.push(Insn::store_imm(Size::Dw, Reg::R10, active, 0));
         }
         let unknown = self.unknown;
-        self.b.push(Insn::store_imm(Size::Dw, Reg::R10, unknown, 0));
+        if parts.iter().any(|p| p.reserved.is_some()) {
+            self.b.push(Insn::store_imm(Size::Dw, Reg::R10, unknown, 0));
+        }
         for (at, part) in parts.iter().enumerate() {
             let next = match self.active {
                 Some(_) => self.b.label(),
@@ -288,13 +290,14 @@ impl Generator<'_> {
                 if program.ask.is_none() {
                     // Whatever is expected, nothing passes where nothing is left.
                     let some = self.b.label();
-                    self.b
-                        .jump_if_imm(Cond::Ne, Reg::R7, 0, some)
-                        .push(Insn::load(Size::Dw, Reg::R1, Reg::R10, unknown))
-                        .push(Insn::alu_imm(Alu::Or, Reg::R1, 1 << at))
-                        .push(Insn::store(Size::Dw, Reg::R10, unknown, Reg::R1))
-                        .push(Insn::mov_imm(Reg::R7, 1))
-                        .place(some);
+                    self.b.jump_if_imm(Cond::Ne, Reg::R7, 0, some);
+                    if part.reserved.is_some() {
+                        self.b
+                            .push(Insn::load(Size::Dw, Reg::R1, Reg::R10, unknown))
+                            .push(Insn::alu_imm(Alu::Or, Reg::R1, 1 << at))
+                            .push(Insn::store(Size::Dw, Reg::R10, unknown, Reg::R1));
+                    }
+                    self.b.push(Insn::mov_imm(Reg::R7, 1)).place(some);
                 }
                 let amount = self.amount(at);
                 self.b
