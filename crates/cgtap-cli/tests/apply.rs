@@ -202,23 +202,119 @@ fn a_pattern_limits_each_and_a_path_goes_before_it() {
         limit(&pods[1], "tasks_ended", "20", "")
     );
     let done = policy.apply(&text);
-    assert_eq!(acts(&done), ["set", "set"]);
-    assert_eq!(done["changes"][0]["covers_later"], false);
-    assert_eq!(done["changes"][1]["covers_later"], true);
+    assert_eq!(acts(&done), ["set", "set", "follow"]);
+    assert_eq!(done["changes"][2]["cgroup"], format!("{top}/pod?"));
+    assert_eq!(done["changes"][2]["amount"], 10);
     let born = |cgroup: &str, amount| (cgroup.to_owned(), "tasks_ended".to_owned(), amount, true);
     assert_eq!(policy.told(), [born(&pods[0], 10), born(&pods[1], 20)]);
     // What is below is charged to it.
     policy.sandbox.inside("pod1/below", "/bin/true; :");
     assert!(policy.limits()[0]["used"].as_u64().unwrap() > 0);
-    // One that comes later waits for the next apply, and the dry run says so.
+    // One that comes later is limited by itself, and the dry run says so.
     let late = policy.sandbox.child("pod3");
+    policy.sandbox.inside("pod3", "/bin/true; :");
     let dry = policy.apply_words(&["--dry-run"]).done().out;
     assert!(dry.contains("3 cgroups match now"), "{dry}");
-    assert!(dry.contains("after the next apply"), "{dry}");
-    assert_eq!(policy.told().len(), 2);
-    let done = policy.apply(&text);
-    assert_eq!((acts(&done), &done["kept"]), (vec!["set"], &2.into()));
+    assert!(dry.contains("held from its first event on"), "{dry}");
+    assert!(dry.contains("= 4 kept"), "{dry}");
     assert_eq!(policy.told()[2], born(&late, 10));
+    let used = policy.limits()[2]["used"].as_u64().unwrap();
+    assert!(used > 0);
+    let done = policy.apply(&text);
+    assert_eq!((acts(&done), &done["kept"]), (Vec::new(), &4.into()));
+    assert_eq!(policy.limits()[2]["used"], used);
+    let explained = policy.sandbox.run(&["explain", &late]).done().out;
+    assert!(explained.contains("tasks_ended of"), "{explained}");
+    let list = policy.sandbox.run(&["limit", "list"]).done();
+    assert!(
+        list.err
+            .contains("matches later: 10 each, 4095 places left"),
+        "{list:?}"
+    );
+
+    // By hand, and back by the policy: what was used counts on.
+    policy
+        .sandbox
+        .run(&[
+            "limit",
+            "set",
+            &late,
+            "tasks_ended",
+            "30",
+            "--on",
+            "observe",
+        ])
+        .done();
+    assert_eq!(policy.limits()[2]["used"], used);
+    assert_eq!(acts(&policy.apply(&text)), ["change"]);
+    assert_eq!(policy.told()[2], born(&late, 10));
+    assert_eq!(policy.limits()[2]["used"], used);
+
+    // What no program compares is said, and waits for the next apply.
+    let wide = limit(&format!("{top}/*o*"), "tasks_ended", "10", "");
+    let done = policy.apply(&wide);
+    assert_eq!(acts(&done), ["set", "change", "unfollow"]);
+    let dry = policy.apply_words(&["--dry-run"]).done().out;
+    assert!(dry.contains("after the next apply"), "{dry}");
+    assert!(dry.contains("more than one *"), "{dry}");
+    let later = policy.sandbox.child("pod4");
+    assert!(!policy.told().iter().any(|l| l.0 == later));
+}
+
+/// Whenever apply is killed, what it leaves is the policy or none: what is made then is limited, or not,
+/// as the next command says, and the next apply makes it whole.
+#[test]
+fn a_killed_apply_leaves_a_pattern_or_none() {
+    let mut policy = Policy::new();
+    let top = policy.sandbox.cgroup.clone();
+    policy.sandbox.child("pod0");
+    let text = limit(&format!("{top}/pod*"), "tasks_ended", "10", "");
+    policy.write(&text);
+    let path = policy.path();
+    let mut in_force = 0;
+    for round in 1..=12 {
+        let words = ["apply", path.to_str().unwrap()];
+        let mut child = policy
+            .sandbox
+            .cgtap(&words)
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        std::thread::sleep(Duration::from_millis(round * 40));
+        let _ = child.kill();
+        child.wait().unwrap();
+        let listed = policy
+            .sandbox
+            .run(&["--json", "limit", "list"])
+            .done()
+            .json();
+        let is_followed = !listed["patterns"].as_array().unwrap().is_empty();
+        in_force += u32::from(is_followed);
+        let name = format!("pod{round}");
+        let born = policy.sandbox.child(&name);
+        policy.sandbox.inside(&name, "/bin/true; :");
+        let limits = policy.limits();
+        let found = limits.iter().find(|l| l["cgroup"] == born.as_str());
+        assert_eq!(found.is_some(), is_followed, "{limits:?}");
+        if let Some(found) = found {
+            assert!(found["used"].as_u64().unwrap() > 0, "{found}");
+        }
+        if round % 3 == 0 {
+            policy.sandbox.run(&["detach", "--all"]).done();
+        }
+    }
+    println!("{in_force} of 12 had it in force");
+    policy.apply(&text);
+    assert_eq!(policy.told().len(), 13);
+    // All limits are those that are to come, too.
+    let cleared = policy.sandbox.run(&["limit", "clear", "--all"]).done();
+    assert!(
+        cleared.err.contains("limited in tasks_ended no more"),
+        "{cleared:?}"
+    );
+    policy.sandbox.child("pod-late");
+    assert_eq!(policy.told(), []);
+    assert!(policy.sandbox.run(&["doctor", "--repair"]).done().out.len() > 1);
 }
 
 #[test]

@@ -267,24 +267,41 @@ fn memory_of_buffers_is_held_and_given_back() {
     assert_eq!(used(), 0);
     assert_eq!(make("b", 10, 1), "10 0");
     // Killed with all it may have.
-    let mut held = hold(
+    let (mut held, said) = hold(
         &sandbox,
         "a",
         &format!("{} {card} 10 hold", client.display()),
     );
+    assert_eq!(said, format!("4 {ENOMEM}"));
     assert_eq!(used(), 64 << 10);
     assert_eq!(make("a", 10, 1), format!("0 {ENOMEM}"));
     held.kill().unwrap();
     held.wait().unwrap();
     wait_until("the buffers of a killed process", || used() == 0);
+    // Many at once hold what fits, all together, and not one more.
+    for _ in 0..20 {
+        let script = format!("{} {card} 8 storm", client.display());
+        let (status, said) = sandbox.try_inside("a", &script);
+        assert_eq!((status, said.trim()), (0, "4 0"), "{said}");
+        assert_eq!(used(), 0);
+    }
+    // Calls that fail behind the gate, on a node that makes none: what was reserved for them is given
+    // back at their end, not with the process.
+    let render = "/dev/dri/renderD128";
+    let script = format!("{} {render} 1000 fail", client.display());
+    let (mut failed, said) = hold(&sandbox, "a", &script);
+    assert_eq!((said.as_str(), used()), ("1000 13", 0));
+    assert_eq!(make("a", 10, 1), format!("4 {ENOMEM}"));
+    failed.kill().unwrap();
+    failed.wait().unwrap();
     // A hundred thousand of them: what is given back is what was taken.
     assert_eq!(make("a", 4, 25_000), "4 0");
     assert_eq!(used(), 0);
     assert_eq!(make("a", 10, 1), format!("4 {ENOMEM}"));
 }
 
-/// Runs something in a cgroup that holds what it has; returns when it says so.
-fn hold(sandbox: &Sandbox, cgroup: &str, script: &str) -> Child {
+/// Runs something in a cgroup that holds what it has; returns when it says so, and what it says.
+fn hold(sandbox: &Sandbox, cgroup: &str, script: &str) -> (Child, String) {
     let procs = sandbox.directory.join(cgroup).join("cgroup.procs");
     let script = format!("echo $$ > {} && exec {script}", procs.display());
     let mut child = Command::new("sh")
@@ -295,7 +312,7 @@ fn hold(sandbox: &Sandbox, cgroup: &str, script: &str) -> Child {
     let mut line = String::new();
     let out = child.stdout.as_mut().unwrap();
     BufReader::new(out).read_line(&mut line).unwrap();
-    child
+    (child, line.trim().to_owned())
 }
 
 /// Engine time of the kernel's GPU scheduler, held by freezing: 70 to 30 under contention, the level
@@ -611,7 +628,7 @@ fn controllers_hold_what_they_can() {
     let root = support::cgroup_root();
     let mut sandbox = Sandbox::new();
     for at in [&root, &sandbox.directory] {
-        std::fs::write(at.join("cgroup.subtree_control"), "+cpu +io").unwrap();
+        std::fs::write(at.join("cgroup.subtree_control"), "+cpu +io +memory").unwrap();
     }
     sandbox.child("a");
     sandbox.child("a/below");
@@ -642,6 +659,38 @@ fn controllers_hold_what_they_can() {
         "{}",
         file("io.max")
     );
+    // What the kernel counts by itself is shown as it counts it.
+    let id = limit(&sandbox, "/a", "memory_current", "64MiB", &[]);
+    assert_eq!(file("memory.high"), "67108864");
+    let (status, said) =
+        sandbox.try_inside("a", "head -c 8388608 /dev/zero > /tmp/cgtap-test-memory");
+    assert_eq!(status, 0, "{said}");
+    let now = stands(&sandbox, id);
+    assert_eq!(
+        (&now["on"], &now["charged"]),
+        (&"memory.high".into(), &"kernel".into())
+    );
+    assert!(now["used"].as_u64().unwrap() >= 8 << 20, "{now}");
+    assert!(now["left"].as_i64().unwrap() <= 56 << 20, "{now}");
+    std::fs::remove_file("/tmp/cgtap-test-memory").unwrap();
+    let cgroup = format!("{}/a", sandbox.cgroup);
+    let words = [
+        "limit",
+        "set",
+        &cgroup,
+        "memory_current",
+        "1MiB",
+        "--on",
+        "freeze",
+    ];
+    let refused = sandbox.run(&words);
+    assert!(
+        refused.err.contains("write --on memory.high"),
+        "{}",
+        refused.err
+    );
+    limit(&sandbox, "/a", "memory_current", "32MiB", &[]);
+    assert_eq!(file("memory.high"), "33554432");
     let below = format!("{}/a/below", sandbox.cgroup);
     let words = [
         "limit", "set", &below, "cpu_time", "200ms/1s", "--on", "cpu.max",
@@ -650,8 +699,9 @@ fn controllers_hold_what_they_can() {
     assert_eq!(refused.status, 1);
     assert!(refused.err.contains("has to be enabled"), "{}", refused.err);
     let list = sandbox.run(&["--json", "limit", "list"]).done().json();
-    assert_eq!(list["limits"].as_array().unwrap().len(), 2, "{list}");
+    assert_eq!(list["limits"].as_array().unwrap().len(), 3, "{list}");
     sandbox.run(&["detach", "--all"]).done();
+    assert_eq!(file("memory.high"), "max");
     assert_eq!(file("cpu.max"), "max 1000000");
     assert!(
         !file("io.max").contains("wbps=1048576"),

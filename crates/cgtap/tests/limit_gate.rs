@@ -56,6 +56,7 @@ fn set(sandbox: &Sandbox, all: Vec<LimitRequest>) -> Vec<LimitReport> {
     let change = LimitChange {
         set: all,
         clear: Vec::new(),
+        patterns: None,
     };
     let made = sandbox.engine.change_limits(&change);
     made.unwrap_or_else(|e| panic!("{e}\n{}", e.log()))
@@ -79,6 +80,7 @@ fn clear(sandbox: &Sandbox) {
     let change = LimitChange {
         set: Vec::new(),
         clear: clear.into_iter().map(|l| l.id).collect(),
+        patterns: None,
     };
     sandbox.engine.change_limits(&change).unwrap();
 }
@@ -254,6 +256,7 @@ fn no_change_opens_a_gap() {
         let change = LimitChange {
             set: vec![request(sandbox.cgroup("a"), "units", 1 << (50 + round))],
             clear: vec![inner],
+            patterns: None,
         };
         sandbox.engine.change_limits(&change).unwrap();
     }
@@ -327,6 +330,7 @@ fn what_is_wrong_changes_nothing() {
         let change = LimitChange {
             set: vec![self::request(sandbox.cgroup("b"), "runs", 5), request],
             clear: Vec::new(),
+            patterns: None,
         };
         let error = sandbox.engine.change_limits(&change).unwrap_err();
         assert_eq!(sandbox.engine.limits(None).unwrap().len(), 1, "{error}");
@@ -400,6 +404,7 @@ fn what_is_wrong_changes_nothing() {
     let unknown = LimitChange {
         set: Vec::new(),
         clear: vec![LimitId(77)],
+        patterns: None,
     };
     assert_eq!(
         sandbox.engine.change_limits(&unknown).unwrap_err().errno(),

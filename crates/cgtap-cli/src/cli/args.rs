@@ -376,8 +376,8 @@ pub struct LimitSetArgs {
     /// How much: `10GiB` in all, `300ms/1s` each period
     #[arg(value_name = "AMOUNT[/PERIOD]", allow_hyphen_values = true)]
     pub amount: String,
-    /// What happens then: deny:ERRNO, signal:NAME, freeze (`cgtap enforce` has to run), cpu.max or
-    /// io.max (a controller of the kernel's holds it), or observe
+    /// What happens then: deny:ERRNO, signal:NAME, freeze (`cgtap enforce` has to run), cpu.max,
+    /// io.max, memory.high or dmem.max (a controller of the kernel's holds it), or observe
     /// [default: what clients of this meter bear]
     #[arg(long, value_name = "ACTION")]
     pub on: Option<String>,

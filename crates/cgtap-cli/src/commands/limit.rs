@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use cgtap::engine::{
-    CgroupRef, Denials, Explained, LimitChange, LimitReport, LimitRequest, signal_number,
+    CgroupRef, Denials, Explained, LimitChange, LimitReport, LimitRequest, PatternReport,
+    signal_number,
 };
 use cgtap::limit::amount;
-use cgtap::limit::controller::Controller;
+use cgtap::limit::controller::{Controller, own_value};
 use cgtap::limit::record::Action;
 use cgtap::meter::library::{Known, Library};
 use cgtap_sys::Errno;
@@ -23,15 +24,30 @@ struct Limits<'a> {
     limits: &'a [LimitReport],
 }
 
+#[derive(Serialize)]
+struct Listed<'a> {
+    limits: &'a [LimitReport],
+    patterns: &'a [PatternReport],
+}
+
 /// Sets, shows and clears limits.
 pub fn run(context: &Context, args: &LimitArgs) -> Result<Status, Failure> {
     match &args.action {
         LimitAction::Set(set) => self::set(context, &Library::load(&args.meters), set),
         LimitAction::List { cgroup } => {
-            let limits = context.engine()?.limits(cgroup.as_ref())?;
-            context.result(Limits { limits: &limits }, |look| {
-                render::limits(&limits, look)
-            })?;
+            let engine = context.engine()?;
+            let limits = engine.limits(cgroup.as_ref())?;
+            let patterns = engine.patterns()?;
+            let body = Listed {
+                limits: &limits,
+                patterns: &patterns,
+            };
+            context.result(body, |look| render::limits(&limits, look))?;
+            for pattern in &patterns {
+                for note in render::later(pattern) {
+                    context.teller.note(&note);
+                }
+            }
             for limit in limits.iter().filter(|l| l.lost > 0) {
                 context.teller.note(&format!(
                     "limit {}: {} events or cgroups below it could not be charged",
@@ -80,6 +96,14 @@ pub fn value(library: &Library, text: &str) -> Result<Value, String> {
             }
         }
     }
+    if let Some(meter) = own_value(name) {
+        let value = "current".to_owned();
+        return Ok(Value {
+            meter,
+            value,
+            labels,
+        });
+    }
     let mut names = Vec::new();
     for known in &library.meters {
         for value in &known.meter.values {
@@ -108,7 +132,7 @@ pub fn action(text: &str) -> Result<Action, String> {
     let wrong = || {
         format!(
             "`{text}` is nothing that can happen; there are deny:ERRNO, freeze, signal:NAME, \
-             cpu.max, io.max and observe"
+             cpu.max, io.max, memory.high, dmem.max and observe"
         )
     };
     match text.split_once(':') {
@@ -193,6 +217,7 @@ fn set(context: &Context, library: &Library, args: &LimitSetArgs) -> Result<Stat
     let change = LimitChange {
         set: vec![request(library, &written).map_err(Failure::Usage)?],
         clear: Vec::new(),
+        patterns: None,
     };
     let limits = context.engine()?.change_limits(&change)?;
     context.result(Limits { limits: &limits }, |look| {
@@ -221,11 +246,20 @@ fn clear(
         .into_iter()
         .filter(|l| clear.contains(&l.id))
         .collect();
-    if !clear.is_empty() {
+    // All means those that are to come too.
+    let followed = if all { engine.patterns()? } else { Vec::new() };
+    if !clear.is_empty() || !followed.is_empty() {
         engine.change_limits(&LimitChange {
             set: Vec::new(),
             clear,
+            patterns: (!followed.is_empty()).then(Vec::new),
         })?;
+    }
+    for pattern in &followed {
+        context.teller.note(&format!(
+            "what {} matches later is limited in {} no more",
+            pattern.pattern, pattern.meter
+        ));
     }
     context.result(Limits { limits: &gone }, |_| {
         gone.iter()

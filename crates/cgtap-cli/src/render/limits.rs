@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use cgtap::engine::{Denials, Explained, LimitReport};
+use cgtap::engine::{Denials, Explained, LimitReport, PatternReport};
 use cgtap::limit::amount::{Amount, show, show_amount};
 use cgtap::meter::usage::Unit;
 
@@ -76,6 +76,40 @@ pub fn limits(all: &[LimitReport], look: &Look) -> String {
     table.render(look)
 }
 
+/// What is to be said of a limit on cgroups that come later.
+pub fn later(pattern: &PatternReport) -> Vec<String> {
+    let name = printable(&pattern.pattern);
+    let value = limited(&pattern.meter, &pattern.labels);
+    let value = printable(&value);
+    let mut notes = vec![format!(
+        "{value} of what {name} matches later: {} each, {} left",
+        show_amount(
+            Amount {
+                amount: pattern.amount,
+                period_ns: pattern.period_ns,
+            },
+            pattern.unit
+        ),
+        counted(pattern.places_free as usize, "place", "places"),
+    )];
+    if pattern.places_short > 0 {
+        notes.push(format!(
+            "{} found no place; those of {name} share one budget, {} used of it, {} left; the next \
+             apply gives each its own",
+            counted(pattern.places_short as usize, "cgroup", "cgroups"),
+            show(pattern.shared_used, pattern.unit),
+            left(pattern.shared_left, pattern.unit),
+        ));
+    }
+    if pattern.lost > 0 {
+        notes.push(format!(
+            "{} could not be given a budget and are held by what is above them alone",
+            counted(pattern.lost as usize, "cgroup", "cgroups")
+        ));
+    }
+    notes
+}
+
 /// What follows from a limit's meter and gate, in a sentence.
 pub fn follows(limit: &LimitReport) -> String {
     let gates: Vec<String> = limit.gates.iter().map(ToString::to_string).collect();
@@ -96,6 +130,7 @@ pub fn follows(limit: &LimitReport) -> String {
             "charged before the event at {gates}: nothing goes beyond it; what is open already \
              goes through that gate too"
         ),
+        ("kernel", on) => format!("counted and held by the kernel, in {on}"),
         (_, on @ ("cpu.max" | "io.max")) => {
             format!("held by the kernel in {on}; what is counted here only shows it")
         }

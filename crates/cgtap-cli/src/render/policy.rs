@@ -30,6 +30,8 @@ pub fn policy_changes(difference: &Difference, look: &Look) -> String {
             Act::Set => ("+", "limit"),
             Act::Change => ("~", "limit"),
             Act::Clear => ("-", "limit"),
+            Act::Follow => ("+", "later"),
+            Act::Unfollow => ("-", "later"),
         };
         let (cgroup, meter) = (printable(&change.cgroup), printable(&change.meter));
         let mut line = match &change.stand {
@@ -54,14 +56,19 @@ pub fn policy_reach(all: &[Reach]) -> String {
     let mut text = String::new();
     for reach in all {
         let (place, written) = (printable(&reach.place), printable(&reach.written));
-        text += &match reach.matches {
-            None => format!(
+        text += &match (reach.matches, &reach.obstacle) {
+            (None, _) => format!(
                 "{place}: {written}: holds for what comes below it later too, with no process of \
                  cgtap alive\n"
             ),
-            Some(now) => format!(
+            (Some(now), None) => format!(
                 "{place}: {written}: {} now, each with what comes below it later; one that matches \
-                 later is held after the next apply, or while `cgtap serve --config` runs\n",
+                 later is held from its first event on, with no process of cgtap alive\n",
+                counted(now, "cgroup matches", "cgroups match")
+            ),
+            (Some(now), Some(why)) => format!(
+                "{place}: {written}: {} now, each with what comes below it later; one that matches \
+                 later is held after the next apply, or while `cgtap serve --config` runs: {why}\n",
                 counted(now, "cgroup matches", "cgroups match")
             ),
         };

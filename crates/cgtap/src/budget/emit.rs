@@ -4,7 +4,7 @@
 //! R8 holds the address of a budget and R6 the context; R0-R5 and R7 are lost.
 
 use super::denial;
-use super::words::{BUDGETS, BYTES, flag, word};
+use super::words::{BUDGETS, BYTES, VERDICT_SHIFT, flag, word};
 use crate::asm::{Alu, Builder, Cond, Frame, Insn, Label, Reg, Size, helper};
 
 /// Bytes of a budget as a shift.
@@ -65,19 +65,19 @@ pub struct Charger {
     pub slots: Slots,
 }
 
-fn at(word: usize) -> i16 {
+pub(super) fn at(word: usize) -> i16 {
     word as i16 * 8
 }
 
-fn get(b: &mut Builder, to: Reg, word: usize) {
+pub(super) fn get(b: &mut Builder, to: Reg, word: usize) {
     b.push(Insn::load(Size::Dw, to, Reg::R8, at(word)));
 }
 
-fn slot(b: &mut Builder, to: Reg, slot: i16) {
+pub(super) fn slot(b: &mut Builder, to: Reg, slot: i16) {
     b.push(Insn::load(Size::Dw, to, Reg::R10, slot));
 }
 
-fn keep(b: &mut Builder, slot: i16, from: Reg) {
+pub(super) fn keep(b: &mut Builder, slot: i16, from: Reg) {
     b.push(Insn::store(Size::Dw, Reg::R10, slot, from));
 }
 
@@ -95,6 +95,16 @@ impl Charger {
         keep(b, self.slots.now, Reg::R0);
     }
 
+    /// The event does not happen, and no budget has refused it.
+    pub fn refuse(&self, b: &mut Builder, verdict: i32) {
+        b.push(Insn::store_imm(
+            Size::Dw,
+            Reg::R10,
+            self.slots.verdict,
+            verdict,
+        ));
+    }
+
     /// R1 = what becomes of the event that was denied; 0 if nothing does.
     pub fn verdict(&self, b: &mut Builder) {
         slot(b, Reg::R1, self.slots.verdict);
@@ -110,7 +120,7 @@ impl Charger {
     }
 
     /// R8 = the budget whose index R1 holds.
-    fn budget_at(&self, b: &mut Builder) {
+    pub(super) fn budget_at(&self, b: &mut Builder) {
         b.push(Insn::alu_imm(Alu::And, Reg::R1, BUDGETS as i32 - 1))
             .push(Insn::alu_imm(Alu::Lsh, Reg::R1, BYTES_SHIFT))
             .extend(Insn::load_map_value(Reg::R8, self.maps.budgets, 0))
@@ -165,20 +175,45 @@ impl Charger {
         }
     }
 
+    /// The same of a budget that may be either.
+    pub(super) fn allowed_of_any(&self, b: &mut Builder) {
+        let (absolute, known) = (b.label(), b.label());
+        get(b, Reg::R1, word::PERIOD_NS);
+        b.jump_if_imm(Cond::Eq, Reg::R1, 0, absolute);
+        self.allowed(b, true);
+        b.jump(known).place(absolute);
+        self.allowed(b, false);
+        b.place(known);
+    }
+
     /// Counts that the budget R8 has too little for R1, R4 being allowed and R2 taken, and notes it.
     fn deny(&self, b: &mut Builder, verdict: i32) {
+        b.push(Insn::mov_imm(Reg::R3, verdict));
+        self.deny_as(b);
+    }
+
+    /// The same, and the verdict is the budget's own, of which the bits in `most` may be set.
+    pub(super) fn deny_by_budget(&self, b: &mut Builder, most: i32) {
+        get(b, Reg::R3, word::FLAGS);
+        b.push(Insn::alu_imm(Alu::Rsh, Reg::R3, VERDICT_SHIFT as i32))
+            .push(Insn::alu_imm(Alu::And, Reg::R3, most));
+        self.deny_as(b);
+    }
+
+    /// The same, and R3 is the verdict.
+    fn deny_as(&self, b: &mut Builder) {
+        keep(b, self.slots.verdict, Reg::R3);
         keep(b, self.slots.asked, Reg::R1);
         b.push(Insn::alu(Alu::Sub, Reg::R4, Reg::R2));
         keep(b, self.slots.left, Reg::R4);
-        b.push(Insn::store_imm(
-            Size::Dw,
-            Reg::R10,
-            self.slots.verdict,
-            verdict,
-        ))
-        .push(Insn::atomic_add(Reg::R8, at(word::DENIED_AMOUNT), Reg::R1))
-        .push(Insn::mov_imm(Reg::R1, 1))
-        .push(Insn::atomic_add(Reg::R8, at(word::DENIED), Reg::R1));
+        b.push(Insn::atomic_add(Reg::R8, at(word::DENIED_AMOUNT), Reg::R1))
+            .push(Insn::mov_imm(Reg::R1, 1))
+            .push(Insn::atomic_add(Reg::R8, at(word::DENIED), Reg::R1));
+    }
+
+    /// The denial that is told is that of the budget whose index and 1 more R1 holds.
+    pub(super) fn note_of(&self, b: &mut Builder) {
+        keep(b, self.slots.which, Reg::R1);
     }
 
     /// The denial that is told is that of the budget of this number.
@@ -248,8 +283,7 @@ impl Charger {
     /// Charges what is in `amount`, which has happened already, to the budget whose index R1 holds
     /// and to all above it. What budgets that are only observed would have denied is noted.
     pub fn post(&self, b: &mut Builder, amount: i16) {
-        let (level, absolute, charge, next, end) =
-            (b.label(), b.label(), b.label(), b.label(), b.label());
+        let (level, next, end) = (b.label(), b.label(), b.label());
         keep(b, self.slots.at, Reg::R1);
         self.begin(b);
         self.read_clock(b);
@@ -257,12 +291,7 @@ impl Charger {
             .place(level);
         slot(b, Reg::R1, self.slots.at);
         self.budget_at(b);
-        get(b, Reg::R1, word::PERIOD_NS);
-        b.jump_if_imm(Cond::Eq, Reg::R1, 0, absolute);
-        self.allowed(b, true);
-        b.jump(charge).place(absolute);
-        self.allowed(b, false);
-        b.place(charge);
+        self.allowed_of_any(b);
         slot(b, Reg::R1, amount);
         b.push(Insn::mov(Reg::R2, Reg::R1))
             .push(Insn::atomic_fetch_add(Reg::R8, at(word::TAKEN), Reg::R2))
@@ -380,7 +409,7 @@ pub struct Look {
 }
 
 /// R1 = the amount in `amount`, R3 = what is taken, R2, with it; goes to `shut` if it fits no budget.
-fn sum(b: &mut Builder, amount: i16, shut: Label) {
+pub(super) fn sum(b: &mut Builder, amount: i16, shut: Label) {
     slot(b, Reg::R1, amount);
     b.push(Insn::mov(Reg::R3, Reg::R1))
         .push(Insn::alu_imm(Alu::Rsh, Reg::R3, AMOUNT_BITS))
@@ -390,7 +419,7 @@ fn sum(b: &mut Builder, amount: i16, shut: Label) {
 }
 
 /// Gives back R1 to the budget R8; R2 is what is taken then.
-fn give_back(b: &mut Builder) {
+pub(super) fn give_back(b: &mut Builder) {
     b.push(Insn::mov_imm(Reg::R3, 0))
         .push(Insn::alu(Alu::Sub, Reg::R3, Reg::R1))
         .push(Insn::mov(Reg::R2, Reg::R3))

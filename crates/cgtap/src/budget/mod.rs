@@ -24,12 +24,18 @@
 //! |---|---|
 //! | `words`, `rate` | the words of a budget, and how it refills |
 //! | `emit` | the steps of a charge, as instructions |
+//! | `ladder` | a charge of budgets that are found on the way up |
+//! | `reserve` | what is taken for an event that may not happen |
+//! | `places` | budgets that cgroups are given as they are made |
 //! | `denial` | the ring of what was denied |
 //! | `model` | every order of a few charges |
 
 pub mod denial;
 pub mod emit;
+pub mod ladder;
 #[cfg(test)]
 mod model;
+pub mod places;
 pub mod rate;
+pub mod reserve;
 pub mod words;

@@ -51,6 +51,9 @@ enum Act {
     Try,
     /// Charges whatever there is.
     Post,
+    /// The same, if the last try of the thread was let through: what was made, or what is not needed
+    /// any more of what was reserved.
+    Settle,
     /// Asks whether so much would fit.
     Ask,
 }
@@ -63,6 +66,13 @@ struct Charge {
     n: i16,
 }
 
+impl Charge {
+    /// It asks nobody.
+    fn is_sure(self) -> bool {
+        matches!(self.act, Act::Post | Act::Settle)
+    }
+}
+
 fn charge(path: &'static [usize], n: i16) -> Charge {
     let act = Act::Try;
     Charge { act, path, n }
@@ -70,6 +80,11 @@ fn charge(path: &'static [usize], n: i16) -> Charge {
 
 fn post(path: &'static [usize], n: i16) -> Charge {
     let act = Act::Post;
+    Charge { act, path, n }
+}
+
+fn settle(path: &'static [usize], n: i16) -> Charge {
+    let act = Act::Settle;
     Charge { act, path, n }
 }
 
@@ -103,6 +118,8 @@ struct Level {
     lost: i16,
     /// The sum of what was let through: tries when they are decided, posts when they are taken.
     booked: i16,
+    /// What was made of what was reserved.
+    made: i16,
     /// The least `booked - refilled` that a clamp began an interval with.
     since: i16,
     /// What a bucket without races would have lost.
@@ -355,6 +372,18 @@ impl Model {
         };
     }
 
+    /// What would have been settled was not reserved.
+    fn end_refused(&self, state: &mut State, t: usize) {
+        Self::end(state, t);
+        let is_settled = |thread: &Thread| {
+            let next = self.charge_of(thread, t);
+            next.is_some_and(|c| c.act == Act::Settle)
+        };
+        while is_settled(&state.threads[t]) {
+            state.threads[t].nth += 1;
+        }
+    }
+
     /// The next bucket of the path that is to be told, from this level on.
     fn next_done(&self, state: &mut State, t: usize, charge: Charge, from: usize) {
         let next = (from..charge.path.len()).find(|nth| self.kinds[charge.path[*nth]].is_bucket());
@@ -376,7 +405,7 @@ impl Model {
 
     /// After the clamp of a level.
     fn after_clamp(charge: Charge) -> At {
-        if charge.act == Act::Post {
+        if charge.is_sure() {
             At::Take
         } else {
             At::LoadLostAgain
@@ -405,7 +434,7 @@ impl Model {
                 thread.oldest = state.clock;
                 thread.at = match (kind, charge.act) {
                     (Bucket { .. }, _) => At::LoadDone,
-                    (Absolute { .. }, Act::Post) => At::Take,
+                    (Absolute { .. }, Act::Post | Act::Settle) => At::Take,
                     (Absolute { cap }, _) => {
                         thread.allowed = cap;
                         At::LoadTaken
@@ -502,15 +531,18 @@ impl Model {
                     state.threads[t] = thread;
                     self.refuse(state, t, charge, found)?;
                     if none || self.how == How::KeepInner {
-                        Self::end(state, t);
+                        self.end_refused(state, t);
                     }
                 }
             }
             At::Take => {
                 let old = state.levels[at].taken;
                 state.levels[at].taken += n;
-                if charge.act == Act::Post {
+                if charge.is_sure() {
                     state.levels[at].booked += n;
+                    if charge.act == Act::Settle {
+                        state.levels[at].made += n.max(0);
+                    }
                     thread.allowed = 0;
                     thread.done = 0;
                     state.threads[t] = thread;
@@ -561,7 +593,7 @@ impl Model {
                 let none = thread.no == 0;
                 state.threads[t] = thread;
                 if none || self.how == How::KeepInner {
-                    Self::end(state, t);
+                    self.end_refused(state, t);
                 }
             }
             At::Undo => {
@@ -569,12 +601,12 @@ impl Model {
                 thread.level += 1;
                 state.threads[t] = thread;
                 if thread.level == thread.no {
-                    Self::end(state, t);
+                    self.end_refused(state, t);
                 }
             }
             At::Done => {
                 state.levels[at].done += n;
-                if charge.act == Act::Post {
+                if charge.is_sure() {
                     self.next_post(state, t, charge);
                 } else {
                     self.next_done(state, t, charge, nth + 1);
@@ -612,6 +644,9 @@ impl Model {
                 && (level.done > level.booked || ended && level.done != level.booked)
             {
                 return Err(format!("done of {at} is not what was let through"));
+            }
+            if !kind.is_bucket() && level.made > kind.cap() {
+                return Err(format!("more was made at {at} than it allows"));
             }
             if level.lost > level.ideal + level.unseen + level.twice {
                 return Err(format!("{at} lost more than was on its way"));
@@ -787,6 +822,43 @@ fn a_gauge_that_is_given_back_beside_those_who_take() {
         &[charge(&[0, 1], 1), post(&[0, 1], -1)],
     ];
     holds(&Model::new(How::Once, &kinds, &threads, (0, 0)));
+}
+
+/// What is made of a reservation is charged before that is given back; one that comes to nothing leaves
+/// nothing.
+#[test]
+fn reservations_never_make_more_than_there_may_be() {
+    let kinds = [absolute(4), absolute(4)];
+    let leaf = &[0, 1];
+    let threads: [&[Charge]; 3] = [
+        &[charge(leaf, 2), settle(leaf, 2), settle(leaf, -2)],
+        // It is smaller than it was expected to be.
+        &[charge(leaf, 3), settle(leaf, 1), settle(leaf, -3)],
+        // It fails.
+        &[charge(&[1], 2), settle(&[1], -2)],
+    ];
+    let found = holds(&Model::new(How::Once, &kinds, &threads, (0, 0)));
+    assert!(found.refused);
+    let threads: [&[Charge]; 2] = [
+        &[charge(leaf, 2), settle(leaf, 2), settle(leaf, -2)],
+        &[charge(leaf, 2), settle(leaf, 2), settle(leaf, -2)],
+    ];
+    let found = holds(&Model::new(How::Once, &kinds, &threads, (0, 0)));
+    // One may be refused while the other has its buffer and its reservation too.
+    assert_eq!((found.fewest, found.most), (2, 4));
+}
+
+#[test]
+fn the_model_sees_a_reservation_that_is_given_back_before_the_charge() {
+    let leaf = &[0];
+    let threads: [&[Charge]; 2] = [
+        &[charge(leaf, 2), settle(leaf, -2), settle(leaf, 2)],
+        &[charge(leaf, 2), settle(leaf, -2), settle(leaf, 2)],
+    ];
+    breaks(
+        &Model::new(How::Once, &[absolute(3)], &threads, (0, 0)),
+        "more was made",
+    );
 }
 
 #[test]

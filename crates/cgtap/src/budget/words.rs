@@ -9,8 +9,10 @@ use super::rate::Rate;
 pub const WORDS: usize = 16;
 /// Bytes of a budget: two lines of a cache.
 pub const BYTES: usize = WORDS * 8;
-/// Budgets of a state.
-pub const BUDGETS: usize = 4_096;
+/// Budgets of a state that commands give to limits.
+pub const NAMED: usize = 4_096;
+/// Budgets of a state, with those that cgroups are given as they are made ([`super::places`]).
+pub const BUDGETS: usize = NAMED + super::places::PLACES;
 /// Bytes of all budgets of a state.
 pub const ALL_BYTES: u32 = (BUDGETS * BYTES) as u32;
 
@@ -44,11 +46,16 @@ pub mod word {
     pub const LAST_DENIED_NS: usize = 12;
     /// The index, plus 1, of the budget of the next limited cgroup above; 0 for none.
     pub const UP: usize = 13;
-    /// See [`flag`](super::flag).
+    /// See [`flag`](super::flag); above them, from bit [`VERDICT_SHIFT`](super::VERDICT_SHIFT) on,
+    /// what becomes of an event that it refuses, for gates that find it on their way up.
     pub const FLAGS: usize = 14;
     /// The id of the limit.
     pub const LIMIT: usize = 15;
 }
+
+/// Where the verdict begins in [`word::FLAGS`]: an errno, a signal from
+/// [`SIGNAL`](super::denial::SIGNAL) on, 0 if no event is refused.
+pub const VERDICT_SHIFT: u32 = 32;
 
 /// Bits of [`word::FLAGS`].
 pub mod flag {

@@ -5,9 +5,12 @@
 //! with the record, or none. The words of the budgets follow the record ([`words`]).
 
 mod ask;
+mod birth;
 mod controllers;
 mod freeze;
+mod pattern;
 mod plan;
+mod settle;
 mod words;
 
 use std::collections::BTreeMap;
@@ -29,6 +32,7 @@ pub use ask::{
     DenialReport, Denials, Explained, LimitReport, show_action, signal_name, signal_number,
 };
 pub use freeze::{Paced, Pacer};
+pub use pattern::{PatternReport, PatternRequest};
 pub(super) use plan::forget;
 
 /// A limit that is asked for.
@@ -65,6 +69,17 @@ pub struct LimitChange {
     pub set: Vec<LimitRequest>,
     /// Limits that are to go.
     pub clear: Vec<LimitId>,
+    /// The limits of what is made later that there are to be, instead of those there are; none to leave
+    /// them as they are.
+    pub patterns: Option<Vec<PatternRequest>>,
+}
+
+impl LimitChange {
+    /// All limits that are asked for.
+    fn requests(&self) -> impl Iterator<Item = &LimitRequest> {
+        let patterns = self.patterns.iter().flatten().map(|p| &p.limit);
+        self.set.iter().chain(patterns)
+    }
 }
 
 impl LimitRequest {
@@ -124,7 +139,7 @@ impl Engine {
                     return Ok(all.into_iter().filter(|l| ids.contains(&l.id)).collect());
                 }
                 // The kernel has no such gate: it may have the next one.
-                Err(e) if is_of_way(&e) && change.set.iter().any(LimitRequest::may_gate) => {
+                Err(e) if is_of_way(&e) && change.requests().any(LimitRequest::may_gate) => {
                     tracing::debug!("limits, way {way}: {e}: {}", e.log());
                     let is_end = plan::is_last_way(change, way);
                     last.get_or_insert(e);
@@ -176,7 +191,7 @@ impl Engine {
         let cgroups = (change.set.iter())
             .map(|r| super::find_cgroup(&hierarchy, &r.cgroup))
             .collect::<Result<Vec<_>>>()?;
-        if change.set.is_empty() && !self.state().exists() {
+        if change.requests().next().is_none() && !self.state().exists() {
             return Err(match change.clear.first() {
                 Some(id) => no_limit(*id),
                 None => wrong("there is nothing to change"),
@@ -203,9 +218,13 @@ impl Engine {
                 }
                 ids.push(id);
             }
+            if let Some(patterns) = &change.patterns {
+                pattern::record(session, &mut next, patterns, way)?;
+            }
             session.lay_budgets(&next.limits)?;
             plan::reconcile(session, &mut next)?;
             session.write_new_budgets(&next.limits)?;
+            session.show_homes(&next)?;
             let written = session.write_controllers(&next.limits)?;
             if let Err(e) = session.apply(next) {
                 written.undo();
@@ -343,10 +362,6 @@ fn record(
 ) -> Result<LimitId> {
     super::attach::remember(session, next, cgroup)?;
     let limits = &mut next.limits;
-    let same = |g: &Group| {
-        (&g.text, &g.value, &g.labels, g.way)
-            == (&group.text, &group.value, &group.labels, group.way)
-    };
     // The same value may have been limited here in the other way.
     let here: Vec<LimitId> = limits
         .limits
@@ -359,29 +374,7 @@ fn record(
         })
         .map(|(id, _)| *id)
         .collect();
-    let known = limits
-        .groups
-        .iter()
-        .find(|(_, g)| same(g))
-        .map(|(id, _)| *id);
-    let number = match known {
-        Some(number) => {
-            if let Some(known) = limits
-                .groups
-                .get_mut(&number)
-                .filter(|g| g.gates.is_empty())
-            {
-                known.gates = group.gates;
-            }
-            number
-        }
-        None => {
-            let number = limits.next_group;
-            limits.next_group += 1;
-            limits.groups.insert(number, group);
-            number
-        }
-    };
+    let number = limits.number_of(group);
     let period_ns = request.period_ns();
     let old = here.first().and_then(|id| limits.limits.get(id)).cloned();
     let is_kept = old.as_ref().is_some_and(|o| {
@@ -391,17 +384,7 @@ fn record(
     let slot = match &old {
         // What was used so far counts on.
         Some(old) if is_kept => old.slot,
-        _ => limits.free_slot(&session.config.limits).ok_or_else(|| {
-            Error::new(
-                ErrorKind::Full,
-                format!(
-                    "cannot set another limit: there are {} and a state has room for no more; clear \
-                     some with `cgtap limit clear`",
-                    limits.limits.len()
-                ),
-            )
-            .with_errno(Errno::ENOSPC)
-        })?,
+        _ => free_slot(session, limits)?,
     };
     let id = match here.first() {
         Some(id) => *id,
@@ -425,6 +408,21 @@ fn record(
         },
     );
     Ok(id)
+}
+
+/// A budget that no limit has.
+fn free_slot(session: &Session, limits: &Limits) -> Result<u32> {
+    limits.free_slot(&session.config.limits).ok_or_else(|| {
+        Error::new(
+            ErrorKind::Full,
+            format!(
+                "cannot set another limit: there are {} and a state has room for no more; clear \
+                 some with `cgtap limit clear`",
+                limits.limits.len()
+            ),
+        )
+        .with_errno(Errno::ENOSPC)
+    })
 }
 
 /// A cgroup and those above it, the nearest first.

@@ -31,7 +31,7 @@ use std::path::{Path, PathBuf};
 pub use error::{Error, ErrorKind, Result};
 pub use limit::{
     DenialReport, Denials, Explained, LimitChange, LimitReport, LimitRequest, Paced, Pacer,
-    show_action, signal_name, signal_number,
+    PatternReport, PatternRequest, show_action, signal_name, signal_number,
 };
 pub use link::Link;
 pub use report::*;

@@ -30,6 +30,9 @@ const DEATHS: usize = 0;
 /// Control word of the state: a change is under way.
 pub(super) const UNDER_WAY: usize = 1;
 
+/// How often the record is made to follow cgroups that come and go meanwhile.
+const FOLLOW_TRIES: usize = 8;
+
 /// The state, locked.
 #[derive(Debug)]
 pub(super) struct Session {
@@ -162,6 +165,7 @@ impl Session {
     fn needs_work(&self) -> bool {
         self.words.get(UNDER_WAY) != 0
             || self.words.get(DEATHS) != self.config.deaths_seen
+            || self.has_births()
             || self
                 .config
                 .owners
@@ -186,6 +190,19 @@ impl Session {
         if self.words.get(UNDER_WAY) != 0 {
             done = self.agree()?;
         }
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            match self.follow_kernel(&mut done) {
+                // What was born a moment ago may be gone again: it is looked at anew.
+                Err(e) if e.kind() == ErrorKind::Cgroup && tries < FOLLOW_TRIES => {}
+                result => return result.map(|()| done),
+            }
+        }
+    }
+
+    /// Makes the record follow cgroups and processes that went, and limits that were born.
+    fn follow_kernel(&mut self, done: &mut Vec<String>) -> Result<()> {
         let deaths = self.words.get(DEATHS);
         let dead = self.dead_cgroups()?;
         let orphans: Vec<_> = self
@@ -195,32 +212,37 @@ impl Session {
             .filter(|(_, o)| !super::owner::is_alive(**o))
             .map(|(id, _)| *id)
             .collect();
-        if deaths != self.config.deaths_seen || !dead.is_empty() || !orphans.is_empty() {
-            let mut next = self.config.clone();
-            next.deaths_seen = deaths;
-            for cgroup in &dead {
-                next.limits.forget_cgroup(*cgroup);
-            }
-            super::limit::forget(&mut next)?;
-            for hook in next.hooks.values_mut() {
-                for cgroup in &dead {
-                    for gone in hook.lists.remove_cgroup(*cgroup) {
-                        done.push(format!("attachment {} went with its cgroup", gone.id));
-                    }
-                }
-                for id in &orphans {
-                    let Some((cgroup, _)) = hook.lists.find(*id) else {
-                        continue;
-                    };
-                    let what = Some(crate::attach::Anchor::Id(*id));
-                    if hook.lists.detach(cgroup, what, None).is_ok() {
-                        done.push(format!("attachment {id} went with its process"));
-                    }
-                }
-            }
-            self.change(|session| session.apply(next))?;
+        let has_births = self.has_births();
+        if deaths == self.config.deaths_seen && dead.is_empty() && orphans.is_empty() && !has_births
+        {
+            return Ok(());
         }
-        Ok(done)
+        let mut next = self.config.clone();
+        next.deaths_seen = deaths;
+        for cgroup in &dead {
+            next.limits.forget_cgroup(*cgroup);
+        }
+        if has_births {
+            self.adopt(&mut next)?;
+        }
+        super::limit::forget(&mut next)?;
+        for hook in next.hooks.values_mut() {
+            for cgroup in &dead {
+                for gone in hook.lists.remove_cgroup(*cgroup) {
+                    done.push(format!("attachment {} went with its cgroup", gone.id));
+                }
+            }
+            for id in &orphans {
+                let Some((cgroup, _)) = hook.lists.find(*id) else {
+                    continue;
+                };
+                let what = Some(crate::attach::Anchor::Id(*id));
+                if hook.lists.detach(cgroup, what, None).is_ok() {
+                    done.push(format!("attachment {id} went with its process"));
+                }
+            }
+        }
+        self.change(|session| session.apply(next))
     }
 
     fn dead_cgroups(&self) -> Result<Vec<CgroupId>> {

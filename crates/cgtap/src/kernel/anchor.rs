@@ -18,9 +18,18 @@ use crate::hook::HookKind;
 /// a traced function 38.
 pub fn attach(prog: &Prog, target: &Target<'_>) -> Result<Vec<Link>, TargetError> {
     let link = match target.spec.kind() {
-        HookKind::RawTracepoint | HookKind::RawTracepointWritable => {
-            Link::raw_tracepoint(prog, Some(target.spec.name()))?
-        }
+        HookKind::RawTracepoint => Link::raw_tracepoint(prog, Some(target.spec.name()))?,
+        HookKind::RawTracepointWritable => Link::raw_tracepoint(prog, Some(target.spec.name()))
+            .map_err(|e| match e.errno {
+                // Members were tried alone before, so it is the jump of the dispatcher.
+                Errno::EINVAL => TargetError::Unsupported {
+                    what: "dispatchers at writable tracepoints",
+                    why: "it attaches no writable program there that jumps to others (6.18.44 \
+                          does not, 6.18.15 did); without writing, `raw_tracepoint:` hooks work"
+                        .to_owned(),
+                },
+                _ => e.into(),
+            })?,
         HookKind::TpBtf => Link::raw_tracepoint(prog, None)?,
         HookKind::Fentry | HookKind::Fexit | HookKind::FmodRet | HookKind::Lsm => {
             Link::raw_tracepoint(prog, None).map_err(|e| no_trampoline(target, e))?

@@ -31,6 +31,8 @@ pub struct Layout {
     pub css_cgroup: i16,
     /// `kernfs_node.id`: the cgroup's id.
     pub kn_id: i16,
+    /// `kernfs_node.name`: the cgroup's own name.
+    pub kn_name: i16,
     /// What reading through any address needs; `None` where this kernel's BTF lacks it.
     pub cast: Option<CastLayout>,
     /// What finding `current` without a call needs beside that; `None` where this kernel's BTF
@@ -88,6 +90,7 @@ impl Layout {
             root_hierarchy_id: offset(btf, "cgroup_root", "hierarchy_id")?,
             css_cgroup: offset(btf, "cgroup_subsys_state", "cgroup")?,
             kn_id: offset(btf, "kernfs_node", "id")?,
+            kn_name: offset(btf, "kernfs_node", "name")?,
             cast: CastLayout::read(btf),
             current: CurrentLayout::read(btf),
         })

@@ -62,6 +62,12 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// This kernel's layout.
+    #[must_use]
+    pub fn layout(&self) -> &'a Layout {
+        self.layout
+    }
+
     /// The types to cast to; none where nothing is cast.
     fn types(&self) -> Option<&'a CastLayout> {
         self.layout

@@ -5,6 +5,10 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::meter::library::{Known, Source};
+use crate::meter::usage::{Form, Truth, Unit};
+use crate::meter::written::{LabelText, Meter, Value};
+
 /// A file of a controller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Controller {
@@ -12,6 +16,73 @@ pub enum Controller {
     CpuMax,
     /// `io.max`: bytes or operations of a device each second.
     IoMax,
+    /// `memory.high`: bytes, beyond which tasks are slowed down and their memory is reclaimed.
+    MemoryHigh,
+    /// `dmem.max`: bytes of a region of a device's memory (since 6.14).
+    DmemMax,
+}
+
+/// A value that the kernel counts and holds by itself, in files of the cgroup.
+struct OwnValue {
+    controller: Controller,
+    meter: &'static str,
+    help: &'static str,
+    /// The file that says what is used; its name, with `_` for the dot, is that of the value.
+    file: &'static str,
+    label: Option<(&'static str, &'static str)>,
+}
+
+const OWN: [OwnValue; 2] = [
+    OwnValue {
+        controller: Controller::MemoryHigh,
+        meter: "memory",
+        help: "Memory that the kernel charges to the cgroup",
+        file: "memory.current",
+        label: None,
+    },
+    OwnValue {
+        controller: Controller::DmemMax,
+        meter: "dmem",
+        help: "Memory of devices that the kernel charges to the cgroup",
+        file: "dmem.current",
+        label: Some((
+            "region",
+            "Of the device's memory, as dmem.capacity calls it",
+        )),
+    },
+];
+
+/// The value of this name, `memory_current` or `dmem_current`, if the kernel counts and holds it by
+/// itself: no program of ours does.
+#[must_use]
+pub fn own_value(name: &str) -> Option<Known> {
+    let own = OWN.iter().find(|own| own.file.replace('.', "_") == name)?;
+    let labels = own.label.iter().map(|(name, help)| LabelText {
+        name: (*name).to_owned(),
+        help: (*help).to_owned(),
+    });
+    let meter = Meter {
+        name: own.meter.to_owned(),
+        help: own.help.to_owned(),
+        cannot_see: Vec::new(),
+        room: 0,
+        values: vec![Value {
+            name: "current".to_owned(),
+            help: own.help.to_owned(),
+            unit: Unit::Bytes,
+            truth: Truth::Measured,
+            form: Form::Gauge,
+        }],
+        labels: labels.collect(),
+        notes: Vec::new(),
+        probes: Vec::new(),
+        gates: Vec::new(),
+    };
+    Some(Known {
+        meter,
+        source: Source::Builtin,
+        text: String::new(),
+    })
 }
 
 /// What is written for a limit, and what takes it back.
@@ -46,7 +117,35 @@ const SECOND_NS: u128 = 1_000_000_000;
 
 impl Controller {
     /// All of them.
-    pub const ALL: [Self; 2] = [Self::CpuMax, Self::IoMax];
+    pub const ALL: [Self; 4] = [Self::CpuMax, Self::IoMax, Self::MemoryHigh, Self::DmemMax];
+
+    /// The one that holds a value that the kernel counts by itself.
+    #[must_use]
+    pub fn of_own(meter: &str) -> Option<Self> {
+        let own = OWN.iter().find(|own| own.file.replace('.', "_") == meter);
+        own.map(|own| own.controller)
+    }
+
+    /// The file that says what is used, where the kernel counts by itself.
+    #[must_use]
+    pub fn usage_file(self) -> Option<&'static str> {
+        let own = OWN.iter().find(|own| own.controller == self);
+        own.map(|own| own.file)
+    }
+
+    /// What is used, by the text of that file.
+    #[must_use]
+    pub fn usage(self, labels: &BTreeMap<String, String>, text: &str) -> Option<u64> {
+        match self {
+            Self::MemoryHigh => text.trim().parse().ok(),
+            Self::DmemMax => {
+                let region = labels.get("region")?;
+                let mut lines = text.lines().filter_map(|l| l.rsplit_once(' '));
+                lines.find(|(name, _)| name == region)?.1.parse().ok()
+            }
+            Self::CpuMax | Self::IoMax => None,
+        }
+    }
 
     /// Its file.
     #[must_use]
@@ -54,6 +153,8 @@ impl Controller {
         match self {
             Self::CpuMax => "cpu.max",
             Self::IoMax => "io.max",
+            Self::MemoryHigh => "memory.high",
+            Self::DmemMax => "dmem.max",
         }
     }
 
@@ -63,6 +164,9 @@ impl Controller {
     /// Why it holds no such limit.
     pub fn setting(self, wanted: Wanted<'_>) -> Result<Setting, String> {
         let file = self.file();
+        if Self::of_own(wanted.meter) == Some(self) {
+            return self.own_setting(wanted);
+        }
         let (amount, Some(period_ns)) = (wanted.amount, wanted.period_ns) else {
             return Err(format!("{file} holds rates: write AMOUNT/PERIOD"));
         };
@@ -117,9 +221,28 @@ impl Controller {
             }
             (_, meter) => Err(format!(
                 "{file} does not hold {meter}: cpu.max holds cpu_time, io.max block_bytes and \
-                 block_operations"
+                 block_operations, memory.high memory_current, dmem.max dmem_current"
             )),
         }
+    }
+
+    /// What is written for a limit on a value that the kernel counts by itself.
+    fn own_setting(self, wanted: Wanted<'_>) -> Result<Setting, String> {
+        let (file, amount) = (self.file(), wanted.amount);
+        let words = match (self, wanted.labels.get("region")) {
+            (Self::DmemMax, None) => {
+                return Err(format!(
+                    "{file} holds one region: write dmem_current{{region=NAME}}; dmem.capacity of \
+                     the root has their names"
+                ));
+            }
+            (Self::DmemMax, Some(region)) => {
+                (format!("{region} {amount}"), format!("{region} max"))
+            }
+            _ => (amount.to_string(), "max".to_owned()),
+        };
+        let (set, lift) = words;
+        Ok(Setting { file, set, lift })
     }
 }
 
@@ -147,6 +270,29 @@ mod tests {
         controller
             .setting(wanted)
             .map(|s| format!("{} {}", s.file, s.set))
+    }
+
+    #[test]
+    fn what_the_kernel_counts_is_held_by_its_own_file() {
+        let memory = |ns| written(Controller::MemoryHigh, "memory_current", &[], 2 << 30, ns);
+        assert_eq!(memory(0).unwrap(), "memory.high 2147483648");
+        let dmem =
+            |labels: &[(&str, &str)]| written(Controller::DmemMax, "dmem_current", labels, 4096, 0);
+        let region = [("region", "drm/0000:03:00.0/vram0")];
+        assert_eq!(
+            dmem(&region).unwrap(),
+            "dmem.max drm/0000:03:00.0/vram0 4096"
+        );
+        assert!(dmem(&[]).unwrap_err().contains("one region"));
+        let cpu = written(Controller::MemoryHigh, "cpu_time", &[], 1, 1);
+        assert!(cpu.unwrap_err().contains("does not hold cpu_time"));
+        let labels = region.map(|(n, t)| (n.to_owned(), t.to_owned())).into();
+        let text = "drm/0000:03:00.0/stolen 7\ndrm/0000:03:00.0/vram0 42\n";
+        assert_eq!(Controller::DmemMax.usage(&labels, text), Some(42));
+        let none = BTreeMap::new();
+        assert_eq!(Controller::MemoryHigh.usage(&none, "4096\n"), Some(4096));
+        assert_eq!(own_value("memory_current").unwrap().meter.labels, []);
+        assert!(own_value("memory_faults").is_none());
     }
 
     #[test]

@@ -1,7 +1,9 @@
 //! The program of a gate: at one hook, for one limited cgroup, it asks the budgets of that cgroup and
 //! of all limited ones above, and refuses the event if one of them has too little left.
 //!
-//! The budgets are constants of the code: nothing is looked up. First those are asked whose amount is
+//! The budgets are constants of the code: nothing is looked up. Where patterns give cgroups budgets as
+//! they are made, the nearest is looked up on the way from the event's cgroup up instead, and leads to
+//! those above ([`crate::budget::ladder`]). First those are asked whose amount is
 //! known only afterwards, then the others are taken from, the nearest first; where one refuses, what
 //! was taken is given back, so an event is charged at all levels or at none. Budgets that are only
 //! observed come last: what they would have refused is written down, and the event goes on.
@@ -9,9 +11,13 @@
 use crate::asm::{Alu, Builder, Cond, Frame, Insn, Label, Reg, Size, helper};
 use crate::budget::denial::SIGNAL;
 use crate::budget::emit::{Charger, Look, Maps, Slots as ChargeSlots};
+use crate::budget::ladder::{Asks, Ladder};
+use crate::budget::reserve::{Levels, ROOM_WORDS, Room};
 use crate::hook::HookKind;
 use crate::kernel::layout::Layout;
 use crate::kernel::read::{Access, Reader};
+use crate::kernel::scope::ScopeInfo;
+use crate::kernel::{current, emit};
 use crate::meter::CodeError;
 use crate::meter::code::{Emitter, Slots};
 use crate::meter::expr::Label as MeterLabel;
@@ -23,7 +29,15 @@ pub mod maps {
     pub const BUDGETS: u32 = 0;
     /// One entry: the ring of denials.
     pub const DENIALS: u32 = 1;
+    /// Hash: cgroup and number of what is limited -> index of its budget; there if any is found so.
+    /// Behind it come hashes: task -> what it has reserved, one for each value of which something is.
+    pub const HOMES: u32 = 2;
 }
+
+/// Cgroups above an event's own that are looked at for the nearest budget.
+const CLIMB_MAX: i32 = 128;
+/// Values whose budgets one gate looks up at the most.
+pub const LADDERS_MAX: usize = 4;
 
 /// Values of meters that one gate holds at the most.
 pub const PARTS_MAX: usize = 16;
@@ -47,8 +61,50 @@ pub struct Part<'a> {
     pub program: &'a GateProgram,
     /// Labels that an event must have, by their number, with the words that they are.
     pub only: &'a [(usize, Vec<u64>)],
-    /// The budgets, the nearest first.
-    pub claims: &'a [Claim],
+    /// The budgets.
+    pub of: Budgets<'a>,
+    /// What is expected is reserved until it is known: place of the map of reservations.
+    pub reserved: Option<u32>,
+}
+
+/// The budgets that a part asks.
+#[derive(Clone, Copy, Debug)]
+pub enum Budgets<'a> {
+    /// These, the nearest first.
+    Known(&'a [Claim]),
+    /// Those that are found under this number of what is limited, from the event's cgroup up.
+    Found(u32, Asks),
+}
+
+impl<'a> Part<'a> {
+    /// What it asks is taken, be it for a while.
+    fn is_taken(&self) -> bool {
+        self.program.ask.is_some() || self.reserved.is_some()
+    }
+
+    fn claims(&self) -> &'a [Claim] {
+        match self.of {
+            Budgets::Known(claims) => claims,
+            Budgets::Found(..) => &[],
+        }
+    }
+}
+
+/// What is asked in one go.
+#[derive(Clone, Copy)]
+enum Step {
+    One(Asked),
+    Up(Climbed),
+}
+
+/// A part whose budgets are found.
+#[derive(Clone, Copy)]
+struct Climbed {
+    part: usize,
+    number: u32,
+    ladder: Ladder,
+    has_amount: bool,
+    is_taken: bool,
 }
 
 /// A claim and its part.
@@ -71,9 +127,16 @@ struct Generator<'a> {
     active: Option<i16>,
     /// A text label.
     text: i16,
+    /// The cgroup of the event, and the key of its budget.
+    home: i16,
+    ladders: Vec<Climbed>,
+    /// A reservation.
+    room: Room,
+    /// Bits of the parts of which nothing is expected.
+    unknown: i16,
 }
 
-/// Generates the program of a gate; `neutral` is what it returns to let an event pass.
+/// Generates the program of a gate, whose events are those of the cgroups that `scope` says; `neutral` is what it returns to let an event pass.
 ///
 /// # Errors
 /// [`CodeError`].
@@ -81,6 +144,7 @@ pub fn generate(
     layout: &Layout,
     access: Access,
     kind: HookKind,
+    scope: &ScopeInfo,
     parts: &[Part<'_>],
     neutral: i32,
 ) -> Result<Vec<Insn>, CodeError> {
@@ -106,9 +170,15 @@ pub fn generate(
         amounts: frame.take(parts.len()),
         active: (parts.len() > 1).then(|| frame.take(1)),
         text: frame.take(TEXT_WORDS),
+        home: frame.take(3),
+        ladders: ladders(&mut frame, parts),
+        room: Room(frame.take(ROOM_WORDS)),
+        unknown: frame.take(1),
     };
     generator.b.push(Insn::mov(Reg::R6, Reg::R1));
     generator.measure(parts, out)?;
+    generator.settle(parts);
+    generator.climb(scope, out);
     generator.ask(parts);
     generator.verdict(kind, parts, out);
     let mut b = generator.b;
@@ -118,7 +188,78 @@ pub fn generate(
     Ok(b.finish()?)
 }
 
+fn ladders(frame: &mut Frame, parts: &[Part<'_>]) -> Vec<Climbed> {
+    let climbed = |(part, p): (usize, &Part<'_>)| match p.of {
+        Budgets::Known(_) => None,
+        Budgets::Found(number, asks) => Some(Climbed {
+            part,
+            number,
+            ladder: Ladder::new(frame, asks),
+            has_amount: p.program.ask.is_some() || p.program.expect.is_some(),
+            is_taken: p.is_taken(),
+        }),
+    };
+    parts.iter().enumerate().filter_map(climbed).collect()
+}
+
+impl Step {
+    fn part(&self) -> usize {
+        match self {
+            Self::One(asked) => asked.part,
+            Self::Up(climbed) => climbed.part,
+        }
+    }
+}
+
 impl Generator<'_> {
+    /// Finds the budgets that are not known, from the event's cgroup up; goes to `out` if it is of
+    /// none.
+    fn climb(&mut self, scope: &ScopeInfo, out: Label) {
+        if self.ladders.is_empty() {
+            return;
+        }
+        let layout = self.emit.reader.layout();
+        let typed = Reader::new(layout, Access::Typed, self.emit.slots.scratch);
+        let (cgroup, key) = (self.home, self.home + 8);
+        let reader = match scope {
+            ScopeInfo::Path(walk) => {
+                self.emit.reader.cgroup(&mut self.b, walk, out);
+                self.emit.reader
+            }
+            // Whoever made the plan has seen to it that the gate's events are those of `current`.
+            ScopeInfo::Current | ScopeInfo::Owner(_) => {
+                current::emit(&mut self.b, layout, None);
+                emit::cgroup_of_task(&mut self.b, layout, Reg::R9, Reg::R0);
+                typed
+            }
+        };
+        self.b
+            .push(Insn::store(Size::Dw, Reg::R10, cgroup, Reg::R9));
+        for climbed in self.ladders.clone() {
+            climbed.ladder.clear(&mut self.b);
+            let next = self.b.label();
+            self.unless_active(climbed.part, next);
+            let b = &mut self.b;
+            let (level, found) = (b.label(), b.label());
+            b.push(Insn::load(Size::Dw, Reg::R9, Reg::R10, cgroup));
+            b.constant(Reg::R1, u64::from(climbed.number));
+            b.push(Insn::store(Size::Dw, Reg::R10, key + 8, Reg::R1));
+            reader.id(b);
+            b.push(Insn::mov_imm(Reg::R7, 0)).place(level);
+            b.push(Insn::store(Size::Dw, Reg::R10, key, Reg::R1))
+                .call_map(maps::HOMES, key, helper::MAP_LOOKUP_ELEM)
+                .jump_if_imm(Cond::Ne, Reg::R0, 0, found);
+            reader.parent(b, next);
+            b.push(Insn::alu_imm(Alu::Add, Reg::R7, 1))
+                .jump_if_imm(Cond::Lt, Reg::R7, CLIMB_MAX, level)
+                .jump(next)
+                .place(found)
+                .push(Insn::load(Size::Dw, Reg::R1, Reg::R0, 0));
+            climbed.ladder.fill(b, &self.charger);
+            b.place(next);
+        }
+    }
+
     fn amount(&self, part: usize) -> i16 {
         self.amounts + part as i16 * 8
     }
@@ -127,6 +268,10 @@ impl Generator<'_> {
     fn measure(&mut self, parts: &[Part<'_>], out: Label) -> Result<(), CodeError> {
         if let Some(active) = self.active {
             self.b.push(Insn::store_imm(Size::Dw, Reg::R10, active, 0));
+        }
+        let unknown = self.unknown;
+        if parts.iter().any(|p| p.reserved.is_some()) {
+            self.b.push(Insn::store_imm(Size::Dw, Reg::R10, unknown, 0));
         }
         for (at, part) in parts.iter().enumerate() {
             let next = match self.active {
@@ -145,10 +290,14 @@ impl Generator<'_> {
                 if program.ask.is_none() {
                     // Whatever is expected, nothing passes where nothing is left.
                     let some = self.b.label();
-                    self.b
-                        .jump_if_imm(Cond::Ne, Reg::R7, 0, some)
-                        .push(Insn::mov_imm(Reg::R7, 1))
-                        .place(some);
+                    self.b.jump_if_imm(Cond::Ne, Reg::R7, 0, some);
+                    if part.reserved.is_some() {
+                        self.b
+                            .push(Insn::load(Size::Dw, Reg::R1, Reg::R10, unknown))
+                            .push(Insn::alu_imm(Alu::Or, Reg::R1, 1 << at))
+                            .push(Insn::store(Size::Dw, Reg::R10, unknown, Reg::R1));
+                    }
+                    self.b.push(Insn::mov_imm(Reg::R7, 1)).place(some);
                 }
                 let amount = self.amount(at);
                 self.b
@@ -232,9 +381,9 @@ impl Generator<'_> {
             .iter()
             .enumerate()
             .flat_map(|(part, p)| {
-                let is_taken = p.program.ask.is_some();
+                let is_taken = p.is_taken();
                 let has_amount = is_taken || p.program.expect.is_some();
-                p.claims.iter().map(move |claim| Asked {
+                p.claims().iter().map(move |claim| Asked {
                     part,
                     claim: *claim,
                     has_amount,
@@ -242,84 +391,175 @@ impl Generator<'_> {
                 })
             })
             .collect();
-        let holds = |a: &&Asked| a.claim.verdict != 0;
-        let looked: Vec<Asked> = all
-            .iter()
-            .filter(holds)
-            .filter(|a| !a.is_taken)
-            .copied()
-            .collect();
-        let taken: Vec<Asked> = all
-            .iter()
-            .filter(holds)
-            .filter(|a| a.is_taken)
-            .copied()
-            .collect();
+        let climbed = self.ladders.clone();
+        let steps = |is_wanted: &dyn Fn(&Asked) -> bool, is_taken: bool| -> Vec<Step> {
+            let known = all.iter().filter(|a| is_wanted(a)).copied();
+            let found = climbed.iter().filter(|c| c.is_taken == is_taken).copied();
+            known.map(Step::One).chain(found.map(Step::Up)).collect()
+        };
+        let holds = |a: &Asked| a.claim.verdict != 0;
+        let looked = steps(&|a| holds(a) && !a.is_taken, false);
+        let taken = steps(&|a| holds(a) && a.is_taken, true);
         let observed: Vec<Asked> = all.iter().filter(|a| !holds(a)).copied().collect();
 
         self.charger.begin(&mut self.b);
-        if all.iter().any(|a| a.claim.is_bucket) {
+        if all.iter().any(|a| a.claim.is_bucket) || !climbed.is_empty() {
             self.charger.read_clock(&mut self.b);
         }
         // Where what was taken from the first `n` of `taken` is given back; it is never all of them.
         let undo: Vec<Label> = (0..taken.len().max(1)).map(|_| self.b.label()).collect();
         let end = self.b.label();
-        for asked in &looked {
-            let next = self.b.label();
-            self.unless_active(asked.part, next);
-            let look = self.look(*asked);
-            self.charger.look(&mut self.b, look, undo[0]);
-            self.b.place(next);
+        for step in &looked {
+            self.where_active(*step, |gate, step| gate.look_at(step, undo[0]));
         }
-        for (at, asked) in taken.iter().enumerate() {
-            let next = self.b.label();
-            self.unless_active(asked.part, next);
-            let look = self.look(*asked);
-            self.charger.take(&mut self.b, look, undo[at]);
-            self.b.place(next);
+        for (at, step) in taken.iter().enumerate() {
+            self.where_active(*step, |gate, step| gate.take(step, undo[at]));
         }
-        for asked in taken.iter().filter(|a| a.claim.is_bucket) {
-            let next = self.b.label();
-            self.unless_active(asked.part, next);
-            let amount = self.amount(asked.part);
-            self.charger.done(&mut self.b, asked.claim.index, amount);
-            self.b.place(next);
-        }
-        for asked in &observed {
-            let next = self.b.label();
-            self.unless_active(asked.part, next);
-            let look = self.look(*asked);
-            if asked.is_taken {
-                self.charger.take(&mut self.b, look, next);
-                if asked.claim.is_bucket {
-                    let amount = self.amount(asked.part);
-                    self.charger.done(&mut self.b, asked.claim.index, amount);
-                }
-            } else {
-                self.charger.look(&mut self.b, look, next);
+        for step in &taken {
+            let is_reserved = parts[step.part()].reserved.is_some();
+            if !is_reserved {
+                self.where_active(*step, Self::done);
             }
-            self.b.place(next);
+        }
+        self.reserve(parts, &all, &climbed);
+        for asked in &observed {
+            self.where_active(Step::One(*asked), |gate, _| gate.observe(*asked));
+        }
+        for climbed in climbed.iter().filter(|c| c.is_taken) {
+            self.where_active(Step::Up(*climbed), |gate, _| {
+                let amount = gate.amount(climbed.part);
+                climbed.ladder.observe(&mut gate.b, &gate.charger, amount);
+            });
         }
         self.b.jump(end);
         for at in (1..taken.len()).rev() {
             self.b.place(undo[at]);
-            let asked = taken[at - 1];
-            let next = self.b.label();
-            self.unless_active(asked.part, next);
-            let amount = self.amount(asked.part);
-            self.charger.undo(&mut self.b, asked.claim.index, amount);
-            self.b.place(next);
+            self.where_active(taken[at - 1], Self::undo);
         }
         self.b.place(undo[0]).place(end);
         self.charger.tell(&mut self.b);
     }
 
+    /// Gives back what an earlier call of the task left: it is over.
+    fn settle(&mut self, parts: &[Part<'_>]) {
+        for (at, part) in parts.iter().enumerate() {
+            if let Some(map) = part.reserved {
+                let next = self.b.label();
+                self.unless_active(at, next);
+                self.room.settle(&mut self.b, &self.charger, map);
+                self.b.place(next);
+            }
+        }
+    }
+
+    /// Notes what was taken for parts whose amount is only expected; of what nothing is expected
+    /// nothing is kept.
+    fn reserve(&mut self, parts: &[Part<'_>], all: &[Asked], climbed: &[Climbed]) {
+        for (at, part) in parts.iter().enumerate() {
+            let Some(map) = part.reserved else { continue };
+            let (next, back) = (self.b.label(), self.b.label());
+            self.unless_active(at, next);
+            let ladder = climbed.iter().find(|c| c.part == at).map(|c| c.ladder);
+            let taken = all.iter().filter(|a| a.part == at && a.claim.verdict != 0);
+            let known: Vec<u32> = taken.map(|a| a.claim.index).collect();
+            let amount = self.amount(at);
+            let levels = match &ladder {
+                Some(ladder) => Levels::Found(ladder),
+                None => Levels::Known(&known),
+            };
+            self.b
+                .push(Insn::load(Size::Dw, Reg::R1, Reg::R10, self.unknown))
+                .push(Insn::alu_imm(Alu::And, Reg::R1, 1 << at))
+                .jump_if_imm(Cond::Ne, Reg::R1, 0, back);
+            self.room.keep(&mut self.b, amount, levels, map);
+            self.b.jump_if_imm(Cond::Eq, Reg::R0, 0, next);
+            // Without a note it could not be given back: it does not happen.
+            self.charger.refuse(&mut self.b, part.program.deny.0);
+            self.b.place(back);
+            match ladder {
+                Some(ladder) => ladder.undo(&mut self.b, &self.charger, amount),
+                None => known
+                    .iter()
+                    .for_each(|index| self.charger.undo(&mut self.b, *index, amount)),
+            }
+            self.b.place(next);
+        }
+    }
+
+    fn where_active(&mut self, step: Step, body: impl FnOnce(&mut Self, Step)) {
+        let next = self.b.label();
+        self.unless_active(step.part(), next);
+        body(self, step);
+        self.b.place(next);
+    }
+
+    fn look_at(&mut self, step: Step, refused: Label) {
+        match step {
+            Step::One(asked) => {
+                let look = self.look(asked);
+                self.charger.look(&mut self.b, look, refused);
+            }
+            Step::Up(c) => {
+                let amount = c.has_amount.then(|| self.amount(c.part));
+                c.ladder.look(&mut self.b, &self.charger, amount, refused);
+            }
+        }
+    }
+
+    fn take(&mut self, step: Step, refused: Label) {
+        match step {
+            Step::One(asked) => {
+                let look = self.look(asked);
+                self.charger.take(&mut self.b, look, refused);
+            }
+            Step::Up(c) => {
+                let amount = self.amount(c.part);
+                c.ladder.take(&mut self.b, &self.charger, amount, refused);
+            }
+        }
+    }
+
+    fn done(&mut self, step: Step) {
+        let amount = self.amount(step.part());
+        match step {
+            Step::One(asked) if asked.claim.is_bucket => {
+                self.charger.done(&mut self.b, asked.claim.index, amount);
+            }
+            Step::One(_) => {}
+            Step::Up(c) => c.ladder.done(&mut self.b, &self.charger, amount),
+        }
+    }
+
+    fn undo(&mut self, step: Step) {
+        let amount = self.amount(step.part());
+        match step {
+            Step::One(asked) => self.charger.undo(&mut self.b, asked.claim.index, amount),
+            Step::Up(c) => c.ladder.undo(&mut self.b, &self.charger, amount),
+        }
+    }
+
+    /// Charges a budget that refuses nothing, where it fits; where it does not, that is noted.
+    fn observe(&mut self, asked: Asked) {
+        let next = self.b.label();
+        let look = self.look(asked);
+        if asked.is_taken {
+            self.charger.take(&mut self.b, look, next);
+            self.done(Step::One(asked));
+        } else {
+            self.charger.look(&mut self.b, look, next);
+        }
+        self.b.place(next);
+    }
+
     /// Does what was found out; goes to `out` to let the event pass.
     fn verdict(&mut self, kind: HookKind, parts: &[Part<'_>], out: Label) {
-        let claims = || parts.iter().flat_map(|p| p.claims);
+        let is_signal = parts.iter().any(|p| match p.of {
+            Budgets::Known(claims) => claims.iter().any(|c| c.verdict >= SIGNAL),
+            Budgets::Found(_, asks) => asks == Asks::Signals,
+        });
         self.charger.verdict(&mut self.b);
         self.b.jump_if_imm(Cond::Eq, Reg::R1, 0, out);
-        if claims().any(|c| c.verdict >= SIGNAL) {
+        if is_signal {
             self.b
                 .push(Insn::alu_imm(Alu::Sub, Reg::R1, SIGNAL))
                 .push(Insn::call(helper::SEND_SIGNAL));

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `amount` | how amounts are written |
 //! | `gate` | the program at a gate: asks budgets, takes, refuses |
+//! | `birth` | the programs that give cgroups budgets as they are made, by patterns |
 //! | `controller` | limits that the kernel's own controllers hold |
 //! | `record` | what is recorded of limits |
 //!
@@ -11,6 +12,7 @@
 //! event are a meter's, with budgets for their sink.
 
 pub mod amount;
+pub mod birth;
 pub mod controller;
 pub mod gate;
 pub mod record;

@@ -1,10 +1,13 @@
 //! What is recorded of limits.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
+use super::birth;
 use super::controller::Controller;
+use crate::budget::denial::SIGNAL;
+use crate::budget::words::{NAMED, flag};
 use crate::hook::HookSpec;
 use crate::id::{AttachmentId, CgroupId, InstanceId, LimitId};
 use crate::meter::usage::{Form, Unit};
@@ -31,6 +34,8 @@ pub enum Way {
     Before,
     /// Where the meter counts it: after it happened.
     After,
+    /// The kernel counts and holds it, in files of the cgroup.
+    Kernel,
 }
 
 /// A limit.
@@ -90,6 +95,51 @@ pub struct Charger {
     pub programs: Vec<(HookSpec, bool)>,
 }
 
+/// A limit of each cgroup that a pattern matches when it is made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PatternRecord {
+    /// Its number, never given twice.
+    pub number: u32,
+    /// The pattern as it is written.
+    pub pattern: String,
+    /// The cgroup below which it is looked for.
+    pub anchor: CgroupId,
+    /// Its components below that.
+    pub components: Vec<String>,
+    /// Number of what is limited, in [`Limits::groups`].
+    pub group: u32,
+    /// How much.
+    pub amount: u64,
+    /// Each so many nanoseconds; none for in all.
+    pub period_ns: Option<u64>,
+    /// How much may gather while nobody uses it.
+    pub burst: u64,
+    /// What happens then.
+    pub action: Action,
+    /// Only while others of the same parent want their share.
+    pub borrow: bool,
+    /// Index of the budget that those share that find no place.
+    pub shared: u32,
+}
+
+/// The programs that give cgroups budgets as they are made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BirthRecord {
+    /// Their instance.
+    pub instance: InstanceId,
+    /// What their code was made of.
+    pub plan: birth::Plan,
+}
+
+/// The program that settles reservations.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SettlerRecord {
+    /// Its instance.
+    pub instance: InstanceId,
+    /// The programs that charge what is reserved.
+    pub chargers: Vec<InstanceId>,
+}
+
 /// A gate as it is had on this kernel.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GateChoice {
@@ -121,6 +171,8 @@ pub struct PartRecord {
     pub gate: Option<usize>,
     /// Budgets, nearest first: index, whether it is a bucket, verdict.
     pub claims: Vec<(u32, bool, i32)>,
+    /// They are found from the event's cgroup up instead: a pattern gives some as cgroups are made.
+    pub is_found: bool,
 }
 
 /// All limits of a state.
@@ -136,6 +188,39 @@ pub struct Limits {
     pub groups: BTreeMap<u32, Group>,
     /// The gates that stand.
     pub gates: Vec<GateRecord>,
+    /// Limits of what is made later, in the order in which they are tried.
+    pub patterns: Vec<PatternRecord>,
+    /// Number of the last pattern.
+    pub last_pattern: u32,
+    /// The programs that give places out and take them back.
+    pub births: Option<BirthRecord>,
+    /// The program that settles reservations at the end of a system call.
+    pub settler: Option<SettlerRecord>,
+    /// Births that have become limits.
+    pub births_seen: u64,
+}
+
+impl Action {
+    /// What becomes of an event that a budget refuses, see
+    /// [`VERDICT_SHIFT`](crate::budget::words::VERDICT_SHIFT).
+    #[must_use]
+    pub fn verdict(self) -> i32 {
+        match self {
+            Self::Deny(errno) => errno,
+            Self::Signal(signal) => SIGNAL + signal,
+            Self::Freeze | Self::Controller(_) | Self::Observe => 0,
+        }
+    }
+
+    /// The flags of a budget that is charged in this way.
+    #[must_use]
+    pub fn flags(self, way: Way) -> u64 {
+        if self == Self::Observe && way == Way::After {
+            flag::OBSERVE
+        } else {
+            0
+        }
+    }
 }
 
 impl Group {
@@ -147,18 +232,70 @@ impl Group {
 }
 
 impl Limits {
-    /// There is none.
+    /// There is none, and none that is to come.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.limits.is_empty()
+        self.limits.is_empty() && self.patterns.is_empty()
+    }
+
+    /// Places may be given out, or have to come back.
+    #[must_use]
+    pub fn has_places(&self) -> bool {
+        !self.patterns.is_empty() || self.limits.values().any(|l| l.slot as usize >= NAMED)
+    }
+
+    /// What is expected of a group's events is reserved before they happen. That stays so while the
+    /// group is there: what is reserved has to be given back whatever its limits do by then.
+    #[must_use]
+    pub fn is_reserved(&self, number: u32) -> bool {
+        let group = self.groups.get(&number);
+        group.is_some_and(|g| g.form == Form::Gauge && g.way == Way::After && !g.gates.is_empty())
+    }
+
+    /// The programs that charge what is reserved.
+    #[must_use]
+    pub fn reserving(&self) -> Vec<InstanceId> {
+        let all = self.groups.iter().filter(|(n, _)| self.is_reserved(**n));
+        all.filter_map(|(_, g)| Some(g.charger.as_ref()?.instance))
+            .collect()
+    }
+
+    /// The numbers of what patterns limit.
+    #[must_use]
+    pub fn found_groups(&self) -> BTreeSet<u32> {
+        self.patterns.iter().map(|p| p.group).collect()
+    }
+
+    /// The number of a group, new if there was none like it.
+    pub fn number_of(&mut self, group: Group) -> u32 {
+        let is_same = |g: &Group| {
+            (&g.text, &g.value, &g.labels, g.way)
+                == (&group.text, &group.value, &group.labels, group.way)
+        };
+        let mut all = self.groups.iter_mut();
+        if let Some((number, known)) = all.find(|(_, g)| is_same(g)) {
+            if known.gates.is_empty() {
+                known.gates = group.gates;
+            }
+            return *number;
+        }
+        let number = self.next_group;
+        self.next_group += 1;
+        self.groups.insert(number, group);
+        number
     }
 
     /// A budget that no limit has, nor had in `before`: programs that still run may charge that.
     #[must_use]
     pub fn free_slot(&self, before: &Self) -> Option<u32> {
-        let all = self.limits.values().chain(before.limits.values());
-        let used: std::collections::BTreeSet<u32> = all.map(|l| l.slot).collect();
-        (0..crate::budget::words::BUDGETS as u32).find(|slot| !used.contains(slot))
+        let used: BTreeSet<u32> = self.slots().chain(before.slots()).collect();
+        (0..NAMED as u32).find(|slot| !used.contains(slot))
+    }
+
+    /// The indices of all budgets that limits have, and those that are shared.
+    pub fn slots(&self) -> impl Iterator<Item = u32> {
+        let shared = self.patterns.iter().map(|p| p.shared);
+        self.limits.values().map(|l| l.slot).chain(shared)
     }
 
     /// The limits of a group at a cgroup.
@@ -178,19 +315,24 @@ impl Limits {
     #[must_use]
     pub fn is_charger(&self, instance: InstanceId) -> bool {
         let chargers = self.groups.values().filter_map(|g| g.charger.as_ref());
-        chargers.into_iter().any(|c| c.instance == instance)
+        let births = self.births.iter().map(|b| b.instance);
+        let settler = self.settler.iter().map(|s| s.instance);
+        let mut all = chargers.map(|c| c.instance).chain(births).chain(settler);
+        all.any(|i| i == instance)
     }
 
     /// Forgets the limits of a cgroup that is gone, and its gates.
     pub fn forget_cgroup(&mut self, cgroup: CgroupId) {
         self.limits.retain(|_, l| l.cgroup != cgroup);
         self.gates.retain(|g| g.cgroup != cgroup);
+        self.patterns.retain(|p| p.anchor != cgroup);
     }
 
     /// Forgets groups that limit nothing any more; the instances that charged them.
     pub fn forget_groups(&mut self) -> Vec<InstanceId> {
-        let limits = &self.limits;
-        let is_used = |id: &u32| limits.values().any(|l| l.group == *id);
+        let found = self.found_groups();
+        let used: BTreeSet<u32> = self.limits.values().map(|l| l.group).chain(found).collect();
+        let is_used = |id: &u32| used.contains(id);
         let gone = self.groups.iter().filter(|(id, _)| !is_used(id));
         let instances = gone.filter_map(|(_, g)| g.charger.as_ref().map(|c| c.instance));
         let instances = instances.collect();

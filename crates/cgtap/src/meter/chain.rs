@@ -15,6 +15,9 @@ pub const MADE: &str = "tp_btf:cgroup_mkdir";
 /// The tracepoint of cgroups that go.
 pub const REMOVED: &str = "tp_btf:cgroup_rmdir";
 
+/// `EEXIST`, as a helper returns it: the cgroup has a budget of its own, from a pattern.
+const HAS_OWN: i32 = -17;
+
 struct Stack {
     id: i16,
     parent: i16,
@@ -60,9 +63,11 @@ pub fn at_mkdir(layout: &Layout) -> Result<Vec<Insn>, EditError> {
         .push(Insn::load(Size::Dw, Reg::R1, Reg::R0, 0))
         .push(Insn::store(Size::Dw, Reg::R10, stack.parent, Reg::R1))
         .stack_address(Reg::R3, stack.parent)
-        .push(Insn::mov_imm(Reg::R4, 0))
+        // BPF_NOEXIST: whichever of the programs comes first.
+        .push(Insn::mov_imm(Reg::R4, 1))
         .call_map(maps::CHAINS, stack.id, helper::MAP_UPDATE_ELEM)
         .jump_if_imm(Cond::Eq, Reg::R0, 0, out)
+        .jump_if_imm(Cond::Eq, Reg::R0, HAS_OWN, out)
         .increment(maps::CONTROL, control::STRANDED);
     end(b, out)
 }

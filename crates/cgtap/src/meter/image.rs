@@ -14,7 +14,7 @@ use super::shape::{
 use super::written::Meter;
 use super::{bury, chain};
 use crate::asm::{Insn, text};
-use crate::budget::{denial, words};
+use crate::budget::{denial, reserve, words};
 use crate::hook::HookSpec;
 use crate::kernel::layout::Layout;
 use crate::kernel::read::Access;
@@ -134,10 +134,15 @@ fn specs(meter: &Meter, shape: &Shape, sink: &Sink) -> Vec<(String, MapSpec<'sta
             let (name, mut chains) = spec("chains", MapType::Hash, 8, 8, CHAINS);
             // Entries are made by cgroups that are, not by events.
             chains.flags = map_flags::NO_PREALLOC;
+            let (noted, mut reserved) =
+                spec("reserved", MapType::Hash, 8, reserve::BYTES, reserve::NOTES);
+            // Hardly ever more than a few, and of most values none.
+            reserved.flags = map_flags::NO_PREALLOC;
             all.extend([
                 (name, chains),
                 spec("budgets", MapType::Array, 4, words::ALL_BYTES, 1),
                 spec("denials", MapType::Array, 4, denial::BYTES as u32, 1),
+                (noted, reserved),
             ]);
         }
     }

@@ -1,7 +1,7 @@
 //! Meters: what to count, for whom, by what, written down and compiled to programs; or what to read.
 
 mod bury;
-mod chain;
+pub mod chain;
 pub mod code;
 mod entry;
 pub mod expr;

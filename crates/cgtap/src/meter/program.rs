@@ -9,6 +9,7 @@ use super::usage::BUCKETS;
 use super::written::KEYS_MAX;
 use crate::asm::{Alu, Builder, Cond, EditError, Frame, Insn, Label as Target, Reg, Size, helper};
 use crate::budget::emit as charge;
+use crate::budget::reserve::Room;
 use crate::kernel::layout::Layout;
 use crate::kernel::read::{Access, Reader};
 use crate::kernel::{current, emit};
@@ -298,7 +299,7 @@ impl Generator<'_> {
             self.amount(at, what)?;
         }
         if let (Sink::Budgets(only), Some(slots)) = (self.plan.sink, self.stack.charger) {
-            self.charge_budgets(only, slots, updates);
+            self.charge_budgets(only, slots, updates, &program.owner);
             return Ok(());
         }
         let found = self.b.label();
@@ -325,6 +326,7 @@ impl Generator<'_> {
         only: &[(usize, u64)],
         slots: charge::Slots,
         updates: &[(usize, Do)],
+        owner: &Owner,
     ) {
         let out = self.out;
         for (word, value) in only {
@@ -361,12 +363,21 @@ impl Generator<'_> {
                 .jump_if_imm(Cond::Eq, Reg::R0, 0, next)
                 .place(found)
                 .push(Insn::load(Size::Dw, Reg::R1, Reg::R0, 0));
-            let maps = charge::Maps {
-                budgets: maps::BUDGETS,
-                denials: maps::DENIALS,
+            let charger = charge::Charger {
+                maps: charge::Maps {
+                    budgets: maps::BUDGETS,
+                    denials: maps::DENIALS,
+                },
+                slots,
             };
-            charge::Charger { maps, slots }.post(&mut self.b, amount);
+            charger.post(&mut self.b, amount);
             self.b.place(next);
+            if let (Do::Add(_), Owner::Current) = (what, owner) {
+                // What was made is charged: what was reserved for it is not needed any more. The note
+                // of this event was read, its room is free.
+                let room = Room(self.stack.note);
+                room.settle(&mut self.b, &charger, maps::RESERVED);
+            }
         }
     }
 

@@ -38,8 +38,10 @@ pub mod maps {
     pub const BUDGETS: u32 = 5;
     /// Budgets. One entry: [`crate::budget::denial`].
     pub const DENIALS: u32 = 6;
+    /// Budgets. Hash: task -> what it has reserved ([`crate::budget::reserve`]).
+    pub const RESERVED: u32 = 7;
     /// Budgets. LRU hashes: what was noted, one a note.
-    pub const NOTES_OF_BUDGETS: u32 = 7;
+    pub const NOTES_OF_BUDGETS: u32 = 8;
 }
 
 /// Where a meter's programs put what they measure.

@@ -123,6 +123,7 @@ fn fixed_layout() -> Layout {
         root_hierarchy_id: 4,
         css_cgroup: 8,
         kn_id: 48,
+        kn_name: 16,
         cast: None,
         current: None,
     }

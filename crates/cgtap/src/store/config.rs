@@ -312,6 +312,7 @@ impl Config {
             .values()
             .flat_map(|h| h.lists.known().collect::<Vec<_>>())
             .chain(self.limits.limits.values().map(|l| l.cgroup))
+            .chain(self.limits.patterns.iter().map(|p| p.anchor))
             .collect()
     }
 

@@ -25,6 +25,12 @@ pub const UNDERTAKER: &str = "undertaker";
 pub const BUDGETS: &str = "budgets";
 /// What limits denied.
 pub const DENIALS: &str = "denials";
+/// Budgets that cgroups are given as they are made.
+pub const PLACES: &str = "places";
+/// Who has some.
+pub const BIRTHS: &str = "births";
+/// The budget that each cgroup has of its own, of what patterns limit.
+pub const HOMES: &str = "homes";
 /// Addresses of `current`.
 pub const CURRENT: &str = "current";
 /// Directory of the hooks.
@@ -33,9 +39,9 @@ pub const HOOKS: &str = "hooks";
 pub const INSTANCES: &str = "instances";
 
 /// Everything that may stand at the top: a directory with something else in it is not ours.
-pub const TOP: [&str; 13] = [
+pub const TOP: [&str; 16] = [
     CONFIG, CONFIG_NEW, CONTROL, CGROUPS, REAPER, OWNERS, GATES, UNDERTAKER, CURRENT, HOOKS,
-    INSTANCES, BUDGETS, DENIALS,
+    INSTANCES, BUDGETS, DENIALS, PLACES, BIRTHS, HOMES,
 ];
 
 /// Directory of a hook.
@@ -154,6 +160,9 @@ pub fn expected(config: &Config) -> BTreeSet<String> {
     }
     if !config.limits.is_empty() {
         all.extend([BUDGETS, DENIALS].map(str::to_owned));
+    }
+    if config.limits.has_places() {
+        all.extend([PLACES, BIRTHS, HOMES].map(str::to_owned));
     }
     for (id, record) in config.hooks.iter().filter(|(_, h)| h.is_active()) {
         all.insert(hook_dir(*id));

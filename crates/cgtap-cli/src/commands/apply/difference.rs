@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use cgtap::engine::{CgroupRef, Engine, Lifetime, LimitChange, LimitReport, LimitRequest};
+use cgtap::engine::{
+    CgroupRef, Engine, Lifetime, LimitChange, LimitReport, LimitRequest, PatternReport,
+    PatternRequest,
+};
 use cgtap::id::CgroupId;
 use cgtap::meter::usage::Unit;
 use cgtap::meter::written::Meter;
@@ -42,6 +45,10 @@ pub enum Act {
     Change,
     /// A limit goes.
     Clear,
+    /// What a pattern matches later is limited by itself from now on.
+    Follow,
+    /// What a pattern matches later is limited by itself no more.
+    Unfollow,
 }
 
 /// A difference between what is and what is to be.
@@ -72,6 +79,8 @@ pub struct Reach {
     pub written: String,
     /// For a pattern, the cgroups that it matches now.
     pub matches: Option<usize>,
+    /// Why what a pattern matches later is not limited by itself; none if it is.
+    pub obstacle: Option<String>,
     /// The line.
     pub line: usize,
 }
@@ -87,6 +96,8 @@ pub struct Wanted {
     pub entry: usize,
     /// It names the cgroup itself.
     pub is_exact: bool,
+    /// All that the file means by it, and that comes later, is held by itself.
+    pub covers_later: bool,
     /// How it is to stand.
     pub stand: Stand,
 }
@@ -118,7 +129,7 @@ pub struct Difference {
 impl Change {
     /// It says how something is from now on.
     pub fn is_to_be(&self) -> bool {
-        self.change != Act::Clear
+        !matches!(self.change, Act::Clear | Act::Unfollow)
     }
 }
 
@@ -133,7 +144,21 @@ impl Stand {
             borrow: limit.borrow,
         }
     }
+
+    fn later(report: &PatternReport) -> Self {
+        Self {
+            unit: report.unit,
+            amount: report.amount,
+            period_ns: report.period_ns,
+            burst: report.burst,
+            on: report.on.clone(),
+            borrow: report.borrow,
+        }
+    }
 }
+
+/// A pattern, what it limits, and how.
+type Followed<'a> = (String, String, &'a BTreeMap<String, String>, Stand);
 
 impl Difference {
     /// Nothing is to be done.
@@ -178,7 +203,7 @@ impl Difference {
                 meter: render::limited(&key.1, &key.2),
                 stand: Some(wanted.stand.clone()),
                 was,
-                covers_later: wanted.is_exact,
+                covers_later: wanted.covers_later,
             });
         }
         for (key, limit) in &there {
@@ -199,6 +224,48 @@ impl Difference {
         self.changes.extend(changes);
     }
 
+    /// Notes what makes the patterns that are followed those that are `wanted`, in their order.
+    pub fn follow(&mut self, wanted: Vec<(PatternRequest, Stand)>, in_force: &[PatternReport]) {
+        let new: Vec<Followed<'_>> = (wanted.iter())
+            .map(|(request, stand)| {
+                let limit = &request.limit;
+                let pattern = request.pattern.to_string();
+                (pattern, limit.value_name(), &limit.labels, stand.clone())
+            })
+            .collect();
+        let of = |r: &'_ PatternReport| (r.pattern.clone(), r.meter.clone());
+        let old: Vec<Followed<'_>> = (in_force.iter())
+            .map(|r| (of(r).0, of(r).1, &r.labels, Stand::later(r)))
+            .collect();
+        if new == old {
+            self.kept += new.len();
+            return;
+        }
+        let told = |change: Act, one: &Followed<'_>| Change {
+            change,
+            cgroup: one.0.clone(),
+            meter: render::limited(&one.1, one.2),
+            stand: Some(one.3.clone()),
+            was: None,
+            covers_later: change == Act::Follow,
+        };
+        // Another order is another policy too.
+        let is_sorted_only = new.len() == old.len() && new.iter().all(|n| old.contains(n));
+        let come = new.iter().filter(|n| is_sorted_only || !old.contains(n));
+        let gone = old.iter().filter(|o| !new.contains(o));
+        let mut changes: Vec<Change> = come.map(|n| told(Act::Follow, n)).collect();
+        self.kept += new.len() - changes.len();
+        changes.extend(gone.map(|o| told(Act::Unfollow, o)));
+        self.changes.extend(changes);
+        self.limits.patterns = Some(wanted.into_iter().map(|(request, _)| request).collect());
+    }
+
+    /// Takes over what was done after it.
+    pub fn and(&mut self, later: Self) {
+        self.changes.extend(later.changes);
+        self.reach = later.reach;
+    }
+
     /// Does all of it, or nothing.
     ///
     /// # Errors
@@ -211,7 +278,12 @@ impl Difference {
                 let made = engine.enable_meter(&wanted.meter, &cgroup, Lifetime::Pinned)?;
                 enabled.push(made.name);
             }
-            if !self.limits.set.is_empty() || !self.limits.clear.is_empty() {
+            let LimitChange {
+                set,
+                clear,
+                patterns,
+            } = &self.limits;
+            if !set.is_empty() || !clear.is_empty() || patterns.is_some() {
                 engine.change_limits(&self.limits)?;
             }
             Ok::<(), cgtap::engine::Error>(())
@@ -303,6 +375,7 @@ mod tests {
                     path: format!("/{id}"),
                     entry: 0,
                     is_exact: id == 3,
+                    covers_later: id == 3,
                     stand: stand(amount),
                 };
                 (key(id), wanted)

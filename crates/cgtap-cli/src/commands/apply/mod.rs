@@ -77,11 +77,28 @@ pub fn apply(
     absent: Absent,
 ) -> Result<Difference, Failure> {
     let mut tries = 0;
+    let mut done: Option<Difference> = None;
     loop {
         tries += 1;
         let difference = policy.difference(engine, absent)?;
+        if let Some(done) = done.take_if(|_| difference.is_empty()) {
+            return Ok(done);
+        }
         match difference.apply(engine) {
-            Ok(()) => return Ok(difference),
+            Ok(()) => {
+                let all = match done.take() {
+                    None => difference,
+                    Some(mut all) => {
+                        all.and(difference);
+                        all
+                    }
+                };
+                // What came between looking and following a pattern is found by looking once more.
+                if tries >= TRIES || !policy.follows() || all.is_empty() {
+                    return Ok(all);
+                }
+                done = Some(all);
+            }
             Err(Failure::Engine(e))
                 if tries < TRIES && matches!(e.kind(), ErrorKind::Cgroup | ErrorKind::NotFound) => {
             }

@@ -5,7 +5,7 @@ use std::collections::btree_map::Entry;
 use std::path::{Path, PathBuf};
 
 use cgtap::cgroup::pattern::Pattern;
-use cgtap::engine::{CgroupRef, Engine, ErrorKind, LimitRequest, show_action};
+use cgtap::engine::{CgroupRef, Engine, ErrorKind, LimitRequest, PatternRequest, show_action};
 use cgtap::id::CgroupId;
 use cgtap::meter::library::{Known, Library, Source};
 use cgtap::meter::usage::Unit;
@@ -62,6 +62,19 @@ enum Of {
 
 /// What is limited at a cgroup: a value, and labels.
 pub type Key = (CgroupId, String, BTreeMap<String, String>);
+
+impl LimitOf {
+    /// What is asked of cgroups that come later.
+    fn later(&self) -> Option<PatternRequest> {
+        match &self.of {
+            Of::Cgroup(_) => None,
+            Of::Pattern(pattern) => Some(PatternRequest {
+                pattern: pattern.clone(),
+                limit: self.request.clone(),
+            }),
+        }
+    }
+}
 
 impl Policy {
     /// Reads the policy at `path`, with the meters of the directory `meters`.
@@ -243,12 +256,35 @@ impl Policy {
         let mut difference = Difference::default();
         self.wanted_meters(engine, absent, &mut difference)?;
         let wanted = self.wanted_limits(engine, absent, &mut difference.reach)?;
+        let followed = self.followed(engine).map(|(at, request)| {
+            let stand = self.limits[at].stand.clone();
+            (request, stand)
+        });
+        let followed = followed.collect();
         let make = |wanted: &Wanted| LimitRequest {
             cgroup: CgroupRef::Id(wanted.id),
             ..self.limits[wanted.entry].request.clone()
         };
         difference.compare(&wanted, &engine.limits(None)?, make);
+        difference.follow(followed, &engine.patterns()?);
         Ok(difference)
+    }
+
+    /// It has patterns.
+    pub fn follows(&self) -> bool {
+        self.limits.iter().any(|l| matches!(l.of, Of::Pattern(_)))
+    }
+
+    /// The patterns whose later matches are limited by themselves, with the number of the limit.
+    fn followed<'a>(
+        &'a self,
+        engine: &'a Engine,
+    ) -> impl Iterator<Item = (usize, PatternRequest)> + 'a {
+        let all = self.limits.iter().enumerate();
+        all.filter_map(move |(at, limit)| {
+            let request = limit.later()?;
+            request.obstacle(engine).is_none().then_some((at, request))
+        })
     }
 
     /// The meters that do not count yet.
@@ -313,15 +349,26 @@ impl Policy {
                     }
                     _ => continue,
                 };
+                let later = entry.later();
+                let obstacle = later.and_then(|later| later.obstacle(engine));
                 reach.push(Reach {
                     place: self.place(entry.line),
                     written: entry.written.clone(),
                     matches: (!is_exact).then_some(found.len()),
+                    obstacle: obstacle.clone(),
                     line: entry.line,
                 });
                 for (id, path) in found {
                     let key = (id, entry.meter.clone(), entry.request.labels.clone());
-                    self.want(&mut all, key, at, path, is_exact)?;
+                    let wanted = Wanted {
+                        id,
+                        path,
+                        entry: at,
+                        is_exact,
+                        covers_later: obstacle.is_none(),
+                        stand: entry.stand.clone(),
+                    };
+                    self.want(&mut all, key, wanted)?;
                 }
             }
         }
@@ -333,29 +380,20 @@ impl Policy {
         &self,
         all: &mut BTreeMap<Key, Wanted>,
         key: Key,
-        entry: usize,
-        path: String,
-        is_exact: bool,
+        wanted: Wanted,
     ) -> Result<(), Failure> {
-        let limit = &self.limits[entry];
         match all.entry(key) {
             Entry::Vacant(new) => {
-                let id = new.key().0;
-                new.insert(Wanted {
-                    id,
-                    path,
-                    entry,
-                    is_exact,
-                    stand: limit.stand.clone(),
-                });
+                new.insert(wanted);
                 Ok(())
             }
-            Entry::Occupied(other) if other.get().is_exact != is_exact => Ok(()),
+            Entry::Occupied(other) if other.get().is_exact != wanted.is_exact => Ok(()),
             Entry::Occupied(other) => {
                 let (_, meter, labels) = other.key();
-                Err(self.usage(limit.line)(format!(
-                    "{} of {path} is limited on line {} too; keep one of the two",
+                Err(self.usage(self.limits[wanted.entry].line)(format!(
+                    "{} of {} is limited on line {} too; keep one of the two",
                     render::limited(meter, labels),
+                    wanted.path,
                     self.limits[other.get().entry].line,
                 )))
             }

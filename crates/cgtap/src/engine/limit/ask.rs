@@ -15,7 +15,7 @@ use crate::budget::denial::{self, Verdict};
 use crate::budget::words::{Budget, word};
 use crate::hook::HookSpec;
 use crate::id::{CgroupId, LimitId};
-use crate::limit::record::{Action, Way};
+use crate::limit::record::{Action, Group, LimitRecord, Way};
 use crate::meter::shape::control;
 use crate::meter::usage::Unit;
 
@@ -51,7 +51,7 @@ pub struct LimitReport {
     /// A policy set it, and takes it away when it asks for it no more.
     pub policy: bool,
     /// `before` the event, at the gate, or `after` it: then the gate shuts until there is something
-    /// left again.
+    /// left again; by the `kernel`, which holds it too.
     pub charged: &'static str,
     /// Hooks of its gates.
     pub gates: Vec<HookSpec>,
@@ -187,6 +187,24 @@ pub fn show_action(action: Action) -> String {
 }
 
 impl Session {
+    /// What the kernel says is used of what it counts by itself; none of what we count. 0 where the
+    /// cgroup or its file is gone.
+    fn counted(&self, limit: &LimitRecord, group: &Group) -> Option<u64> {
+        let Action::Controller(controller) = limit.action else {
+            return None;
+        };
+        let file = controller.usage_file()?;
+        let cgroup = self.hierarchy.by_id(limit.cgroup).ok();
+        let text = cgroup.and_then(|c| {
+            std::fs::read_to_string(self.hierarchy.directory(&c.path).join(file)).ok()
+        });
+        Some(
+            controller
+                .usage(&group.labels, &text.unwrap_or_default())
+                .unwrap_or(0),
+        )
+    }
+
     /// All limits, in the order of their cgroups' paths.
     pub(super) fn limit_reports(&self) -> Result<Vec<LimitReport>> {
         let limits = &self.config.limits;
@@ -210,7 +228,13 @@ impl Session {
                 let group = limits.groups.get(&limit.group)?;
                 let words = BudgetWords::of(&all, limit.slot).read();
                 let budget = Budget::of(&words);
-                let left = budget.left(now_ns);
+                let (used, left) = match self.counted(limit, group) {
+                    Some(used) => (used, limit.amount.cast_signed() - used.cast_signed()),
+                    None => {
+                        let taken = words[word::TAKEN].cast_signed().max(0);
+                        (taken.cast_unsigned(), budget.left(now_ns))
+                    }
+                };
                 let ago =
                     |word: usize| (words[word] > 0).then(|| now_ns.saturating_sub(words[word]));
                 let free_in_ns = (left <= 0).then(|| budget.open_at(now_ns)).flatten();
@@ -231,9 +255,10 @@ impl Session {
                     charged: match group.way {
                         Way::Before => "before",
                         Way::After => "after",
+                        Way::Kernel => "kernel",
                     },
                     gates: group.gates.iter().map(|g| g.hook.clone()).collect(),
-                    used: words[word::TAKEN].cast_signed().max(0).cast_unsigned(),
+                    used,
                     left,
                     is_reached: left <= 0,
                     free_in_ns,

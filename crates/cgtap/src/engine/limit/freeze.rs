@@ -19,6 +19,7 @@ use super::super::session::Session;
 use super::super::usage::now;
 use super::super::{Engine, Lock};
 use super::words::BudgetWords;
+use crate::budget::places;
 use crate::budget::words::{Budget, flag, word};
 use crate::id::LimitId;
 use crate::limit::record::{Action, LimitRecord};
@@ -69,6 +70,8 @@ pub struct Pacer {
     all: Vec<Frozen>,
     /// The record that `all` was made of, by its inode.
     seen: Option<u64>,
+    /// Where cgroups that are born to limits are counted, and how many were when `all` was made.
+    births: Option<(Words, u64)>,
     /// While it is held no other pacer runs.
     _lock: OwnedFd,
 }
@@ -120,6 +123,7 @@ impl Engine {
             budgets: None,
             all: Vec::new(),
             seen: None,
+            births: None,
             _lock: lock,
         })
     }
@@ -259,15 +263,19 @@ impl Pacer {
     fn reload(&mut self) -> Result<Vec<Paced>> {
         let inode = std::fs::metadata(self.engine.state().join(pins::CONFIG)).map(|m| m.ino());
         let inode = inode.ok();
-        if inode.is_some() && inode == self.seen {
+        let is_told = |(places, seen): &(Words, u64)| places::born(places.as_slice()) == *seen;
+        if inode.is_some() && inode == self.seen && self.births.as_ref().is_none_or(is_told) {
             return Ok(Vec::new());
         }
         let hierarchy = self.engine.hierarchy()?;
         let session = Session::open(self.engine.state(), Lock::Shared, hierarchy)?;
         let mut before = std::mem::take(&mut self.all);
         let mut done = Vec::new();
+        self.births = None;
         if let Some(session) = session.filter(|s| !s.config.limits.is_empty()) {
             self.budgets = Some(session.budget_words()?);
+            let seen = session.config.limits.births_seen;
+            self.births = session.places()?.map(|places| (places, seen));
             let own = session.hierarchy.by_pid(std::process::id())?;
             let limits = &session.config.limits.limits;
             let frozen = limits.iter().filter(|(_, l)| l.action == Action::Freeze);

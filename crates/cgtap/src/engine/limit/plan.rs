@@ -14,15 +14,20 @@ use super::super::meter::Compiled;
 use super::super::request::{AttachRequest, ObjectSource};
 use super::super::session::Session;
 use super::words::PREFIX;
-use super::{LimitChange, path_up, wrong};
+use super::{LimitChange, birth, path_up, settle, wrong};
 use crate::attach::Anchor;
 use crate::budget::denial::SIGNAL;
 use crate::budget::emit::LEVELS_MAX;
+use crate::budget::ladder::Asks;
 use crate::cgroup::Cgroup;
 use crate::hook::{HookKind, HookSpec};
 use crate::id::{AttachmentId, CgroupId, InstanceId, ProgramId};
 use crate::kernel::read::Access;
-use crate::limit::gate::{self, Claim, PARTS_MAX, Part};
+use crate::kernel::scope::{self, ScopeInfo};
+use crate::kernel::target;
+use crate::limit::controller::Controller;
+use crate::limit::gate::maps::HOMES;
+use crate::limit::gate::{self, Budgets, Claim, LADDERS_MAX, PARTS_MAX, Part};
 use crate::limit::record::{
     Action, Charger, GateChoice, GateRecord, Group, LimitRecord, PartRecord, Way,
 };
@@ -55,7 +60,7 @@ pub(super) fn is_last_way(change: &LimitChange, way: usize) -> bool {
         // Where no gate can be had, what is only observed is observed where it is counted.
         most + usize::from(r.action == Some(Action::Observe))
     };
-    change.set.iter().map(ways).max().unwrap_or(1) <= way + 1
+    change.requests().map(ways).max().unwrap_or(1) <= way + 1
 }
 
 impl<'a> Asked<'a> {
@@ -116,6 +121,10 @@ impl<'a> Asked<'a> {
 
     /// What clients of this meter bear.
     pub(super) fn usual_action(&self) -> Action {
+        let value = &self.meter().values[self.value].name;
+        if let Some(controller) = Controller::of_own(&self.meter().value_name(value)) {
+            return Action::Controller(controller);
+        }
         let gate = self.meter().gates_of(self.value).next();
         match gate.and_then(|g| g.choices.first()) {
             Some(choice) => Action::Deny(choice.deny.0),
@@ -128,6 +137,15 @@ impl<'a> Asked<'a> {
         let meter = self.meter();
         let value = &meter.values[self.value];
         let name = meter.value_name(&value.name);
+        if let Some(own) = Controller::of_own(&name) {
+            if action != Action::Controller(own) {
+                return Err(wrong(format!(
+                    "{name} is counted and held by the kernel itself; write --on {}",
+                    own.file()
+                )));
+            }
+            return Ok(self.described(Way::Kernel, Vec::new()));
+        }
         let resolved = resolve(meter).map_err(|e| {
             Error::new(ErrorKind::Hook, format!("cannot limit {name}: {e}"))
                 .with_errno(Errno::ENOENT)
@@ -153,7 +171,13 @@ impl<'a> Asked<'a> {
                 Err(e) => tracing::debug!("{name} is observed where it is counted: {e}"),
             }
         }
-        Ok(Group {
+        Ok(self.described(charges, gates))
+    }
+
+    fn described(&self, way: Way, gates: Vec<GateChoice>) -> Group {
+        let meter = self.meter();
+        let value = &meter.values[self.value];
+        Group {
             path: match &self.known.source {
                 MeterSource::Builtin => format!("built-in:{}", meter.name),
                 MeterSource::File(path) => path.display().to_string(),
@@ -164,10 +188,10 @@ impl<'a> Asked<'a> {
             unit: value.unit,
             form: value.form,
             labels: self.labels.clone(),
-            way: charges,
+            way,
             charger: None,
             gates,
-        })
+        }
     }
 
     /// The gates, in the `way`th way that each has, and whether the amount is known there.
@@ -313,6 +337,8 @@ pub(super) fn reconcile(session: &Session, next: &mut Config) -> Result<()> {
     forget(next)?;
     check_levels(next)?;
     chargers(session, next, &mut meters)?;
+    birth::reconcile(session, next)?;
+    settle::reconcile(session, next)?;
     gates(session, next, &mut meters)
 }
 
@@ -320,6 +346,16 @@ pub(super) fn reconcile(session: &Session, next: &mut Config) -> Result<()> {
 pub(in crate::engine) fn forget(next: &mut Config) -> Result<()> {
     for instance in next.limits.forget_groups() {
         take_off_instance(next, instance)?;
+    }
+    if !next.limits.has_places()
+        && let Some(births) = next.limits.births.take()
+    {
+        take_off_instance(next, births.instance)?;
+    }
+    if next.limits.reserving().is_empty()
+        && let Some(settler) = next.limits.settler.take()
+    {
+        take_off_instance(next, settler.instance)?;
     }
     Ok(())
 }
@@ -357,7 +393,10 @@ fn take_off(next: &mut Config, id: AttachmentId) -> Result<()> {
     Ok(())
 }
 
-fn attached(config: &Config, instance: InstanceId) -> Vec<(AttachmentId, CgroupId, u32)> {
+pub(super) fn attached(
+    config: &Config,
+    instance: InstanceId,
+) -> Vec<(AttachmentId, CgroupId, u32)> {
     config
         .hooks
         .values()
@@ -367,7 +406,7 @@ fn attached(config: &Config, instance: InstanceId) -> Vec<(AttachmentId, CgroupI
         .collect()
 }
 
-fn take_off_instance(next: &mut Config, instance: InstanceId) -> Result<()> {
+pub(super) fn take_off_instance(next: &mut Config, instance: InstanceId) -> Result<()> {
     for (id, ..) in attached(next, instance) {
         take_off(next, id)?;
     }
@@ -381,7 +420,7 @@ fn request() -> AttachRequest {
     )
 }
 
-fn put(
+pub(super) fn put(
     session: &Session,
     next: &mut Config,
     cgroup: &Cgroup,
@@ -416,9 +455,10 @@ fn chargers(session: &Session, next: &mut Config, meters: &mut Meters) -> Result
             Some(charger) => charger,
             None => make_charger(session, next, number, &group, meters)?,
         };
-        let limited: BTreeSet<CgroupId> = (next.limits.limits.values())
-            .filter(|l| l.group == number)
-            .map(|l| l.cgroup)
+        let limited = (next.limits.limits.values()).filter(|l| l.group == number);
+        let found = next.limits.patterns.iter().filter(|p| p.group == number);
+        let limited: BTreeSet<CgroupId> = (limited.map(|l| l.cgroup))
+            .chain(found.map(|p| p.anchor))
             .collect();
         let is_topmost = |cgroup: &CgroupId| {
             let above = &path_up(next, *cgroup)[1..];
@@ -511,21 +551,34 @@ fn wanted_gates(config: &Config) -> BTreeMap<(HookSpec, CgroupId), Vec<PartRecor
     let signal_hook: Option<HookSpec> = SIGNAL_HOOK.parse().ok();
     // Hook by hook the cgroups that have a gate of their own there.
     let mut places: BTreeSet<(HookSpec, CgroupId)> = BTreeSet::new();
-    for limit in config.limits.limits.values() {
-        let Some(group) = config.limits.groups.get(&limit.group) else {
+    let limits = &config.limits;
+    let named = limits
+        .limits
+        .values()
+        .map(|l| (l.group, l.cgroup, l.action));
+    let found = limits
+        .patterns
+        .iter()
+        .map(|p| (p.group, p.anchor, p.action));
+    for (group, cgroup, action) in named.chain(found) {
+        let Some(group) = limits.groups.get(&group) else {
             continue;
         };
-        match limit.action {
+        match action {
             Action::Deny(_) | Action::Observe => {
-                places.extend(group.gates.iter().map(|g| (g.hook.clone(), limit.cgroup)));
+                places.extend(group.gates.iter().map(|g| (g.hook.clone(), cgroup)));
             }
-            Action::Signal(_) => places.extend(signal_hook.clone().map(|h| (h, limit.cgroup))),
+            Action::Signal(_) => places.extend(signal_hook.clone().map(|h| (h, cgroup))),
             Action::Freeze | Action::Controller(_) => {}
         }
     }
     for (hook, cgroup) in places {
         let mut parts = Vec::new();
         for (number, group) in &config.limits.groups {
+            if limits.is_found_at(config, *number, cgroup) {
+                parts.extend(found_parts(*number, group, &hook, signal_hook.as_ref()));
+                continue;
+            }
             let levels = chain(config, *number, cgroup);
             let claims = |verdict: &dyn Fn(Action) -> Option<i32>| -> Vec<(u32, bool, i32)> {
                 let of =
@@ -547,6 +600,7 @@ fn wanted_gates(config: &Config) -> BTreeMap<(HookSpec, CgroupId), Vec<PartRecor
                         group: *number,
                         gate: Some(at),
                         claims,
+                        is_found: false,
                     });
                 }
             }
@@ -561,6 +615,7 @@ fn wanted_gates(config: &Config) -> BTreeMap<(HookSpec, CgroupId), Vec<PartRecor
                         group: *number,
                         gate: None,
                         claims,
+                        is_found: false,
                     });
                 }
             }
@@ -569,7 +624,43 @@ fn wanted_gates(config: &Config) -> BTreeMap<(HookSpec, CgroupId), Vec<PartRecor
             wanted.insert((hook, cgroup), parts);
         }
     }
+    leave_out(config, &mut wanted);
     wanted
+}
+
+/// What a gate asks of a group whose budgets it finds.
+fn found_parts(
+    number: u32,
+    group: &Group,
+    hook: &HookSpec,
+    signal_hook: Option<&HookSpec>,
+) -> Vec<PartRecord> {
+    let gates = group.gates.iter().enumerate();
+    let here = gates
+        .filter(|(_, g)| g.hook == *hook)
+        .map(|(at, _)| Some(at));
+    let signals = (group.way == Way::After && signal_hook == Some(hook)).then_some(None);
+    let part = |gate| PartRecord {
+        group: number,
+        gate,
+        claims: Vec::new(),
+        is_found: true,
+    };
+    here.chain(signals).map(part).collect()
+}
+
+/// Leaves out gates that ask what the next one above asks, since they would find the same.
+fn leave_out(config: &Config, wanted: &mut BTreeMap<(HookSpec, CgroupId), Vec<PartRecord>>) {
+    let is_told = |(hook, cgroup): &(HookSpec, CgroupId), parts: &Vec<PartRecord>| {
+        let mut above = path_up(config, *cgroup).into_iter().skip(1);
+        let next = above.find_map(|c| wanted.get(&(hook.clone(), c)));
+        parts.iter().all(|p| p.is_found) && next == Some(parts)
+    };
+    let gone = wanted.iter().filter(|(at, parts)| is_told(at, parts));
+    let gone: Vec<(HookSpec, CgroupId)> = gone.map(|(at, _)| at.clone()).collect();
+    for at in gone {
+        wanted.remove(&at);
+    }
 }
 
 fn gates(session: &Session, next: &mut Config, meters: &mut Meters) -> Result<()> {
@@ -604,6 +695,15 @@ fn gates(session: &Session, next: &mut Config, meters: &mut Meters) -> Result<()
     }
     next.limits.gates = kept;
     Ok(())
+}
+
+/// Which of the budgets that it finds a part asks.
+fn asks(part: &PartRecord, program: &GateProgram) -> Asks {
+    match (part.gate, &program.ask) {
+        (None, _) => Asks::Signals,
+        (Some(_), Some(_)) => Asks::All,
+        (Some(_), None) => Asks::Errnos,
+    }
 }
 
 /// Loads the program of a gate.
@@ -642,6 +742,27 @@ fn make_gate(
         programs.push(program.cloned().ok_or_else(lost)?);
         onlies.push(ready.only.clone());
     }
+    let found = parts.iter().filter(|p| p.is_found).count();
+    if found > LADDERS_MAX {
+        return Err(wrong(format!(
+            "{found} values are limited at {hook} for {} by patterns whose later matches are held; a \
+             gate holds {LADDERS_MAX}",
+            at.path
+        )));
+    }
+    let scope = match (found, next.hook(hook)) {
+        (0, _) => ScopeInfo::Current,
+        (_, Some((_, record))) => record.scope.clone(),
+        _ => {
+            let (spec, target) = target::resolve(hook)?;
+            scope::resolve(&spec, &target)?
+        }
+    };
+    if scope.owner().is_some() {
+        return Err(wrong(format!(
+            "{hook} cannot be followed by patterns: it goes by notes"
+        )));
+    }
     let claims: Vec<Vec<Claim>> = parts
         .iter()
         .map(|part| {
@@ -653,14 +774,35 @@ fn make_gate(
             part.claims.iter().map(claim).collect()
         })
         .collect();
+    // The maps of reservations come behind the others.
+    let first = HOMES + u32::from(found > 0);
+    let mut chargers: Vec<InstanceId> = Vec::new();
+    let reserved: Vec<Option<u32>> = (parts.iter().zip(&programs))
+        .map(|(part, program)| {
+            let is_reserved = program.expect.is_some() && program.ask.is_none();
+            let is_reserved = is_reserved && next.limits.is_reserved(part.group);
+            let group = next
+                .limits
+                .groups
+                .get(&part.group)
+                .filter(|_| is_reserved)?;
+            chargers.push(group.charger.as_ref()?.instance);
+            Some(first + chargers.len() as u32 - 1)
+        })
+        .collect();
     let made: Vec<Part<'_>> = programs
         .iter()
         .zip(&onlies)
         .zip(&claims)
-        .map(|((program, only), claims)| Part {
+        .zip(parts.iter().zip(&reserved))
+        .map(|(((program, only), claims), (part, reserved))| Part {
+            reserved: *reserved,
             program,
             only,
-            claims,
+            of: match part.is_found {
+                false => Budgets::Known(claims),
+                true => Budgets::Found(part.group, asks(part, program)),
+            },
         })
         .collect();
     let layout = &next.layout;
@@ -670,25 +812,39 @@ fn make_gate(
         Access::Probe
     };
     let neutral = hook.kind().info().returns.neutral();
-    let insns = gate::generate(layout, access, hook.kind(), &made, neutral).map_err(|e| {
-        Error::new(
-            ErrorKind::Unsupported,
-            format!("cannot make the gate at {hook} for {}: {e}", at.path),
-        )
-        .with_errno(Errno::E2BIG)
-    })?;
+    let insns =
+        gate::generate(layout, access, hook.kind(), &scope, &made, neutral).map_err(|e| {
+            Error::new(
+                ErrorKind::Unsupported,
+                format!("cannot make the gate at {hook} for {}: {e}", at.path),
+            )
+            .with_errno(Errno::E2BIG)
+        })?;
     let name = "gate";
     let (budgets, denials) = session.budget_maps()?;
     let sys = |e| Error::sys("look at the maps of limits", &e);
-    let maps = vec![
+    let mut maps = vec![
         MapImage::of("budgets", &budgets).map_err(sys)?,
         MapImage::of("denials", &denials).map_err(sys)?,
     ];
+    let mut fds = vec![Some(budgets.into()), Some(denials.into())];
+    let mut more = Vec::new();
+    if found > 0 {
+        more.push(("homes".to_owned(), session.pinned(pins::HOMES)?));
+    }
+    for (at, charger) in chargers.iter().enumerate() {
+        let map = super::words::map_of(session, next, *charger, "reserved")?;
+        more.push((format!("reserved_{at}"), map));
+    }
+    for (name, map) in more {
+        maps.push(MapImage::of(&name, &map).map_err(sys)?);
+        fds.push(Some(map.into()));
+    }
     let program = ProgramImage::generated(name, hook, insns);
     let loaded = Loaded {
         name: format!("{PREFIX}{}", at.path),
         image: ObjectImage::generated("cgtap_limit", maps, vec![program]),
-        maps: vec![Some(budgets.into()), Some(denials.into())],
+        maps: fds,
         chosen: Vec::new(),
         meter: None,
     };

@@ -13,10 +13,12 @@ use super::super::usage::now;
 use super::plan::chain;
 use crate::budget::denial;
 use crate::budget::rate::Rate;
-use crate::budget::words::{ALL_BYTES, Budget, WORDS, flag, word};
-use crate::id::CgroupId;
+use crate::budget::words::{ALL_BYTES, Budget, VERDICT_SHIFT, WORDS, flag, word};
+use crate::cgroup::Branch;
+use crate::id::{CgroupId, InstanceId};
 use crate::limit::record::{Action, Charger, Group, LimitRecord, Limits, Way};
 use crate::meter::shape::control;
+use crate::store::config::Config;
 use crate::store::pins;
 
 /// What instances of limits are called begins so.
@@ -35,6 +37,22 @@ fn make(name: &'static str, bytes: u32) -> std::result::Result<Map, SysError> {
         max_entries: 1,
         flags: map_flags::MMAPABLE,
     })
+}
+
+/// A map of programs of limits, by its name.
+pub(super) fn map_of(
+    session: &Session,
+    config: &Config,
+    instance: InstanceId,
+    name: &str,
+) -> Result<Map> {
+    let record = config.instances.get(&instance);
+    let pin = record
+        .and_then(|i| i.maps.iter().find(|m| m.name == name))
+        .and_then(|m| m.pin.clone())
+        .unwrap_or_default();
+    let path = session.path(&pins::map(instance, &pin));
+    get_map(&path).map_err(|e| Error::sys(format!("open {}", path.display()), &e))
 }
 
 /// One budget's words.
@@ -57,6 +75,24 @@ impl BudgetWords<'_> {
 
     fn set(&self, word: usize, value: u64) {
         self.all.set(self.first + word, value);
+    }
+
+    /// Writes what hangs on the record, where it is not so.
+    pub(super) fn follow(&self, follow: &Follow) {
+        let put = |word: usize, value: u64| {
+            if self.all.get(self.first + word) != value {
+                self.set(word, value);
+            }
+        };
+        put(word::CAP, follow.cap);
+        put(word::UP, follow.up);
+        put(word::LIMIT, follow.limit);
+        let flags = self.all.get(self.first + word::FLAGS) & flag::FROZEN;
+        let verdict = u64::from(follow.action.verdict().cast_unsigned());
+        put(
+            word::FLAGS,
+            flags | follow.action.flags(follow.way) | verdict << VERDICT_SHIFT,
+        );
     }
 
     /// Sets or takes away a flag.
@@ -82,6 +118,16 @@ impl BudgetWords<'_> {
     }
 }
 
+/// What of a budget hangs on the record.
+pub(super) struct Follow {
+    pub(super) cap: u64,
+    /// Index of the budget above, and 1 more; 0 for none.
+    pub(super) up: u64,
+    pub(super) limit: u64,
+    pub(super) action: Action,
+    pub(super) way: Way,
+}
+
 impl Session {
     /// Pins the maps of budgets and denials, if limits need them and they are not: those that programs
     /// of limits have, or new ones.
@@ -103,11 +149,11 @@ impl Session {
                 pin(&map, &path).map_err(sys)?;
             }
         }
-        Ok(())
+        self.lay_places(limits)
     }
 
     /// A map that programs of limits share, by its name.
-    fn map_of_limits(&self, name: &str) -> Option<Map> {
+    pub(super) fn map_of_limits(&self, name: &str) -> Option<Map> {
         let all = self.config.instances.iter();
         let mut of_limits = all.filter(|(_, i)| i.object.starts_with(PREFIX));
         of_limits.find_map(|(id, record)| {
@@ -138,19 +184,22 @@ impl Session {
             return Ok(());
         }
         let all = self.budget_words()?;
-        let slots = |l: &Limits| -> BTreeSet<u32> { l.limits.values().map(|l| l.slot).collect() };
-        let known = slots(&self.config.limits);
-        for limit in next.limits.values().filter(|l| !known.contains(&l.slot)) {
-            let budget = BudgetWords::of(&all, limit.slot);
+        let known: BTreeSet<u32> = self.config.limits.slots().collect();
+        let limits = next.limits.values();
+        let limits = limits.map(|l| (l.slot, l.burst, l.amount, l.period_ns));
+        let shared = next.patterns.iter();
+        let shared = shared.map(|p| (p.shared, p.burst, p.amount, p.period_ns));
+        for (slot, cap, amount, period_ns) in limits.chain(shared) {
+            if known.contains(&slot) {
+                continue;
+            }
+            let budget = BudgetWords::of(&all, slot);
             for word in 0..WORDS {
                 budget.set(word, 0);
             }
             budget.set(word::EPOCH_NS, now().as_nanos() as u64);
-            budget.set(word::CAP, limit.burst);
-            if let Some(rate) = limit
-                .period_ns
-                .and_then(|period| Rate::new(limit.amount, period).ok())
-            {
+            budget.set(word::CAP, cap);
+            if let Some(rate) = period_ns.and_then(|period| Rate::new(amount, period).ok()) {
                 budget.set(word::AMOUNT, rate.amount);
                 budget.set(word::MULT, rate.mult);
                 budget.set(word::SHIFT, u64::from(rate.shift));
@@ -166,17 +215,8 @@ impl Session {
         if limits.is_empty() {
             return Ok(());
         }
-        let all = self.budget_words()?;
-        for (id, limit) in &limits.limits {
-            let budget = BudgetWords::of(&all, limit.slot);
-            let levels = chain(&self.config, limit.group, limit.cgroup);
-            let way = limits.groups.get(&limit.group).map(|g| g.way);
-            let is_observed = limit.action == Action::Observe && way == Some(Way::After);
-            budget.set(word::CAP, limit.burst);
-            budget.set(word::UP, levels.get(1).map_or(0, |l| u64::from(l.slot) + 1));
-            budget.set(word::LIMIT, u64::from(id.0));
-            budget.mark(flag::OBSERVE, is_observed);
-        }
+        self.fill_words(&self.config)?;
+        self.fill_homes()?;
         for (number, group) in &limits.groups {
             if group.charger.is_some() {
                 self.fill_chains(*number, group)?;
@@ -185,14 +225,42 @@ impl Session {
         Ok(())
     }
 
+    /// Writes caps, levels and what happens then, as `config` has them.
+    pub(super) fn fill_words(&self, config: &Config) -> Result<()> {
+        let limits = &config.limits;
+        let all = self.budget_words()?;
+        let places = self.places()?;
+        let way = |group: u32| limits.groups.get(&group).map_or(Way::After, |g| g.way);
+        let up = |levels: &[&LimitRecord]| levels.first().map_or(0, |l| u64::from(l.slot) + 1);
+        for (id, limit) in &limits.limits {
+            if self.is_of(places.as_ref(), limit.slot, limit.cgroup) {
+                let levels = chain(config, limit.group, limit.cgroup);
+                BudgetWords::of(&all, limit.slot).follow(&Follow {
+                    cap: limit.burst,
+                    up: up(levels.get(1..).unwrap_or_default()),
+                    limit: u64::from(id.0),
+                    action: limit.action,
+                    way: way(limit.group),
+                });
+            }
+        }
+        for pattern in &limits.patterns {
+            BudgetWords::of(&all, pattern.shared).follow(&Follow {
+                cap: pattern.burst,
+                up: up(&chain(config, pattern.group, pattern.anchor)),
+                limit: 0,
+                action: pattern.action,
+                way: way(pattern.group),
+            });
+        }
+        for (slot, follow) in self.fresh_words(config)? {
+            BudgetWords::of(&all, slot).follow(&follow);
+        }
+        Ok(())
+    }
+
     fn charger_map(&self, charger: &Charger, name: &str) -> Result<Map> {
-        let record = self.config.instances.get(&charger.instance);
-        let pin = record
-            .and_then(|i| i.maps.iter().find(|m| m.name == name))
-            .and_then(|m| m.pin.clone())
-            .unwrap_or_default();
-        let path = self.path(&pins::map(charger.instance, &pin));
-        get_map(&path).map_err(|e| Error::sys(format!("open {}", path.display()), &e))
+        map_of(self, &self.config, charger.instance, name)
     }
 
     /// Control words of the programs that charge a group.
@@ -215,19 +283,23 @@ impl Session {
         let mut homeless = 0;
         for _ in 0..PASSES {
             wanted.clear();
+            let mut listings: Vec<Vec<Branch>> = Vec::new();
             for cgroup in limited.keys() {
                 // Those below another are listed with that one.
                 let above = &super::path_up(&self.config, *cgroup)[1..];
                 if above.iter().any(|c| limited.contains_key(c)) {
                     continue;
                 }
-                let Ok(top) = self.hierarchy.by_id(*cgroup) else {
-                    continue;
-                };
-                let branches = self.hierarchy.listing(&top);
+                if let Ok(top) = self.hierarchy.by_id(*cgroup) {
+                    listings.push(self.hierarchy.listing(&top));
+                }
+            }
+            // Read after the listings: what is in them and was born has its budget noted by now.
+            let own = self.own(&self.config)?;
+            for branches in &listings {
                 let mut slots: Vec<Option<u32>> = Vec::with_capacity(branches.len());
                 for (at, branch) in branches.iter().enumerate() {
-                    let own = limited.get(&branch.id).map(|l| l.slot);
+                    let own = own.get(&(number, branch.id)).copied();
                     let parent = (at > 0).then(|| slots.get(branch.parent).copied().flatten());
                     let slot = own.or(parent.flatten());
                     slots.push(slot);
@@ -246,16 +318,17 @@ impl Session {
         }
         self.charger_words(charger)?
             .set(control::STRANDED, homeless);
-        for (key, _) in chains.entries().map_err(sys)? {
+        let entries = chains.entries().map_err(sys)?;
+        let own = self.own(&self.config)?;
+        let is_kept = |c: &CgroupId| wanted.contains_key(c) || own.contains_key(&(number, *c));
+        for (key, _) in entries {
             let cgroup = CgroupId(words(&key).next().unwrap_or_default());
             // One that came since then has its parent's.
-            let is_ours = wanted.contains_key(&cgroup);
             let is_below = || {
-                self.hierarchy
-                    .by_id(cgroup)
-                    .is_ok_and(|c| c.ancestors.iter().any(|above| wanted.contains_key(above)))
+                let found = self.hierarchy.by_id(cgroup);
+                found.is_ok_and(|c| c.ancestors.iter().any(is_kept))
             };
-            if !is_ours && !is_below() {
+            if !is_kept(&cgroup) && !is_below() {
                 chains.delete(&key).map_err(sys)?;
             }
         }
