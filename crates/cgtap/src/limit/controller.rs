@@ -62,6 +62,7 @@ pub fn own_value(name: &str) -> Option<Known> {
         help: (*help).to_owned(),
     });
     let meter = Meter {
+        source: None,
         name: own.meter.to_owned(),
         help: own.help.to_owned(),
         cannot_see: Vec::new(),
