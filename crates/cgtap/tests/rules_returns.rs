@@ -173,3 +173,17 @@ fn s30_each_writer_sees_what_the_earlier_wrote() {
         "raw_tracepoint.w:bpf_test_finish"
     );
 }
+
+/// The same where the kernel attaches no writable program that jumps to others, which is pretended on
+/// those that do: each set is attached by itself, and takes turns.
+#[test]
+fn s30_each_writer_sees_what_the_earlier_wrote_where_sets_take_turns() {
+    let output = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "s30_each_writer_sees_what_the_earlier_wrote"])
+        .env("CGTAP_PRETEND_MISSING", "writable_jumps")
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{said}");
+    assert!(said.contains("1 passed"), "{said}");
+}

@@ -54,6 +54,7 @@ impl Bare {
             scope: &ScopeInfo::Current,
             access: Access::Typed,
             with_current_table: by_table,
+            decides: false,
         })?;
         let switch = &self.switch;
         let mut maps = vec![&switch.progs, &switch.cache, &switch.control];
@@ -114,6 +115,7 @@ fn set(plain: &Plain, choice: Choice) -> Result<Prog> {
         verdict: 1,
         counter: choice.counter.then_some(plain.maps.len()),
         nests: false,
+        turn: None,
         next: None,
         style: choice.style,
     };

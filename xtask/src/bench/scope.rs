@@ -124,6 +124,7 @@ fn make(hook: &str, scope: &str, access: Access, part: Part) -> Result<Loaded> {
         scope: &found,
         access,
         with_current_table,
+        decides: false,
     })?;
     let mut maps = vec![&switch.progs, &switch.cache, &switch.control];
     maps.extend(&switch.tables);

@@ -121,7 +121,7 @@ pub fn check(
     })?;
     match target.spec.kind() {
         HookKind::RawTracepoint => in_arguments(&prog, target)?,
-        HookKind::RawTracepointWritable => in_buffer(&prog, target)?,
+        HookKind::RawTracepointWritable => in_buffer(&prog, candidate.code, target)?,
         HookKind::Tracepoint => in_record(&prog, target)?,
         HookKind::Kprobe | HookKind::Kretprobe | HookKind::Uprobe | HookKind::Uretprobe => {
             at_event(&prog, open_probe(target.spec, target.info)?)?;
@@ -209,8 +209,19 @@ fn in_arguments(prog: &Prog, target: &Target<'_>) -> Result<(), TrialError> {
 
 /// raw_tp.w: attaching compares the context and the writes with the tracepoint
 /// (kernel/trace/bpf_trace.c, `bpf_probe_register`). The shut copy is attached for a moment.
-fn in_buffer(prog: &Prog, target: &Target<'_>) -> Result<(), TrialError> {
+fn in_buffer(prog: &Prog, code: &Code, target: &Target<'_>) -> Result<(), TrialError> {
+    let has_jumps = code
+        .iter()
+        .any(|(_, insn)| insn.is_call_of(helper::TAIL_CALL));
     Link::raw_tracepoint(prog, Some(target.spec.name())).map(drop).map_err(|e| match e.errno {
+        Errno::EINVAL if has_jumps => TrialError::Bounds {
+            what: format!(
+                "it makes tail calls, and this kernel attaches no program that does to the writable \
+                 tracepoint {}: it cannot know how much those write",
+                target.spec.name()
+            ),
+            errno: e.errno,
+        },
         Errno::EINVAL => TrialError::Bounds {
             what: format!(
                 "it reads past the arguments of tracepoint {}, or writes past what that one lets \

@@ -7,6 +7,7 @@ use crate::kernel::scope::{OwnerInfo, ScopeInfo};
 use crate::kernel::{current, emit};
 
 use super::noter::{KEY_WORDS, NOTE_IDS};
+use super::turn;
 use super::word::{
     CACHE_BITS, CACHE_SLOTS, CONTROL_LOST_DEPTH, CONTROL_LOST_SET, CONTROL_UNOWNED, DEPTH_MAX,
     DIRECT_SETS, GENERATION_SHIFT, NOTE_LEVELS, SET_MAX, TAG_BITS,
@@ -56,9 +57,12 @@ pub struct Plan<'a> {
     pub access: Access,
     /// `current` is looked up in a table.
     pub with_current_table: bool,
+    /// Sets are not jumped to: whose turn it is is written down for them (`turn`).
+    pub decides: bool,
 }
 
-/// Generates the dispatcher. Its maps are, in this order: the PROG_ARRAY of sets, the cache, the
+/// Generates the dispatcher. Its maps are, in this order: the PROG_ARRAY of sets, or where turns are
+/// written down if it decides, the cache, the
 /// control words, the tables of configured cgroups of even and of odd generations, and then the
 /// addresses of `current`, if it looks there, or the notes, if its scope takes some.
 ///
@@ -98,12 +102,18 @@ pub fn generate(plan: &Plan<'_>) -> Result<Vec<Insn>, EditError> {
         .jump_if_imm(Cond::Gt, Reg::R3, (1 << GENERATION_SHIFT) - 1, slow)
         .jump_if_imm(Cond::Eq, Reg::R3, 0, none);
 
-    b.place(jump).push(Insn::mov(Reg::R1, Reg::R6));
-    tail_calls(&mut b);
-    b.increment(maps::CONTROL, CONTROL_LOST_SET);
-
-    b.place(none)
-        .push(Insn::mov_imm(Reg::R0, plan.returns.neutral()))
+    if plan.decides {
+        b.jump(jump);
+        b.place(none).push(Insn::mov_imm(Reg::R3, 0));
+        b.place(jump);
+        turn::write(&mut b, maps::PROGS, stack::KEY, Reg::R3);
+    } else {
+        b.place(jump).push(Insn::mov(Reg::R1, Reg::R6));
+        tail_calls(&mut b);
+        b.increment(maps::CONTROL, CONTROL_LOST_SET);
+        b.place(none);
+    }
+    b.push(Insn::mov_imm(Reg::R0, plan.returns.neutral()))
         .push(Insn::exit());
 
     if !matches!(plan.scope, ScopeInfo::Current) {

@@ -10,6 +10,7 @@
 use super::main_code::{Home, combine, count, finish, restore_context, save};
 use super::plan::{GlobalForm, Maps, Plan, Style};
 use super::specialise::{Member, PoolIndex};
+use super::turn;
 use crate::asm::{Builder, EditError, Insn, Label, Line, Reg, helper};
 use crate::hook::kind::Returns;
 
@@ -141,6 +142,9 @@ pub fn fuse(members: &[Member], plan: &Plan) -> Result<Fused, EditError> {
     let mut lines: Vec<(Line, usize)> = Vec::new();
 
     save(&mut main, home, Reg::R1, plan);
+    if let Some(turn) = &plan.turn {
+        turn::wait(&mut main, &mut maps, turn);
+    }
     if let Some(counter) = plan.counter {
         count(&mut main, maps.index(counter), plan.nests);
     }
@@ -216,6 +220,9 @@ fn single(member: &Member, plan: &Plan, mut maps: Maps) -> Result<Fused, EditErr
     let mut main = Builder::new();
     if let Some(counter) = plan.counter {
         main.push(Insn::mov(Reg::R6, Reg::R1));
+        if let Some(turn) = &plan.turn {
+            turn::wait(&mut main, &mut maps, turn);
+        }
         count(&mut main, maps.index(counter), plan.nests);
         main.push(Insn::mov(Reg::R1, Reg::R6));
     }

@@ -19,4 +19,5 @@ pub mod segment;
 pub mod set;
 pub mod specialise;
 pub mod switch;
+pub mod turn;
 pub mod word;

@@ -1,6 +1,7 @@
 //! What is asked of the fuser, and the list of maps that it and what it emits share.
 
 use super::specialise::{Member, PoolIndex};
+use super::turn::Turn;
 use crate::asm::Insn;
 use crate::hook::kind::Returns;
 
@@ -50,6 +51,8 @@ pub struct Plan {
     pub counter: Option<PoolIndex>,
     /// A CPU may run the set while it runs it already (`KindInfo::nests`).
     pub nests: bool,
+    /// When it runs, if it is not jumped to.
+    pub turn: Option<Turn>,
     /// Where it goes on; not in the last segment.
     pub next: Option<Next>,
     /// How members become part of main.

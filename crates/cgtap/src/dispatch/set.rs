@@ -13,6 +13,7 @@ use super::pool::{BtfPool, MapPool};
 use super::records::{RecordError, Source, records};
 use super::segment::{self, LIMITS, TooManySegments, Weight};
 use super::specialise::{Member, PoolIndex};
+use super::turn::Turn;
 use super::word::SET_MAX;
 use crate::asm::{EditError, encode};
 use crate::hook::kind::{ContextType, KindInfo, Returns};
@@ -40,6 +41,17 @@ impl Indices {
     /// The lowest free one: low numbers are reached by a direct jump.
     fn take_low(&mut self) -> Result<u16, NoIndex> {
         let free = (1..=SET_MAX)
+            .find(|i| !self.used.contains(i))
+            .ok_or(NoIndex)?;
+        self.used.insert(free);
+        Ok(free)
+    }
+
+    /// The first free one from a number on.
+    fn take_from(&mut self, from: u16) -> Result<u16, NoIndex> {
+        let from = from.clamp(1, SET_MAX);
+        let free = (from..=SET_MAX)
+            .chain(1..from)
             .find(|i| !self.used.contains(i))
             .ok_or(NoIndex)?;
         self.used.insert(free);
@@ -85,6 +97,18 @@ pub struct Loader<'a> {
     pub progs: PoolIndex,
     /// The hook's control words.
     pub control: PoolIndex,
+    /// Sets take turns by links of their own, instead of being jumped to.
+    pub turns: Option<Turns>,
+}
+
+/// What sets that take turns share.
+#[derive(Clone, Copy, Debug)]
+pub struct Turns {
+    /// Where turns are written down.
+    pub decided: PoolIndex,
+    /// The number to look for a free one from: that of a set whose link may not be gone yet is not given
+    /// again soon.
+    pub from: u16,
 }
 
 /// A set that cannot be had.
@@ -153,7 +177,7 @@ impl Loader<'_> {
         indices: &mut Indices,
     ) -> Result<LoadedSet, SetError> {
         let weights: Vec<Weight> = members.iter().map(weigh).collect();
-        let whole_only = self.returns.wants_one_program();
+        let whole_only = self.returns.wants_one_program() || self.turns.is_some();
         let mut segments = match segment::fit(&weights, &LIMITS) {
             Ok(segments) if !whole_only => segments,
             Err(e) if !whole_only => return Err(e.into()),
@@ -199,7 +223,16 @@ impl Loader<'_> {
         segments: &[Range<usize>],
         indices: &mut Indices,
     ) -> Result<LoadedSet, (usize, SetError)> {
-        let head = indices.take_low().map_err(|e| (0, e.into()))?;
+        let head = match self.turns {
+            Some(turns) => indices.take_from(turns.from),
+            None => indices.take_low(),
+        };
+        let head = head.map_err(|e| (0, e.into()))?;
+        let turn = self.turns.map(|turns| Turn {
+            decided: turns.decided,
+            control: self.control,
+            set: head,
+        });
         let mut progs = Vec::new();
         let mut next: Option<Next> = None;
         for (at, range) in segments.iter().enumerate().rev() {
@@ -210,6 +243,7 @@ impl Loader<'_> {
                     verdict,
                     counter: first.then_some(counter),
                     nests: self.kind.nests,
+                    turn,
                     next,
                     style: Style::Inline,
                 };

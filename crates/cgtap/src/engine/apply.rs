@@ -3,14 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::AsFd;
 
-use cgtap_sys::bpf::{Map, MapSpec, MapType, pin};
+use cgtap_sys::bpf::{Map, MapSpec, MapType, get_map, pin};
 use cgtap_sys::{Errno, SysError};
 
 use super::error::{Error, ErrorKind, Result};
 use super::session::{Session, desired};
 use super::workshop::Workshop;
-use crate::dispatch::set::{Indices, LoadedSet, Loader, SetError};
+use crate::dispatch::set::{Indices, LoadedSet, Loader, SetError, Turns};
 use crate::dispatch::switch::Switch;
+use crate::dispatch::word::SET_MAX;
 use crate::id::CgroupId;
 use crate::store::config::{Config, HookId, HookRecord, MemberRecord, SetRecord};
 use crate::store::pins;
@@ -155,6 +156,14 @@ impl Session {
         } else {
             None
         };
+        let decided = match record.turns {
+            true => {
+                let name = pins::hook(id, pins::TURNS);
+                let map = get_map(&self.path(&name)).map_err(sys)?;
+                Some(workshop.take(&name, map))
+            }
+            false => None,
+        };
         let mut indices = Indices::new(record.all_sets().flat_map(|s| s.indices.iter().copied()));
         let mut built = Vec::new();
         for Wanted {
@@ -177,6 +186,10 @@ impl Session {
                 btfs: &workshop.btfs,
                 progs,
                 control,
+                turns: decided.map(|decided| Turns {
+                    decided,
+                    from: (*next_serial % u32::from(SET_MAX)) as u16,
+                }),
             };
             let set = loader
                 .load(&members, counter_at, &mut indices)
@@ -195,9 +208,20 @@ impl Session {
                 counter,
             });
         }
+        // Who takes turns stands behind whoever gives them.
+        let fresh = match fresh {
+            Some(fresh) if record.turns => {
+                self.attach_fresh(id, &record, &fresh)?;
+                None
+            }
+            other => other,
+        };
         for one in built {
             for (index, prog) in &one.set.progs {
                 switch.place(*index, prog).map_err(sys)?;
+                if record.turns {
+                    self.attach_set(id, &record, *index, prog)?;
+                }
             }
             let path = self.path(&pins::set_counter(id, one.record.serial));
             pin(&one.counter, &path).map_err(sys)?;

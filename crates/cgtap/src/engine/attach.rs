@@ -18,7 +18,8 @@ use crate::cgroup::Cgroup;
 use crate::hook::kind::KindInfo;
 use crate::hook::{HookSpec, Scope};
 use crate::id::{AttachmentId, CgroupId, InstanceId, ProgramId};
-use crate::kernel::{scope, target, tracepoint};
+use crate::kernel::target::Target;
+use crate::kernel::{anchor, scope, target, tracepoint};
 use crate::store::config::{CgroupRecord, Config, HookId, HookRecord, MemberRecord};
 
 /// A program and the hook it is to run at.
@@ -291,10 +292,14 @@ fn hook_for(next: &mut Config, spec: &HookSpec) -> Result<(HookId, HookSpec)> {
         return Ok((id, spec));
     }
     let scope = scope::resolve(&spec, &target)?;
+    let turns = !anchor::takes_jumps(&Target {
+        spec: &spec,
+        info: &target,
+    })?;
     let id = HookId(next.next.hook);
     next.next.hook += 1;
     next.hooks
-        .insert(id, HookRecord::new(spec.clone(), target, scope));
+        .insert(id, HookRecord::new(spec.clone(), target, scope, turns));
     Ok((id, spec))
 }
 

@@ -183,7 +183,7 @@ impl Damage {
     fn look_at_hook(&mut self, session: &Session, id: HookId, record: &HookRecord) -> Result<()> {
         let sys = |e: SysError| Error::sys(format!("look at hook {}", record.spec), &e);
         let switch = session.switch(id)?;
-        for name in pins::hook_links(id, record.link_count()) {
+        for name in pins::all_links(id, record) {
             let link = get_link(&session.path(&name)).map_err(sys)?;
             Prog::from_id(link.info().map_err(sys)?.prog_id).map_err(sys)?;
         }
@@ -250,8 +250,9 @@ impl Session {
         let mut done = Vec::new();
         self.change(|session| {
             for id in &damage.hooks {
-                let count = (session.config.hooks.get(id)).map_or(1, HookRecord::link_count);
-                for name in pins::hook_links(*id, count) {
+                let links = (session.config.hooks.get(id))
+                    .map_or_else(Vec::new, |record| pins::all_links(*id, record));
+                for name in links {
                     session.dir.unpin(&name)?;
                 }
             }

@@ -10,7 +10,7 @@ use super::error::{Error, ErrorKind, Result};
 use super::session::Session;
 use crate::asm::{EditError, Insn, encode};
 use crate::dispatch::switch::Switch;
-use crate::dispatch::{dispatcher, noter};
+use crate::dispatch::{dispatcher, noter, turn};
 use crate::kernel::anchor;
 use crate::kernel::read::Access;
 use crate::kernel::scope::{OwnerInfo, ScopeInfo};
@@ -40,9 +40,18 @@ impl Session {
         } else {
             None
         };
+        let turns = match hook.turns {
+            true => {
+                let turns = turn::make().map_err(sys)?;
+                pin(&turns, &self.path(&pins::hook(id, pins::TURNS))).map_err(sys)?;
+                Some(turns)
+            }
+            false => None,
+        };
+        let first = turns.as_ref().unwrap_or(&switch.progs);
         let Some(owner) = hook.scope.owner() else {
             return Ok(Fresh {
-                dispatcher: load_dispatcher(next, hook, switch, None, current.as_ref())?,
+                dispatcher: load_dispatcher(next, hook, (first, switch), None, current.as_ref())?,
                 noter: None,
             });
         };
@@ -56,9 +65,34 @@ impl Session {
             current.as_ref(),
         )?;
         Ok(Fresh {
-            dispatcher: load_dispatcher(next, hook, switch, Some(&notes), current.as_ref())?,
+            dispatcher: load_dispatcher(
+                next,
+                hook,
+                (first, switch),
+                Some(&notes),
+                current.as_ref(),
+            )?,
             noter: Some(noter),
         })
+    }
+
+    /// Attaches and pins a set that takes turns, behind the dispatcher.
+    pub(super) fn attach_set(
+        &self,
+        id: HookId,
+        hook: &HookRecord,
+        set: u16,
+        prog: &Prog,
+    ) -> Result<()> {
+        let sys = |e: SysError| Error::sys(format!("attach a set to {}", hook.spec), &e);
+        let links = anchor::attach(prog, &hook.target()).map_err(|e| {
+            let what = format!("cannot attach what is to run at {}", hook.spec);
+            Error::target(&what, &e)
+        })?;
+        for link in &links {
+            pin(link, &self.path(&pins::turn(id, set))).map_err(sys)?;
+        }
+        Ok(())
     }
 
     /// Attaches and pins what was loaded, the dispatcher last: with it the hook is live.
@@ -93,10 +127,11 @@ fn noter_target(hook: &HookRecord) -> Option<Target<'_>> {
     }
 }
 
+/// Loads the dispatcher; its first map, and the rest.
 fn load_dispatcher(
     next: &Config,
     hook: &HookRecord,
-    switch: &Switch,
+    (first, switch): (&Map, &Switch),
     notes: Option<&Map>,
     current: Option<&Map>,
 ) -> Result<Prog> {
@@ -107,7 +142,7 @@ fn load_dispatcher(
         ScopeInfo::Owner(_) => (Access::ways(&next.layout, hook.spec.kind()), notes),
     };
     let mut maps = vec![
-        switch.progs.as_fd(),
+        first.as_fd(),
         switch.cache.as_fd(),
         switch.control.as_fd(),
         switch.tables[0].as_fd(),
@@ -122,6 +157,7 @@ fn load_dispatcher(
             scope: &hook.scope,
             access,
             with_current_table: current.is_some(),
+            decides: hook.turns,
         })
     };
     load_first("cgtap_dispatch", &target, &ways, generate, &maps)

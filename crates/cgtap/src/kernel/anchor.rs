@@ -2,12 +2,60 @@
 
 use std::os::fd::AsFd;
 
-use cgtap_sys::bpf::{Link, Prog};
+use cgtap_sys::bpf::{Link, Map, MapSpec, MapType, Prog, ProgSpec};
 use cgtap_sys::{Errno, SysError, perf};
 
 use super::function;
+use super::pretend::{self, Pretended};
 use super::target::{Target, TargetError, addresses, open_probe, open_sampled};
+use crate::asm::{Insn, Reg, encode, helper};
 use crate::hook::HookKind;
+
+/// Whether a program that jumps to others may be attached at the target. At a writable tracepoint it may
+/// not on some newer kernels (seen on one build of 6.18.44; another one and 6.18.15 took it): they cannot
+/// know how much those write. What they answer is EINVAL, without a word.
+///
+/// # Errors
+/// The kernel's answer, if it is another one.
+pub fn takes_jumps(target: &Target<'_>) -> Result<bool, TargetError> {
+    if target.spec.kind() != HookKind::RawTracepointWritable {
+        return Ok(true);
+    }
+    if pretend::is_missing(Pretended::WritableJumps) {
+        return Ok(false);
+    }
+    let progs = Map::create(&MapSpec {
+        name: "cgtap_probe",
+        map_type: MapType::ProgArray,
+        key_size: 4,
+        value_size: 4,
+        max_entries: 1,
+        flags: 0,
+    })?;
+    let mut insns = Insn::load_map(Reg::R2, 0).to_vec();
+    insns.extend([
+        Insn::mov_imm(Reg::R3, 0),
+        Insn::call(helper::TAIL_CALL),
+        Insn::mov_imm(Reg::R0, 0),
+        Insn::exit(),
+    ]);
+    let code = encode(&insns);
+    let kind = target.spec.kind().info();
+    let spec = ProgSpec::generated("cgtap_probe", kind.prog_type, &code, &[]);
+    let loaded = Prog::load(&ProgSpec {
+        maps: &[progs.as_fd()],
+        ..spec
+    });
+    let prog = loaded.map_err(|e| SysError {
+        call: "BPF_PROG_LOAD",
+        errno: e.errno,
+    })?;
+    match Link::raw_tracepoint(&prog, Some(target.spec.name())) {
+        Ok(_) => Ok(true),
+        Err(e) if e.errno == Errno::EINVAL => Ok(false),
+        Err(e) => Err(e.into()),
+    }
+}
 
 /// Attaches the program at the target. Classic tracepoints and probes take a perf event on one
 /// CPU: the kernel keeps programs with the place, and they run on all. Only what is sampled is an
@@ -18,18 +66,9 @@ use crate::hook::HookKind;
 /// a traced function 38.
 pub fn attach(prog: &Prog, target: &Target<'_>) -> Result<Vec<Link>, TargetError> {
     let link = match target.spec.kind() {
-        HookKind::RawTracepoint => Link::raw_tracepoint(prog, Some(target.spec.name()))?,
-        HookKind::RawTracepointWritable => Link::raw_tracepoint(prog, Some(target.spec.name()))
-            .map_err(|e| match e.errno {
-                // Members were tried alone before, so it is the jump of the dispatcher.
-                Errno::EINVAL => TargetError::Unsupported {
-                    what: "dispatchers at writable tracepoints",
-                    why: "it attaches no writable program there that jumps to others (6.18.44 \
-                          does not, 6.18.15 did); without writing, `raw_tracepoint:` hooks work"
-                        .to_owned(),
-                },
-                _ => e.into(),
-            })?,
+        HookKind::RawTracepoint | HookKind::RawTracepointWritable => {
+            Link::raw_tracepoint(prog, Some(target.spec.name()))?
+        }
         HookKind::TpBtf => Link::raw_tracepoint(prog, None)?,
         HookKind::Fentry | HookKind::Fexit | HookKind::FmodRet | HookKind::Lsm => {
             Link::raw_tracepoint(prog, None).map_err(|e| no_trampoline(target, e))?

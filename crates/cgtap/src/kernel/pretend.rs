@@ -24,14 +24,17 @@ pub enum Pretended {
     CurrentTable,
     /// BPF among the active security modules.
     BpfLsm,
+    /// Tail calls at writable tracepoints.
+    WritableJumps,
 }
 
 impl Pretended {
-    const ALL: [Self; 4] = [
+    const ALL: [Self; 5] = [
         Self::RdonlyCast,
         Self::ArgCtxTag,
         Self::CurrentTable,
         Self::BpfLsm,
+        Self::WritableJumps,
     ];
 
     /// Its name in the variable.
@@ -42,6 +45,7 @@ impl Pretended {
             Self::ArgCtxTag => "arg_ctx_tag",
             Self::CurrentTable => "current_table",
             Self::BpfLsm => "bpf_lsm",
+            Self::WritableJumps => "writable_jumps",
         }
     }
 }

@@ -123,6 +123,8 @@ pub struct HookRecord {
     pub target: TargetInfo,
     /// How the cgroup of its events is found.
     pub scope: ScopeInfo,
+    /// Its sets take turns by links of their own, since the kernel attaches nothing there that jumps.
+    pub turns: bool,
     /// The lists of all its cgroups.
     pub lists: Lists,
     /// The set that serves each configured cgroup.
@@ -175,11 +177,12 @@ pub struct Owner {
 impl HookRecord {
     /// A hook that nothing is attached to yet.
     #[must_use]
-    pub fn new(spec: HookSpec, target: TargetInfo, scope: ScopeInfo) -> Self {
+    pub fn new(spec: HookSpec, target: TargetInfo, scope: ScopeInfo, turns: bool) -> Self {
         Self {
             spec,
             target,
             scope,
+            turns,
             lists: Lists::new(),
             sets: BTreeMap::new(),
             retired: Vec::new(),

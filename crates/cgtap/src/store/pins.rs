@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::config::{Config, HookId, MemberRecord};
+use super::config::{Config, HookId, HookRecord, MemberRecord};
 use crate::id::InstanceId;
 
 /// The record.
@@ -50,7 +50,7 @@ pub fn hook_dir(hook: HookId) -> String {
     format!("{HOOKS}/{}", hook.0)
 }
 
-/// A pin of a hook: `link`, `link_N`, `progs`, `cache`, `control`, `table_even`, `table_odd`, `notes`
+/// A pin of a hook: `link`, `link_N`, `link_turn_N`, `turns`, `progs`, `cache`, `control`, `table_even`, `table_odd`, `notes`
 /// or `noter`.
 #[must_use]
 pub fn hook(hook: HookId, what: &str) -> String {
@@ -66,6 +66,23 @@ pub fn hook_links(id: HookId, count: usize) -> impl Iterator<Item = String> {
         0 => hook(id, HOOK_LINK),
         _ => hook(id, &format!("{HOOK_LINK}_{at}")),
     })
+}
+
+/// Where the turns of a hook's sets are written down, where they take some.
+pub const TURNS: &str = "turns";
+
+/// The link of a set that takes turns.
+#[must_use]
+pub fn turn(id: HookId, set: u16) -> String {
+    hook(id, &format!("{HOOK_LINK}_turn_{set}"))
+}
+
+/// All links of a hook: those of its dispatcher, then those of its sets.
+pub fn all_links(id: HookId, record: &HookRecord) -> Vec<String> {
+    let turns = record.all_sets().filter(|_| record.turns);
+    hook_links(id, record.link_count())
+        .chain(turns.map(|set| turn(id, set.head)))
+        .collect()
 }
 
 /// The notes of a hook whose scope takes some.
@@ -167,7 +184,10 @@ pub fn expected(config: &Config) -> BTreeSet<String> {
     for (id, record) in config.hooks.iter().filter(|(_, h)| h.is_active()) {
         all.insert(hook_dir(*id));
         all.extend(HOOK_MAPS.iter().map(|what| hook(*id, what)));
-        all.extend(hook_links(*id, record.link_count()));
+        all.extend(all_links(*id, record));
+        if record.turns {
+            all.insert(hook(*id, TURNS));
+        }
         if record.scope.owner().is_some() {
             all.extend([NOTES, NOTER].map(|what| hook(*id, what)));
         }
