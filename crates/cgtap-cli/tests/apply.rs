@@ -531,11 +531,12 @@ fn serve_keeps_a_policy_in_force() {
     assert_eq!(get(serving.address, "/healthz").body, "ok\n");
 
     assert_eq!(promtool(&get(serving.address, "/metrics").body), "");
-    // CAP_DAC_READ_SEARCH is 2, CAP_SYS_ADMIN 21: what follows is applied with these.
+    // CAP_DAC_READ_SEARCH is 2, CAP_SYS_ADMIN 21: what follows is applied with these. CAP_SYS_PTRACE,
+    // 19, is for a meter that reads processes, which a policy may enable.
     let tasks = std::fs::read_dir(format!("/proc/{}/task", serving.child.id())).unwrap();
     for task in tasks {
         let status = std::fs::read_to_string(task.unwrap().path().join("status")).unwrap();
-        let kept = format!("CapEff:\t{:016x}", 1 << 2 | 1 << 21);
+        let kept = format!("CapEff:\t{:016x}", 1 << 2 | 1 << 19 | 1 << 21);
         assert!(status.lines().any(|l| l == kept), "{status}");
     }
 
