@@ -8,49 +8,21 @@
     reason = "a test that cannot go on fails"
 )]
 
+#[path = "support/packets.rs"]
+mod packets;
 mod support;
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read};
-use std::process::{Child, Command, Stdio};
+use std::process::Child;
 use std::time::{Duration, Instant};
 
 use cgtap::engine::{CgroupRef, ErrorKind, LimitChange, LimitReport, LimitRequest};
 use cgtap::id::LimitId;
 use cgtap::limit::record::Action;
-use cgtap::meter::file;
-use cgtap::meter::library::{Known, Source};
 use cgtap_sys::Errno;
-use support::{Sandbox, program};
-
-const EDQUOT: i64 = 122;
-
-/// Runs of BPF programs; a run asks for one run and for seven units.
-const RUNS: &str = include_str!("support/packets.toml");
-
-fn known() -> Known {
-    Known {
-        meter: file::parse("packets.toml", RUNS).unwrap(),
-        source: Source::Builtin,
-        text: RUNS.to_owned(),
-    }
-}
-
-fn request(cgroup: CgroupRef, value: &str, amount: u64) -> LimitRequest {
-    LimitRequest {
-        cgroup,
-        meter: known(),
-        value: value.to_owned(),
-        labels: BTreeMap::new(),
-        amount,
-        period: None,
-        burst: None,
-        action: None,
-        force: false,
-        borrow: false,
-        policy: false,
-    }
-}
+use packets::{EDQUOT, end, request};
+use support::Sandbox;
 
 fn set(sandbox: &Sandbox, all: Vec<LimitRequest>) -> Vec<LimitReport> {
     let change = LimitChange {
@@ -58,8 +30,7 @@ fn set(sandbox: &Sandbox, all: Vec<LimitRequest>) -> Vec<LimitReport> {
         clear: Vec::new(),
         patterns: None,
     };
-    let made = sandbox.engine.change_limits(&change);
-    made.unwrap_or_else(|e| panic!("{e}\n{}", e.log()))
+    packets::change(sandbox, &change)
 }
 
 fn limit(sandbox: &Sandbox, cgroup: &str, value: &str, amount: u64) -> LimitId {
@@ -85,30 +56,10 @@ fn clear(sandbox: &Sandbox) {
     sandbox.engine.change_limits(&change).unwrap();
 }
 
+/// A client, in a cgroup that is made if need be.
 fn begin(sandbox: &Sandbox, cgroup: &str, threads: u32, times: &str) -> Child {
     std::fs::create_dir_all(sandbox.dir(cgroup)).unwrap();
-    Command::new(program("packets", "support/packets.c", &["-pthread"]))
-        .arg(sandbox.dir(cgroup))
-        .args([&threads.to_string(), times])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap()
-}
-
-/// Runs that were let through and that were not, and the last errno.
-fn end(child: Child) -> (u64, u64, i64) {
-    let output = child.wait_with_output().unwrap();
-    assert!(output.status.success(), "{output:?}");
-    let text = String::from_utf8(output.stdout).unwrap();
-    let words: Vec<i64> = text
-        .lines()
-        .last()
-        .unwrap()
-        .split(' ')
-        .map(|w| w.parse().unwrap())
-        .collect();
-    (words[0] as u64, words[1] as u64, words[2])
+    packets::begin(sandbox, cgroup, threads, times)
 }
 
 fn run(sandbox: &Sandbox, cgroup: &str, times: u32) -> (u64, u64, i64) {

@@ -9,41 +9,25 @@
     reason = "a test that cannot go on fails"
 )]
 
+#[path = "support/packets.rs"]
+mod packets;
 mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::time::Duration;
 
 use cgtap::cgroup::pattern::Pattern;
 use cgtap::engine::{CgroupRef, LimitChange, LimitReport, LimitRequest, PatternRequest};
 use cgtap::limit::record::Action;
-use cgtap::meter::file;
-use cgtap::meter::library::{Known, Source};
-use support::{Sandbox, program};
+use packets::{EDQUOT, begin, end};
+use support::Sandbox;
 
-const EDQUOT: i64 = 122;
-
-/// Runs of BPF programs; a run asks for one run and for seven units.
-const RUNS: &str = include_str!("support/packets.toml");
-
+/// A limit of a policy's; its cgroup is not looked at.
 fn request(value: &str, amount: u64) -> LimitRequest {
     LimitRequest {
-        cgroup: CgroupRef::Path("/".into()),
-        meter: Known {
-            meter: file::parse("packets.toml", RUNS).unwrap(),
-            source: Source::Builtin,
-            text: RUNS.to_owned(),
-        },
-        value: value.to_owned(),
-        labels: BTreeMap::new(),
-        amount,
-        period: None,
-        burst: None,
-        action: None,
-        force: false,
-        borrow: false,
         policy: true,
+        ..packets::request(CgroupRef::Path("/".into()), value, amount)
     }
 }
 
@@ -66,8 +50,7 @@ fn change(sandbox: &Sandbox, set: Vec<LimitRequest>, patterns: Vec<PatternReques
         clear: Vec::new(),
         patterns: Some(patterns),
     };
-    let made = sandbox.engine.change_limits(&change);
-    made.unwrap_or_else(|e| panic!("{e}\n{}", e.log()));
+    packets::change(sandbox, &change);
 }
 
 fn set(sandbox: &Sandbox, cgroup: &str, value: &str, amount: u64) -> LimitReport {
@@ -79,36 +62,13 @@ fn set(sandbox: &Sandbox, cgroup: &str, value: &str, amount: u64) -> LimitReport
         }],
         ..LimitChange::default()
     };
-    let made = sandbox.engine.change_limits(&change);
-    made.unwrap_or_else(|e| panic!("{e}\n{}", e.log()))
-        .remove(0)
+    packets::change(sandbox, &change).remove(0)
 }
 
 /// Makes a cgroup as anybody does: nothing of ours takes part.
 fn mkdir(sandbox: &Sandbox, cgroup: &str) {
     let made = Command::new("mkdir").arg(sandbox.dir(cgroup)).status();
     assert!(made.unwrap().success());
-}
-
-fn begin(sandbox: &Sandbox, cgroup: &str, threads: u32, times: u32) -> Child {
-    Command::new(program("packets", "support/packets.c", &["-pthread"]))
-        .arg(sandbox.dir(cgroup))
-        .args([&threads.to_string(), &times.to_string()])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap()
-}
-
-/// Runs that were let through and that were not, and the last errno.
-fn end(child: Child) -> (u64, u64, i64) {
-    let output = child.wait_with_output().unwrap();
-    assert!(output.status.success(), "{output:?}");
-    let text = String::from_utf8(output.stdout).unwrap();
-    let words: Vec<i64> = (text.lines().last().unwrap().split(' '))
-        .map(|w| w.parse().unwrap())
-        .collect();
-    (words[0] as u64, words[1] as u64, words[2])
 }
 
 fn run(sandbox: &Sandbox, cgroup: &str, times: u32) -> (u64, u64, i64) {

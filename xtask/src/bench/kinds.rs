@@ -4,45 +4,32 @@
 use std::path::Path;
 
 use cgtap::engine::{AttachRequest, ErrorKind, ObjectSource, ProgramChoice};
+use cgtap::hook::HookKind;
+use cgtap::hook::kind::KINDS;
 
 use crate::Result;
 use crate::ground::{Ground, reference};
 
-/// The programs of `kinds.bpf.c`; none is at the loop's own hook.
-const PROGRAMS: [&str; 14] = [
-    "raw_tracepoint",
-    "tp_btf",
-    "tracepoint",
-    "kprobe",
-    "kretprobe",
-    "kprobe_multi",
-    "kretprobe_multi",
-    "uprobe",
-    "uretprobe",
-    "fentry",
-    "fexit",
-    "fmod_ret",
-    "lsm",
-    "perf_event",
-];
-
 /// Attaches one program of each kind to a cgroup, in a state of its own; which ones. A kind that this
 /// kernel lacks is told of.
-pub fn attach(ground: &Ground, cgroup: &Path) -> Result<Vec<&'static str>> {
+pub fn attach(ground: &Ground, cgroup: &Path) -> Result<Vec<String>> {
     let (engine, _) = ground.engine()?;
     let object = ground.compile("kinds")?;
     let mut attached = Vec::new();
-    for name in PROGRAMS {
+    // The object has no program for writable tracepoints: which of them there are hangs on modules.
+    let kinds = KINDS.iter().map(|k| k.kind);
+    for kind in kinds.filter(|k| *k != HookKind::RawTracepointWritable) {
+        let name = kind.info().prefix.replace('.', "_");
         let source = ObjectSource::File {
             path: object.clone(),
             set: Vec::new(),
         };
-        let hook = match name {
-            "perf_event" => Some("perf_event:page-faults/1000".parse()?),
+        let hook = match kind {
+            HookKind::PerfEvent => Some("perf_event:page-faults/1000".parse()?),
             _ => None,
         };
         let choice = ProgramChoice {
-            name: name.to_owned(),
+            name: name.clone(),
             hook,
         };
         match engine.attach(AttachRequest {

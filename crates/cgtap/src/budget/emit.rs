@@ -65,7 +65,7 @@ pub struct Charger {
     pub slots: Slots,
 }
 
-pub(super) fn at(word: usize) -> i16 {
+fn at(word: usize) -> i16 {
     word as i16 * 8
 }
 
@@ -228,17 +228,7 @@ impl Charger {
         let (open, shut) = (b.label(), b.label());
         self.budget(b, what.index);
         self.allowed(b, what.is_bucket);
-        get(b, Reg::R2, word::TAKEN);
-        match what.amount {
-            Some(amount) => {
-                sum(b, amount, shut);
-                b.jump_if(Cond::SignedLe, Reg::R3, Reg::R4, open);
-            }
-            None => {
-                b.push(Insn::mov_imm(Reg::R1, 0))
-                    .jump_if(Cond::SignedLt, Reg::R2, Reg::R4, open);
-            }
-        }
+        has_left(b, what.amount, open, shut);
         b.place(shut);
         self.deny(b, what.verdict);
         self.note(b, what.index);
@@ -251,15 +241,7 @@ impl Charger {
         let (taken, shut) = (b.label(), b.label());
         self.budget(b, what.index);
         self.allowed(b, what.is_bucket);
-        get(b, Reg::R2, word::TAKEN);
-        sum(b, amount, shut);
-        b.jump_if(Cond::SignedGt, Reg::R3, Reg::R4, shut)
-            .push(Insn::mov(Reg::R2, Reg::R1))
-            .push(Insn::atomic_fetch_add(Reg::R8, at(word::TAKEN), Reg::R2))
-            .push(Insn::mov(Reg::R3, Reg::R2))
-            .push(Insn::alu(Alu::Add, Reg::R3, Reg::R1))
-            .jump_if(Cond::SignedLe, Reg::R3, Reg::R4, taken);
-        give_back(b);
+        take_left(b, amount, taken, shut);
         b.place(shut);
         self.deny(b, what.verdict);
         self.note(b, what.index);
@@ -276,8 +258,7 @@ impl Charger {
     /// What was taken from the bucket `index` is certain.
     pub fn done(&self, b: &mut Builder, index: u32, amount: i16) {
         self.budget(b, index);
-        slot(b, Reg::R1, amount);
-        b.push(Insn::atomic_add(Reg::R8, at(word::DONE), Reg::R1));
+        make_certain(b, amount);
     }
 
     /// Charges what is in `amount`, which has happened already, to the budget whose index R1 holds
@@ -408,8 +389,44 @@ pub struct Look {
     pub verdict: i32,
 }
 
+/// Goes to `open` if the budget R8, of which R4 is allowed, has the amount left; without an amount, if it
+/// has anything left. Goes on behind itself, or to `shut`, if not: then R1 is the amount and R2 is taken.
+pub(super) fn has_left(b: &mut Builder, amount: Option<i16>, open: Label, shut: Label) {
+    get(b, Reg::R2, word::TAKEN);
+    match amount {
+        Some(amount) => {
+            sum(b, amount, shut);
+            b.jump_if(Cond::SignedLe, Reg::R3, Reg::R4, open);
+        }
+        None => {
+            b.push(Insn::mov_imm(Reg::R1, 0))
+                .jump_if(Cond::SignedLt, Reg::R2, Reg::R4, open);
+        }
+    }
+}
+
+/// Takes the amount from the budget R8, of which R4 is allowed, and goes to `taken`. Goes on behind itself,
+/// or to `shut`, with nothing taken, if it does not fit: a look, an atomic add, and a second look.
+pub(super) fn take_left(b: &mut Builder, amount: i16, taken: Label, shut: Label) {
+    get(b, Reg::R2, word::TAKEN);
+    sum(b, amount, shut);
+    b.jump_if(Cond::SignedGt, Reg::R3, Reg::R4, shut)
+        .push(Insn::mov(Reg::R2, Reg::R1))
+        .push(Insn::atomic_fetch_add(Reg::R8, at(word::TAKEN), Reg::R2))
+        .push(Insn::mov(Reg::R3, Reg::R2))
+        .push(Insn::alu(Alu::Add, Reg::R3, Reg::R1))
+        .jump_if(Cond::SignedLe, Reg::R3, Reg::R4, taken);
+    give_back(b);
+}
+
+/// What was taken from the budget R8 is certain.
+pub(super) fn make_certain(b: &mut Builder, amount: i16) {
+    slot(b, Reg::R1, amount);
+    b.push(Insn::atomic_add(Reg::R8, at(word::DONE), Reg::R1));
+}
+
 /// R1 = the amount in `amount`, R3 = what is taken, R2, with it; goes to `shut` if it fits no budget.
-pub(super) fn sum(b: &mut Builder, amount: i16, shut: Label) {
+fn sum(b: &mut Builder, amount: i16, shut: Label) {
     slot(b, Reg::R1, amount);
     b.push(Insn::mov(Reg::R3, Reg::R1))
         .push(Insn::alu_imm(Alu::Rsh, Reg::R3, AMOUNT_BITS))

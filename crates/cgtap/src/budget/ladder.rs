@@ -5,7 +5,7 @@
 //! The steps are those of constant budgets. R9 counts the levels; otherwise as in [`super::emit`].
 
 use super::denial::SIGNAL;
-use super::emit::{Charger, LEVELS_MAX, at, get, give_back, slot, sum};
+use super::emit::{Charger, LEVELS_MAX, get, give_back, has_left, make_certain, slot, take_left};
 use super::words::{VERDICT_SHIFT, word};
 use crate::asm::{Alu, Builder, Cond, Frame, Insn, Label, Reg, Size};
 
@@ -171,21 +171,7 @@ impl Ladder {
         self.each(b, charger, PASSED, None, |b, next| {
             let shut = b.label();
             charger.allowed_of_any(b);
-            get(b, Reg::R2, word::TAKEN);
-            match amount {
-                Some(amount) => {
-                    sum(b, amount, shut);
-                    b.jump_if(Cond::SignedLe, Reg::R3, Reg::R4, next);
-                }
-                None => {
-                    b.push(Insn::mov_imm(Reg::R1, 0)).jump_if(
-                        Cond::SignedLt,
-                        Reg::R2,
-                        Reg::R4,
-                        next,
-                    );
-                }
-            }
+            has_left(b, amount, next, shut);
             b.place(shut);
             self.deny(b, charger);
             self.level(b);
@@ -211,15 +197,7 @@ impl Ladder {
     /// Takes the amount from the budget R8 and goes to `next`, or nothing and goes to `shut`.
     fn take_one(&self, b: &mut Builder, charger: &Charger, amount: i16, next: Label, shut: Label) {
         charger.allowed_of_any(b);
-        get(b, Reg::R2, word::TAKEN);
-        sum(b, amount, shut);
-        b.jump_if(Cond::SignedGt, Reg::R3, Reg::R4, shut)
-            .push(Insn::mov(Reg::R2, Reg::R1))
-            .push(Insn::atomic_fetch_add(Reg::R8, at(word::TAKEN), Reg::R2))
-            .push(Insn::mov(Reg::R3, Reg::R2))
-            .push(Insn::alu(Alu::Add, Reg::R3, Reg::R1))
-            .jump_if(Cond::SignedLe, Reg::R3, Reg::R4, next);
-        give_back(b);
+        take_left(b, amount, next, shut);
         b.jump(shut);
     }
 
@@ -238,8 +216,7 @@ impl Ladder {
     /// What was taken is certain.
     pub fn done(&self, b: &mut Builder, charger: &Charger, amount: i16) {
         self.each(b, charger, PASSED | OBSERVED, None, |b, _| {
-            slot(b, Reg::R1, amount);
-            b.push(Insn::atomic_add(Reg::R8, at(word::DONE), Reg::R1));
+            make_certain(b, amount);
         });
     }
 
@@ -256,8 +233,7 @@ impl Ladder {
             b.place(shut);
             self.deny(b, charger);
             b.jump(next).place(taken);
-            slot(b, Reg::R1, amount);
-            b.push(Insn::atomic_add(Reg::R8, at(word::DONE), Reg::R1));
+            make_certain(b, amount);
         });
     }
 }

@@ -1,5 +1,5 @@
-//! Turns, where the kernel attaches no program that jumps to others (writable tracepoints
-//! of some newer kernels): the dispatcher stands first at the hook and writes down which set is to run; each set is
+//! Turns, where the kernel attaches no program that jumps to others (writable tracepoints of some newer
+//! kernels): the dispatcher stands first at the hook and writes down which set is to run; each set is
 //! attached behind it by a link of its own, and does nothing unless it is its turn.
 //!
 //! An event is decided once, however many sets there are, so that a change is in force for it wholly or
@@ -15,7 +15,7 @@ use cgtap_sys::bpf::{Map, MapSpec, MapType};
 use super::plan::Maps;
 use super::specialise::PoolIndex;
 use super::word::CONTROL_LOST_SET;
-use crate::asm::{Builder, Cond, Insn, Reg, Size, helper};
+use crate::asm::{Builder, Cond, Insn, Label, Reg, Size, helper};
 
 /// Where the task lies in an entry.
 const TASK: i16 = 0;
@@ -49,7 +49,7 @@ pub fn make() -> Result<Map, SysError> {
 }
 
 /// Appends `R0 =` this CPU's entry of `map`; goes on behind itself only if there is one.
-fn entry(b: &mut Builder, map: u32, key: i16, none: crate::asm::Label) {
+fn entry(b: &mut Builder, map: u32, key: i16, none: Label) {
     b.push(Insn::store_imm(Size::W, Reg::R10, key, 0))
         .call_map(map, key, helper::MAP_LOOKUP_ELEM)
         .jump_if_imm(Cond::Eq, Reg::R0, 0, none);

@@ -218,6 +218,7 @@ impl Session {
         };
         for one in built {
             for (index, prog) in &one.set.progs {
+                // Also where nothing jumps to it: it is the list of what is in its place.
                 switch.place(*index, prog).map_err(sys)?;
                 if record.turns {
                     self.attach_set(id, &record, *index, prog)?;

@@ -11,6 +11,18 @@ use super::target::{Target, TargetError, addresses, open_probe, open_sampled};
 use crate::asm::{Insn, Reg, encode, helper};
 use crate::hook::HookKind;
 
+/// A PROG_ARRAY of one entry, to try with.
+pub(super) fn jump_table() -> Result<Map, SysError> {
+    Map::create(&MapSpec {
+        name: "cgtap_probe",
+        map_type: MapType::ProgArray,
+        key_size: 4,
+        value_size: 4,
+        max_entries: 1,
+        flags: 0,
+    })
+}
+
 /// Whether a program that jumps to others may be attached at the target. At a writable tracepoint it may
 /// not on some newer kernels (seen on one build of 6.18.44; another one and 6.18.15 took it): they cannot
 /// know how much those write. What they answer is EINVAL, without a word.
@@ -24,14 +36,7 @@ pub fn takes_jumps(target: &Target<'_>) -> Result<bool, TargetError> {
     if pretend::is_missing(Pretended::WritableJumps) {
         return Ok(false);
     }
-    let progs = Map::create(&MapSpec {
-        name: "cgtap_probe",
-        map_type: MapType::ProgArray,
-        key_size: 4,
-        value_size: 4,
-        max_entries: 1,
-        flags: 0,
-    })?;
+    let progs = jump_table()?;
     let mut insns = Insn::load_map(Reg::R2, 0).to_vec();
     insns.extend([
         Insn::mov_imm(Reg::R3, 0),

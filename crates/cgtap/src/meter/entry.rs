@@ -7,6 +7,9 @@ use crate::asm::{Alu, Builder, Cond, Insn, Label, Reg, Size, helper};
 /// How often a peak is tried to be set.
 const PEAK_TRIES: usize = 4;
 
+/// Cgroups above one that is gone that are gone too: further up is not looked.
+pub const CLIMB_MAX: i32 = 16;
+
 /// Where on the stack a key is, and a word that may be overwritten.
 #[derive(Clone, Copy, Debug)]
 pub struct Places {
@@ -46,10 +49,10 @@ pub fn find_or_make(b: &mut Builder, key: i16, found: Label) {
 }
 
 /// Appends: R0 = the entry of a key that has none, made; goes to `out` if there is no room. Where the
-/// cgroup is gone it is the entry of the nearest one above that is not, looked for `climb_most` times; if
-/// that is there already it goes to `found`. Clobbers R1-R5 and R8.
-pub fn create(b: &mut Builder, places: Places, climb_most: i32, found: Label, out: Label) {
-    climb(b, places.key, Reg::R8, climb_most);
+/// cgroup is gone it is the entry of the nearest one above that is not, if that is there already it goes
+/// to `found`. Clobbers R1-R5 and R8.
+pub fn create(b: &mut Builder, places: Places, found: Label, out: Label) {
+    climb(b, places.key, Reg::R8, CLIMB_MAX);
     if places.label_words > 0 {
         note_labels(b, places);
     }

@@ -7,12 +7,10 @@ use super::record::MeterRecord;
 use super::resolve::words_of;
 use super::shape::maps;
 use super::usage::Form;
-use crate::asm::{Builder, EditError, Frame, Insn, Reg, Size, helper};
+use crate::asm::{Builder, Cond, EditError, Frame, Insn, Reg, Size, helper};
 
 /// Arguments that a program can be run with.
 pub const ARGUMENTS_MAX: usize = 12;
-/// Cgroups above one that is gone that are gone too.
-const CLIMB_MAX: i32 = 16;
 
 /// The maps that it uses, in the order of [`maps`].
 pub const MAPS: [&str; 8] = [
@@ -52,8 +50,8 @@ pub fn generate(record: &MeterRecord) -> Result<Vec<Insn>, EditError> {
             .push(Insn::store(Size::Dw, Reg::R10, places.key + at, Reg::R1));
     }
     b.call_map(maps::USAGE, places.key, helper::MAP_LOOKUP_ELEM);
-    b.jump_if_imm(crate::asm::Cond::Ne, Reg::R0, 0, found);
-    entry::create(&mut b, places, CLIMB_MAX, found, out);
+    b.jump_if_imm(Cond::Ne, Reg::R0, 0, found);
+    entry::create(&mut b, places, found, out);
     b.place(found).push(Insn::mov(Reg::R9, Reg::R0));
     for (at, value) in record.values.iter().enumerate() {
         let argument = ((words + at) * 8) as i16;

@@ -14,9 +14,6 @@ use crate::kernel::layout::Layout;
 use crate::kernel::read::{Access, Reader};
 use crate::kernel::{current, emit};
 
-/// Cgroups above one that is gone that are gone too: further up is not looked.
-const CLIMB_MAX: i32 = 16;
-
 /// Why a program cannot be generated.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CodeError {
@@ -312,7 +309,7 @@ impl Generator<'_> {
             scratch: self.stack.slots.scratch,
         };
         let out = self.out;
-        entry::create(&mut self.b, places, CLIMB_MAX, found, out);
+        entry::create(&mut self.b, places, found, out);
         self.b.place(found).push(Insn::mov(Reg::R9, Reg::R0));
         for (at, (value, what)) in updates.iter().enumerate() {
             self.add(at, *value, what);
@@ -357,7 +354,7 @@ impl Generator<'_> {
                 .call_map(maps::CHAINS, key, helper::MAP_LOOKUP_ELEM)
                 .jump_if_imm(Cond::Ne, Reg::R0, 0, found);
             // What comes after a cgroup is gone is charged to the one above it.
-            entry::climb(&mut self.b, key, Reg::R8, CLIMB_MAX);
+            entry::climb(&mut self.b, key, Reg::R8, entry::CLIMB_MAX);
             self.b
                 .call_map(maps::CHAINS, key, helper::MAP_LOOKUP_ELEM)
                 .jump_if_imm(Cond::Eq, Reg::R0, 0, next)

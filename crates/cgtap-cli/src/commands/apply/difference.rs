@@ -233,9 +233,11 @@ impl Difference {
                 (pattern, limit.value_name(), &limit.labels, stand.clone())
             })
             .collect();
-        let of = |r: &'_ PatternReport| (r.pattern.clone(), r.meter.clone());
         let old: Vec<Followed<'_>> = (in_force.iter())
-            .map(|r| (of(r).0, of(r).1, &r.labels, Stand::later(r)))
+            .map(|r| {
+                let (pattern, meter) = (r.pattern.clone(), r.meter.clone());
+                (pattern, meter, &r.labels, Stand::later(r))
+            })
             .collect();
         if new == old {
             self.kept += new.len();

@@ -255,12 +255,14 @@ impl Policy {
     pub fn difference(&self, engine: &Engine, absent: Absent) -> Result<Difference, Failure> {
         let mut difference = Difference::default();
         self.wanted_meters(engine, absent, &mut difference)?;
-        let wanted = self.wanted_limits(engine, absent, &mut difference.reach)?;
-        let followed = self.followed(engine).map(|(at, request)| {
-            let stand = self.limits[at].stand.clone();
-            (request, stand)
-        });
-        let followed = followed.collect();
+        let obstacles: Vec<Option<String>> = (self.limits.iter())
+            .map(|limit| limit.later()?.obstacle(engine))
+            .collect();
+        let wanted = self.wanted_limits(engine, absent, &obstacles, &mut difference.reach)?;
+        let followed = (self.limits.iter().zip(&obstacles))
+            .filter(|(_, obstacle)| obstacle.is_none())
+            .filter_map(|(limit, _)| Some((limit.later()?, limit.stand.clone())))
+            .collect();
         let make = |wanted: &Wanted| LimitRequest {
             cgroup: CgroupRef::Id(wanted.id),
             ..self.limits[wanted.entry].request.clone()
@@ -273,18 +275,6 @@ impl Policy {
     /// It has patterns.
     pub fn follows(&self) -> bool {
         self.limits.iter().any(|l| matches!(l.of, Of::Pattern(_)))
-    }
-
-    /// The patterns whose later matches are limited by themselves, with the number of the limit.
-    fn followed<'a>(
-        &'a self,
-        engine: &'a Engine,
-    ) -> impl Iterator<Item = (usize, PatternRequest)> + 'a {
-        let all = self.limits.iter().enumerate();
-        all.filter_map(move |(at, limit)| {
-            let request = limit.later()?;
-            request.obstacle(engine).is_none().then_some((at, request))
-        })
     }
 
     /// The meters that do not count yet.
@@ -326,17 +316,19 @@ impl Policy {
         Ok(())
     }
 
-    /// The limits that are to be, cgroup by cgroup.
+    /// The limits that are to be, cgroup by cgroup; `obstacles` says of each limit of the file why what
+    /// comes later is not held by itself.
     fn wanted_limits(
         &self,
         engine: &Engine,
         absent: Absent,
+        obstacles: &[Option<String>],
         reach: &mut Vec<Reach>,
     ) -> Result<BTreeMap<Key, Wanted>, Failure> {
         let mut all: BTreeMap<Key, Wanted> = BTreeMap::new();
         // What is said of a cgroup itself counts before what is said of many.
         for is_exact in [true, false] {
-            for (at, entry) in self.limits.iter().enumerate() {
+            for (at, (entry, obstacle)) in self.limits.iter().zip(obstacles).enumerate() {
                 let found: Vec<(CgroupId, String)> = match &entry.of {
                     Of::Cgroup(cgroup) if is_exact => match engine.limitable(cgroup) {
                         Ok(found) => vec![(found.id, found.path)],
@@ -349,8 +341,6 @@ impl Policy {
                     }
                     _ => continue,
                 };
-                let later = entry.later();
-                let obstacle = later.and_then(|later| later.obstacle(engine));
                 reach.push(Reach {
                     place: self.place(entry.line),
                     written: entry.written.clone(),

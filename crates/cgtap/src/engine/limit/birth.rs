@@ -8,16 +8,14 @@ use cgtap_sys::bpf::{Map, MapSpec, MapType, get_map, map_flags, pin};
 use cgtap_sys::memory::Words;
 
 use super::super::error::{Error, ErrorKind, Result};
-use super::super::instance::{Loaded, Source, instance_of};
 use super::super::session::{Session, words};
-use super::plan::{attached, chain, put, take_off_instance};
-use super::words::PREFIX;
+use super::plan::{attached, chain, install, put, take_off_instance};
 use crate::budget::places::{self, Birth};
 use crate::hook::HookSpec;
 use crate::id::{CgroupId, InstanceId, LimitId, ProgramId};
 use crate::limit::birth::{self, Follow, Plan};
 use crate::limit::record::{BirthRecord, LimitRecord, Limits, PatternRecord, Way};
-use crate::object::image::{MapImage, ObjectImage, ProgramImage};
+use crate::object::image::ProgramImage;
 use crate::store::config::Config;
 use crate::store::pins;
 
@@ -353,7 +351,6 @@ pub(super) fn reconcile(session: &Session, next: &mut Config) -> Result<()> {
             birth::at_rmdir(layout, &groups).map_err(failed)?,
         ),
     ];
-    let sys = |e| Error::sys("look at the maps of limits", &e);
     let (budgets, _) = session.budget_maps()?;
     let mut all = vec![("budgets".to_owned(), budgets)];
     for name in [pins::PLACES, pins::BIRTHS, pins::HOMES] {
@@ -363,10 +360,6 @@ pub(super) fn reconcile(session: &Session, next: &mut Config) -> Result<()> {
         let chains = super::words::map_of(session, next, *instance, "chains")?;
         all.push((format!("chains_{at}"), chains));
     }
-    let images = all.iter().map(|(name, map)| MapImage::of(name, map));
-    let images = images
-        .collect::<std::result::Result<Vec<_>, _>>()
-        .map_err(sys)?;
     let mut specs: Vec<HookSpec> = Vec::new();
     let mut programs = Vec::new();
     for (name, hook, insns) in codes {
@@ -376,14 +369,8 @@ pub(super) fn reconcile(session: &Session, next: &mut Config) -> Result<()> {
         programs.push(ProgramImage::generated(name, &spec, insns));
         specs.push(spec);
     }
-    let loaded = Loaded {
-        name: format!("{PREFIX}patterns"),
-        image: ObjectImage::generated("cgtap_births", images, programs),
-        maps: all.into_iter().map(|(_, map)| Some(map.into())).collect(),
-        chosen: Vec::new(),
-        meter: None,
-    };
-    let (instance, ..) = instance_of(session, next, Source::New(Box::new(loaded)))?;
+    let names = ("patterns", "cgtap_births");
+    let instance = install(session, next, names, all, programs)?;
     let root = session.hierarchy.by_path(std::path::Path::new("/"))?;
     let stand = old.map_or_else(Vec::new, |old| attached(next, old.instance));
     for (index, spec) in specs.iter().enumerate() {

@@ -4,7 +4,7 @@ use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use cgtap_sys::Errno;
-use cgtap_sys::bpf::get_map;
+use cgtap_sys::bpf::{Map, get_map};
 
 use super::super::CgroupRef;
 use super::super::attach::{self, attach_one, remember};
@@ -820,43 +820,50 @@ fn make_gate(
             )
             .with_errno(Errno::E2BIG)
         })?;
-    let name = "gate";
     let (budgets, denials) = session.budget_maps()?;
-    let sys = |e| Error::sys("look at the maps of limits", &e);
     let mut maps = vec![
-        MapImage::of("budgets", &budgets).map_err(sys)?,
-        MapImage::of("denials", &denials).map_err(sys)?,
+        ("budgets".to_owned(), budgets),
+        ("denials".to_owned(), denials),
     ];
-    let mut fds = vec![Some(budgets.into()), Some(denials.into())];
-    let mut more = Vec::new();
     if found > 0 {
-        more.push(("homes".to_owned(), session.pinned(pins::HOMES)?));
+        maps.push(("homes".to_owned(), session.pinned(pins::HOMES)?));
     }
     for (at, charger) in chargers.iter().enumerate() {
         let map = super::words::map_of(session, next, *charger, "reserved")?;
-        more.push((format!("reserved_{at}"), map));
+        maps.push((format!("reserved_{at}"), map));
     }
-    for (name, map) in more {
-        maps.push(MapImage::of(&name, &map).map_err(sys)?);
-        fds.push(Some(map.into()));
-    }
-    let program = ProgramImage::generated(name, hook, insns);
+    let programs = vec![ProgramImage::generated("gate", hook, insns)];
+    let instance = install(session, next, (&at.path, "cgtap_limit"), maps, programs)?;
+    Ok((ProgramId { instance, index: 0 }, at, parts))
+}
+
+/// Makes an instance of generated programs and the maps that they share with others; `names` are that of
+/// the instance and that of its object.
+pub(super) fn install(
+    session: &Session,
+    next: &mut Config,
+    names: (&str, &str),
+    maps: Vec<(String, Map)>,
+    programs: Vec<ProgramImage>,
+) -> Result<InstanceId> {
+    let images = maps.iter().map(|(name, map)| MapImage::of(name, map));
+    let images = images
+        .collect::<std::result::Result<Vec<_>, _>>()
+        .map_err(|e| Error::sys("look at the maps of limits", &e))?;
     let loaded = Loaded {
-        name: format!("{PREFIX}{}", at.path),
-        image: ObjectImage::generated("cgtap_limit", maps, vec![program]),
-        maps: fds,
+        name: format!("{PREFIX}{}", names.0),
+        image: ObjectImage::generated(names.1, images, programs),
+        maps: maps.into_iter().map(|(_, map)| Some(map.into())).collect(),
         chosen: Vec::new(),
         meter: None,
     };
     let (instance, ..) = instance_of(session, next, Source::New(Box::new(loaded)))?;
-    Ok((ProgramId { instance, index: 0 }, at, parts))
+    Ok(instance)
 }
 
 impl Session {
     /// The budgets and the denials of the state.
-    pub(in crate::engine) fn budget_maps(
-        &self,
-    ) -> Result<(cgtap_sys::bpf::Map, cgtap_sys::bpf::Map)> {
+    pub(in crate::engine) fn budget_maps(&self) -> Result<(Map, Map)> {
         let open = |name: &str| {
             let path = self.path(name);
             get_map(&path).map_err(|e| Error::sys(format!("open {}", path.display()), &e))

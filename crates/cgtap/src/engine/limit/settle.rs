@@ -2,10 +2,8 @@
 //! task may be moved out of its cgroup in the middle of one.
 
 use super::super::error::{Error, ErrorKind, Result};
-use super::super::instance::{Loaded, Source, instance_of};
 use super::super::session::Session;
-use super::plan::{attached, put, take_off_instance};
-use super::words::PREFIX;
+use super::plan::{attached, install, put, take_off_instance};
 use super::wrong;
 use crate::asm::{Builder, EditError, Frame, Insn, Reg};
 use crate::budget::emit::{Charger, Maps, Slots};
@@ -13,7 +11,7 @@ use crate::budget::reserve::{ROOM_WORDS, Room};
 use crate::hook::HookSpec;
 use crate::id::ProgramId;
 use crate::limit::record::SettlerRecord;
-use crate::object::image::{MapImage, ObjectImage, ProgramImage};
+use crate::object::image::ProgramImage;
 use crate::store::config::Config;
 
 /// Where system calls end.
@@ -70,19 +68,9 @@ pub(super) fn reconcile(session: &Session, next: &mut Config) -> Result<()> {
         let reserved = super::words::map_of(session, next, *charger, "reserved")?;
         all.push((format!("reserved_{at}"), reserved));
     }
-    let images = all.iter().map(|(name, map)| MapImage::of(name, map));
-    let images = images
-        .collect::<std::result::Result<Vec<_>, _>>()
-        .map_err(|e| Error::sys("look at the maps of limits", &e))?;
-    let program = ProgramImage::generated("settle", &spec, insns);
-    let loaded = Loaded {
-        name: format!("{PREFIX}reservations"),
-        image: ObjectImage::generated("cgtap_settle", images, vec![program]),
-        maps: all.into_iter().map(|(_, map)| Some(map.into())).collect(),
-        chosen: Vec::new(),
-        meter: None,
-    };
-    let (instance, ..) = instance_of(session, next, Source::New(Box::new(loaded)))?;
+    let programs = vec![ProgramImage::generated("settle", &spec, insns)];
+    let names = ("reservations", "cgtap_settle");
+    let instance = install(session, next, names, all, programs)?;
     let root = session.hierarchy.by_path(std::path::Path::new("/"))?;
     let stand = old.and_then(|old| attached(next, old.instance).first().map(|a| a.0));
     let program = ProgramId { instance, index: 0 };

@@ -10,8 +10,8 @@ use cgtap_sys::task;
 use super::Feature;
 use super::host::Caller;
 use crate::asm::{Insn, Reg, encode};
-use crate::kernel::current;
 use crate::kernel::layout::Layout;
+use crate::kernel::{anchor, current};
 
 pub(super) fn probe(caller: &Caller) -> Vec<Feature> {
     vec![
@@ -67,15 +67,7 @@ fn mapped_map(caller: &Caller) -> Feature {
 
 fn prog_array(caller: &Caller) -> Feature {
     let name = "tail calls";
-    let made = Map::create(&MapSpec {
-        name: "cgtap_probe",
-        map_type: MapType::ProgArray,
-        key_size: 4,
-        value_size: 4,
-        max_entries: 1,
-        flags: 0,
-    });
-    match made {
+    match anchor::jump_table() {
         Ok(_) => Feature::yes(name, "a PROG_ARRAY was made"),
         Err(e) => Feature::no(
             name,
