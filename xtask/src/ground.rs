@@ -36,6 +36,11 @@ impl Ground {
         })
     }
 
+    /// The root of the hierarchy.
+    pub fn root(&self) -> Result<&Path> {
+        Ok(self.top.parent().ok_or("our subtree has no parent")?)
+    }
+
     /// The directory of a cgroup below ours, made with those above it.
     pub fn cgroup(&self, name: &str) -> Result<PathBuf> {
         let dir = self.top.join(name);
@@ -94,7 +99,7 @@ impl Ground {
 
 impl Drop for Ground {
     fn drop(&mut self) {
-        if let Some(root) = self.top.parent() {
+        if let Ok(root) = self.root() {
             // We may be in one of the cgroups ourselves.
             drop(enter(root));
         }

@@ -1,5 +1,6 @@
 //! What developers run beside the tests: `bench` and `soak`, which need root, clang and a kernel
-//! with BTF, `gpu-check`, which needs a GPU too, `vm`, which needs QEMU, and `docs`.
+//! with BTF, `gpu-check`, which needs a GPU too, `vm`, which needs QEMU, `docs` and
+//! `picture`.
 #![forbid(unsafe_code)]
 
 mod bench;
@@ -7,6 +8,7 @@ mod docs;
 mod gpu;
 mod ground;
 mod helper;
+mod picture;
 mod soak;
 mod vm;
 
@@ -32,6 +34,8 @@ enum Command {
     Soak(soak::Args),
     /// Makes the documentation that is made of the program's own tables.
     Docs(docs::Args),
+    /// Draws the screen of `cgtap top` from a real run.
+    Picture(picture::Args),
     /// Holds the meters of NVIDIA's GPUs to work whose amount is known.
     GpuCheck(gpu::Args),
     /// Runs commands and tests in guests with other kernels.
@@ -52,6 +56,7 @@ fn main() -> ExitCode {
         Command::Bench(args) => bench::run(&args),
         Command::Soak(args) => soak::run(&args),
         Command::Docs(args) => docs::run(&args),
+        Command::Picture(args) => picture::run(&args),
         Command::GpuCheck(args) => gpu::run(&args),
         Command::Vm(args) => return ended(vm::run(&args)),
         Command::Worker(args) => helper::serve(&args),
