@@ -120,7 +120,7 @@ pub trait Work {
     fn warm(&mut self, variant: Option<&Variant>) -> Result<u64>;
 }
 
-/// Median and quartiles, in nanoseconds a call.
+/// Median and quartiles, in the unit of the samples.
 #[derive(Clone, Copy, Debug, serde::Serialize)]
 pub struct Spread {
     /// Lower quartile.

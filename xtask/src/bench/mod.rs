@@ -4,6 +4,7 @@ mod attach;
 pub mod counters;
 mod kinds;
 pub mod load;
+mod loads;
 mod measure;
 mod meters;
 mod ours;
@@ -175,6 +176,7 @@ pub fn run(args: &Args) -> Result<()> {
     if bench.wants("counters", "counters") {
         counters::run(&mut bench, &ground)?;
     }
+    loads::run(&mut bench, &ground)?;
     if let Some(path) = &args.json {
         bench.report.write(path)?;
     }

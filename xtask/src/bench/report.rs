@@ -24,6 +24,8 @@ pub struct Report {
     pub attach: Vec<AttachRow>,
     /// What counting perf events costs.
     pub counters: Vec<CounterRow>,
+    /// What meters cost whole loads.
+    pub loads: Vec<LoadRow>,
 }
 
 /// A variant.
@@ -73,6 +75,19 @@ pub struct CounterRow {
     pub start_ms: f64,
 }
 
+/// What is there while a load runs.
+#[derive(Serialize)]
+pub struct LoadRow {
+    /// The load.
+    pub load: String,
+    /// What is there.
+    pub name: String,
+    /// CPU time with it by CPU time without.
+    pub ratio: Spread,
+    /// CPU time without it, in milliseconds.
+    pub without_ms: f64,
+}
+
 /// The files below /sys/devices/system/cpu/vulnerabilities that say what a call costs.
 const MITIGATIONS: [&str; 3] = ["spectre_v2", "retbleed", "spec_rstack_overflow"];
 
@@ -104,6 +119,7 @@ impl Report {
             rows: Vec::new(),
             attach: Vec::new(),
             counters: Vec::new(),
+            loads: Vec::new(),
         }
     }
 
@@ -171,6 +187,18 @@ impl Report {
             row.start_ms
         );
         self.counters.push(row);
+    }
+
+    /// Takes and prints what a load costs.
+    pub fn add_load(&mut self, row: LoadRow) {
+        let Spread { q1, median, q3 } = row.ratio;
+        println!(
+            "  {:<46}{median:>8.3}{:>17}{:>10.0}",
+            row.name,
+            format!("{q1:.3}-{q3:.3}"),
+            row.without_ms
+        );
+        self.loads.push(row);
     }
 
     /// Writes the JSON.
