@@ -65,14 +65,14 @@ fn metrics(sandbox: &Sandbox) -> String {
 }
 
 /// podman's are shown by name and image beside their paths, wherever cgroups are shown; a new name is
-/// theirs at once, and a pod is one.
+/// theirs at once, and a limit by it is.
 #[test]
 #[ignore = "needs podman, and takes its storage: ./dev test-vm"]
 fn podmans_containers_have_their_names_images_and_usage() {
     let ground = Ground::new();
     let sandbox = Sandbox::new();
-    let (web, web_cgroup) = ground.podman("web", &[]);
-    let (db, db_cgroup) = ground.podman("db", &[]);
+    let (web, web_cgroup) = ground.podman("web");
+    let (db, db_cgroup) = ground.podman("db");
     assert!(
         web_cgroup.starts_with("/libpod_parent/libpod-"),
         "{web_cgroup}"
@@ -137,22 +137,6 @@ fn podmans_containers_have_their_names_images_and_usage() {
     assert_eq!(born(&row(&sandbox, "/libpod_parent")), before + 30);
     assert_eq!(sandbox.run(&["usage", "container:shop"]).status, 1);
     assert_eq!(born(&row(&sandbox, "container:db")), 12);
-
-    podman(&["pod", "create", "--infra=false", "--name", "duo"]);
-    let (_one, one_cgroup) = ground.podman("one", &["--pod", "duo"]);
-    let pod = podman(&["pod", "inspect", "--format", "{{.ID}}", "duo"]);
-    let (above, _) = one_cgroup.rsplit_once('/').unwrap();
-    assert_eq!(above, format!("/libpod_parent/{}", pod.trim()));
-    let name = format!("pod:{}", &pod[..12]);
-    assert_is(&sandbox, &name, above, &name, None);
-    assert_is(
-        &sandbox,
-        "container:one",
-        &one_cgroup,
-        "container:one",
-        Some(IMAGE),
-    );
-    podman(&["pod", "rm", "-f", "-t", "0", "duo"]);
     sandbox.run(&["meter", "disable", "--all"]).done();
 }
 

@@ -68,20 +68,12 @@ impl Ground {
     }
 
     /// A container of podman's; its cgroup as reports name it.
-    pub fn podman(&self, name: &str, options: &[&str]) -> (Work, String) {
+    pub fn podman(&self, name: &str) -> (Work, String) {
         let work = self.work(name);
         let share = format!("{}:/work", work.dir.display());
-        let start = [
-            "run",
-            "-d",
-            "--name",
-            name,
-            "--network",
-            "none",
-            "-v",
-            &share,
-        ];
-        podman(&[&start[..], options, &[IMAGE, "/bin/sh", "-c", WORKER]].concat());
+        let start = ["run", "-d", "--name", name, "-v", &share];
+        let program = ["--network", "none", IMAGE, "/bin/sh", "-c", WORKER];
+        podman(&[&start[..], &program].concat());
         let pid = podman(&["inspect", "--format", "{{.State.Pid}}", name]);
         (work, cgroup_of(pid.trim()))
     }
