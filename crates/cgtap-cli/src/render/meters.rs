@@ -98,9 +98,10 @@ pub fn usage(report: &UsageReport, look: &Look) -> String {
         Column::numbers("TOTAL"),
     ]);
     for row in &report.cgroups {
-        let mut cgroup = match &row.name {
-            Some(name) => format!("{} ({name})", row.cgroup),
-            None => row.cgroup.clone(),
+        let mut cgroup = match (&row.name, &row.image) {
+            (Some(name), Some(image)) => format!("{} ({name}, {image})", row.cgroup),
+            (Some(name), None) => format!("{} ({name})", row.cgroup),
+            (None, _) => row.cgroup.clone(),
         };
         for value in &row.meters {
             let mark = match value.kind {

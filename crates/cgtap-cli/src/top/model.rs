@@ -22,6 +22,8 @@ pub struct Node {
     pub path: Box<str>,
     /// What it is called, if it is a container, pod or unit.
     pub called: Option<Box<str>>,
+    /// The image that it was made of, if it is a container whose runtime says so.
+    pub image: Option<Box<str>>,
     /// The nearest one above it that is known, by its place.
     pub parent: Option<usize>,
     /// Each value with its labels, in the report's order.
@@ -205,6 +207,7 @@ impl Taking<'_> {
             id: row.cgroup_id,
             path: Box::default(),
             called: None,
+            image: None,
             parent: None,
             series: Vec::new(),
             histories: Vec::new(),
@@ -214,6 +217,9 @@ impl Taking<'_> {
         }
         if node.called.as_deref() != row.name.as_deref() {
             node.called = row.name.map(String::into_boxed_str);
+        }
+        if node.image.as_deref() != row.image.as_deref() {
+            node.image = row.image.map(String::into_boxed_str);
         }
         let (mut guess, mut cursor) = (0, 0);
         for value in row.meters {

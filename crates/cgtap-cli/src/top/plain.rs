@@ -140,6 +140,8 @@ struct Row<'a> {
     cgroup: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     name: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    image: Option<&'a str>,
     cgroup_id: CgroupId,
     meters: Vec<Value<'a>>,
 }
@@ -184,6 +186,7 @@ pub fn frame<'a>(model: &'a Model, order: &Order) -> Frame<'a> {
     let row = |(_, node): (usize, &'a Node)| Row {
         cgroup: &node.path,
         name: node.called.as_deref(),
+        image: node.image.as_deref(),
         cgroup_id: node.id,
         meters: node.series.iter().filter_map(value).collect(),
     };

@@ -48,6 +48,7 @@ pub fn row(id: u64, cgroup: &str, meters: Vec<UsageValue>) -> UsageRow {
     UsageRow {
         cgroup: cgroup.to_owned(),
         name: None,
+        image: None,
         cgroup_id: CgroupId(id),
         meters,
     }

@@ -5,6 +5,7 @@
     reason = "each test file is a crate of its own and uses a part"
 )]
 
+pub mod containers;
 pub mod nbd;
 
 use std::path::{Path, PathBuf};

@@ -2,6 +2,7 @@
 
 pub mod name;
 pub mod pattern;
+pub mod runtime;
 
 use std::fs::File;
 use std::os::fd::AsFd;

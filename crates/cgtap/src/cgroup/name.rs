@@ -1,11 +1,9 @@
 //! What people call cgroups: containers, pods and units, by the names that systemd and container
 //! runtimes give to directories, and by what runtimes keep on disk of their containers.
 
-use std::collections::BTreeMap;
 use std::fmt;
-use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
+use super::runtime::{Containers, Runtimes};
 
 /// Letters of an id that are shown, as runtimes do.
 const SHORT: usize = 12;
@@ -44,20 +42,23 @@ pub struct Name {
     pub id: String,
     /// What its runtime calls it, where that is known.
     pub called: Option<String>,
+    /// The image that a container was made of, as its runtime names it, where that is known.
+    pub image: Option<String>,
 }
 
 impl fmt::Display for Name {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let name = match (&self.called, self.kind) {
             (Some(called), _) => called,
-            (None, NameKind::Container) => self.id.get(..SHORT).unwrap_or(&self.id),
+            (None, _) if is_id(&self.id) => self.id.get(..SHORT).unwrap_or(&self.id),
             (None, _) => &self.id,
         };
         write!(f, "{}:{name}", self.kind.word())
     }
 }
 
-fn is_id(text: &str) -> bool {
+/// A text is an id as most runtimes make them.
+pub(super) fn is_id(text: &str) -> bool {
     text.len() == ID && text.bytes().all(|b| b.is_ascii_hexdigit())
 }
 
@@ -76,10 +77,20 @@ pub fn of_path(path: &str) -> Option<Name> {
             kind,
             id: id.to_owned(),
             called: None,
+            image: None,
         })
     };
+    // A pod of podman's, where systemd manages cgroups and where it does not.
+    let pod = last.strip_suffix(".slice").unwrap_or(last);
+    let pod = match pod.rsplit_once("libpod_pod_") {
+        Some((_, id)) => Some(id),
+        None => above.ends_with("/libpod_parent").then_some(pod),
+    };
+    if let Some(id) = pod.filter(|id| is_id(id)) {
+        return name(NameKind::Pod, id);
+    }
     // docker-ID.scope, cri-containerd-ID.scope, crio-ID.scope, libpod-ID.scope; ID alone below a
-    // pod, /docker or /libpod_parent where systemd does not manage cgroups.
+    // pod or /docker, libpod-ID below /libpod_parent, where systemd does not manage cgroups.
     let scope = last.strip_suffix(".scope").unwrap_or(last);
     let id = scope.rsplit('-').next().unwrap_or(scope);
     if is_id(id) && !scope.contains("conmon") {
@@ -110,19 +121,32 @@ pub fn of_path(path: &str) -> Option<Name> {
     is_unit.then(|| name(NameKind::Unit, &unescape(last)))?
 }
 
-/// What the cgroups of these paths are called, with what their runtimes call them. The files of the
+/// What the cgroups of these paths are called, with what their runtimes call them. Most files of the
 /// runtimes are read only if one of the cgroups is a container or a pod.
 #[must_use]
 pub fn of_paths<'a>(paths: impl Iterator<Item = &'a str>) -> Vec<Option<Name>> {
-    let names: Vec<Option<Name>> = paths.map(of_path).collect();
-    let has_runtime = |name: &Name| name.kind != NameKind::Unit;
-    let called = if names.iter().flatten().any(has_runtime) {
-        Runtimes::default().read()
-    } else {
-        Called::new()
-    };
-    let with_called = |name: Option<Name>| Some(name?.with(&called));
-    names.into_iter().map(with_called).collect()
+    let paths: Vec<&str> = paths.collect();
+    let has_runtime = |path: &&str| of_path(path).is_some_and(|n| n.kind != NameKind::Unit);
+    let known = Runtimes::default().read(paths.iter().any(has_runtime));
+    paths.iter().map(|path| of(path, &known)).collect()
+}
+
+/// What a cgroup is called, with what its runtime knows of it.
+#[must_use]
+pub fn of(path: &str, known: &Containers) -> Option<Name> {
+    // Where the runtime says so the id is anything that its user thought of.
+    let placed = known.at(path).map(|id| Name {
+        kind: NameKind::Container,
+        id: id.to_owned(),
+        called: None,
+        image: None,
+    });
+    let mut name = placed.or_else(|| of_path(path))?;
+    if let Some(known) = known.of(&name.id, path) {
+        name.called.clone_from(&known.name);
+        name.image.clone_from(&known.image);
+    }
+    Some(name)
 }
 
 /// systemd writes what is no letter of a unit's name as `\x2d` (systemd.unit(5)).
@@ -147,131 +171,11 @@ fn unescape(unit: &str) -> String {
     text
 }
 
-/// Where runtimes keep what they know of their containers. Files only: no daemon is asked.
-#[derive(Clone, Debug)]
-pub struct Runtimes {
-    root: PathBuf,
-}
-
-/// A container as podman keeps it (containers/storage).
-#[derive(Deserialize)]
-struct PodmanContainer {
-    id: String,
-    #[serde(default)]
-    names: Vec<String>,
-}
-
-/// A container as docker keeps it.
-#[derive(Deserialize)]
-struct DockerContainer {
-    #[serde(rename = "ID")]
-    id: String,
-    #[serde(rename = "Name")]
-    name: String,
-}
-
-/// A container's OCI configuration as containerd keeps it while it runs.
-#[derive(Deserialize)]
-struct OciConfig {
-    #[serde(default)]
-    annotations: BTreeMap<String, String>,
-}
-
-/// What runtimes call containers and pods, by their ids.
-pub type Called = BTreeMap<String, String>;
-
-impl Default for Runtimes {
-    fn default() -> Self {
-        Self::at(Path::new("/"))
-    }
-}
-
-impl Runtimes {
-    /// Below another root than `/`.
-    #[must_use]
-    pub fn at(root: &Path) -> Self {
-        Self {
-            root: root.to_owned(),
-        }
-    }
-
-    /// What the runtimes of this machine call their containers and pods. What cannot be read names
-    /// nothing.
-    #[must_use]
-    pub fn read(&self) -> Called {
-        let mut called = Called::new();
-        self.podman(&mut called);
-        self.docker(&mut called);
-        self.containerd(&mut called);
-        called
-    }
-
-    fn json<T: for<'de> Deserialize<'de>>(path: &Path) -> Option<T> {
-        serde_json::from_slice(&std::fs::read(path).ok()?).ok()
-    }
-
-    fn below(&self, dir: &str) -> Vec<PathBuf> {
-        let entries = std::fs::read_dir(self.root.join(dir)).into_iter().flatten();
-        entries.filter_map(|e| Some(e.ok()?.path())).collect()
-    }
-
-    fn podman(&self, called: &mut Called) {
-        let path = "var/lib/containers/storage/overlay-containers/containers.json";
-        let all: Vec<PodmanContainer> = Self::json(&self.root.join(path)).unwrap_or_default();
-        for container in all {
-            if let Some(name) = container.names.into_iter().next() {
-                called.insert(container.id, name);
-            }
-        }
-    }
-
-    fn docker(&self, called: &mut Called) {
-        for dir in self.below("var/lib/docker/containers") {
-            if let Some(container) = Self::json::<DockerContainer>(&dir.join("config.v2.json")) {
-                let name = container.name.trim_start_matches('/').to_owned();
-                called.insert(container.id, name);
-            }
-        }
-    }
-
-    /// Through containerd's CRI: the annotations of pods are those of Kubernetes.
-    fn containerd(&self, called: &mut Called) {
-        const PREFIX: &str = "io.kubernetes.cri.";
-        for dir in self.below("run/containerd/io.containerd.runtime.v2.task/k8s.io") {
-            let Some(config) = Self::json::<OciConfig>(&dir.join("config.json")) else {
-                continue;
-            };
-            let of = |key: &str| config.annotations.get(&format!("{PREFIX}{key}")).cloned();
-            let id = dir.file_name().map(|n| n.to_string_lossy().into_owned());
-            if let (Some(id), Some(name)) = (id, of("container-name")) {
-                called.insert(id, name);
-            }
-            if let (Some(uid), Some(namespace), Some(name)) = (
-                of("sandbox-uid"),
-                of("sandbox-namespace"),
-                of("sandbox-name"),
-            ) {
-                called.insert(uid, format!("{namespace}/{name}"));
-            }
-        }
-    }
-}
-
 impl Name {
-    /// With what its runtime calls it.
-    #[must_use]
-    pub fn with(mut self, called: &Called) -> Self {
-        self.called = called.get(&self.id).cloned();
-        self
-    }
-
-    /// It is meant by `text`: its name, or for a container the beginning of its id.
+    /// It is meant by `text`: its name, or the beginning of an id that is a hash.
     #[must_use]
     pub fn is_meant_by(&self, text: &str) -> bool {
-        let is_beginning = self.kind == NameKind::Container
-            && text.len() >= 4
-            && is_id(&self.id)
-            && self.id.starts_with(text);
+        let is_beginning = text.len() >= 4 && is_id(&self.id) && self.id.starts_with(text);
         let without = |unit: &str| unit.rsplit_once('.').map(|(name, _)| name.to_owned());
         self.id == text
             || self.called.as_deref() == Some(text)
@@ -326,7 +230,25 @@ mod tests {
                 format!("/kubepods/burstable/pod{UID}"),
                 "pod:6d1f7a52-8c3e-4b0a-9f4d-2e5c7b8a9d01",
             ),
+            (
+                format!("/libpod_parent/libpod-{HEX}"),
+                "container:3f2a9c1b7d10",
+            ),
+            ("/libpod_parent/conmon".to_owned(), ""),
+            (format!("/libpod_parent/{HEX}"), "pod:3f2a9c1b7d10"),
+            (
+                format!("/libpod_parent/{HEX}/libpod-{HEX}"),
+                "container:3f2a9c1b7d10",
+            ),
+            (
+                format!("/machine.slice/machine-libpod_pod_{HEX}.slice"),
+                "pod:3f2a9c1b7d10",
+            ),
             ("/lxc.payload.web".to_owned(), "container:web"),
+            (
+                "/lxc.payload.a-name-of-some-length".to_owned(),
+                "container:a-name-of-some-length",
+            ),
             (
                 "/system.slice/nginx.service".to_owned(),
                 "unit:nginx.service",
@@ -345,52 +267,6 @@ mod tests {
                 "{path}: {found}"
             );
         }
-    }
-
-    #[test]
-    fn runtimes_files_have_the_names() {
-        let root = tempfile::tempdir().unwrap();
-        let write = |path: &str, text: &str| {
-            let path = root.path().join(path);
-            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-            std::fs::write(path, text).unwrap();
-        };
-        let (pod, docker, cri) = ("a".repeat(64), "b".repeat(64), "c".repeat(64));
-        write(
-            "var/lib/containers/storage/overlay-containers/containers.json",
-            &format!(r#"[{{"id":"{pod}","names":["web"],"layer":"x"}}, {{"id":"x"}}]"#),
-        );
-        write(
-            &format!("var/lib/docker/containers/{docker}/config.v2.json"),
-            &format!(r#"{{"ID":"{docker}","Name":"/db","State":{{}}}}"#),
-        );
-        write("var/lib/docker/containers/broken/config.v2.json", "{");
-        write(
-            &format!("run/containerd/io.containerd.runtime.v2.task/k8s.io/{cri}/config.json"),
-            &format!(
-                r#"{{"annotations":{{"io.kubernetes.cri.container-name":"app",
-                "io.kubernetes.cri.sandbox-name":"app-1","io.kubernetes.cri.sandbox-namespace":"prod",
-                "io.kubernetes.cri.sandbox-uid":"{UID}"}}}}"#
-            ),
-        );
-        let called = Runtimes::at(root.path()).read();
-        let name = |path: &str| of_path(path).unwrap().with(&called);
-        assert_eq!(
-            name(&format!("/machine.slice/libpod-{pod}.scope")).to_string(),
-            "container:web"
-        );
-        assert_eq!(
-            name(&format!("/docker/{docker}")).to_string(),
-            "container:db"
-        );
-        assert_eq!(
-            name(&format!("/x/cri-containerd-{cri}.scope")).to_string(),
-            "container:app"
-        );
-        let pod = name(&format!("/kubepods/pod{UID}"));
-        assert_eq!(pod.to_string(), "pod:prod/app-1");
-        assert!(pod.is_meant_by("prod/app-1") && pod.is_meant_by(UID));
-        assert!(Runtimes::at(Path::new("/nonexistent")).read().is_empty());
     }
 
     #[test]

@@ -330,7 +330,8 @@ impl Engine {
         report.cgroups = branches
             .zip(names)
             .map(|(branch, name)| UsageRow {
-                name: name.map(|name| name.to_string()),
+                name: name.as_ref().map(ToString::to_string),
+                image: name.and_then(|name| name.image),
                 cgroup: branch.path.clone(),
                 cgroup_id: branch.id,
                 meters: Vec::new(),

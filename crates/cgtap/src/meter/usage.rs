@@ -146,6 +146,9 @@ pub struct UsageRow {
     /// What it is called, if it is a container, pod or unit: `container:web`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
+    /// The image that it was made of, if it is a container whose runtime says so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub image: Option<String>,
     /// Its id.
     pub cgroup_id: CgroupId,
     /// One entry a value and labels, in the order of the meters' names.

@@ -24,6 +24,7 @@ pub struct Ledger {
     paths: HashMap<CgroupId, Arc<str>>,
     families: BTreeMap<Arc<str>, Family>,
     called: HashMap<Arc<str>, String>,
+    images: BTreeMap<Arc<str>, String>,
     lost: (u64, u64),
     unread: usize,
     limits: Vec<LimitReport>,
@@ -71,6 +72,7 @@ impl Ledger {
             paths: HashMap::new(),
             families: BTreeMap::new(),
             called: HashMap::new(),
+            images: BTreeMap::new(),
             lost: (0, 0),
             unread: 0,
             limits: Vec::new(),
@@ -124,6 +126,8 @@ impl Ledger {
     fn note_cgroups(&mut self, report: &UsageReport) -> HashMap<CgroupId, Gone> {
         let named = |row: &UsageRow| Some((row.cgroup.as_str().into(), row.name.clone()?));
         self.called = report.cgroups.iter().filter_map(named).collect();
+        let made = |row: &UsageRow| Some((row.cgroup.as_str().into(), row.image.clone()?));
+        self.images = report.cgroups.iter().filter_map(made).collect();
         let mut before = std::mem::take(&mut self.paths);
         for row in &report.cgroups {
             let path = before
@@ -156,6 +160,11 @@ impl Ledger {
     /// What cgroups are called that are containers, pods or units, by their paths.
     pub fn called(&self) -> &HashMap<Arc<str>, String> {
         &self.called
+    }
+
+    /// The images of those that are containers, where they are known, by their paths.
+    pub fn images(&self) -> &BTreeMap<Arc<str>, String> {
+        &self.images
     }
 
     /// How many cgroups there are.

@@ -3,11 +3,12 @@
 use cgtap::meter::usage::{Form, Unit};
 
 /// What [`super::page`] exports beside the meters.
-const TAKEN: [&str; 6] = [
+const TAKEN: [&str; 7] = [
     "cgtap_lost",
     "cgtap_cgroups",
     "cgtap_scrape_duration_seconds",
     "cgtap_build",
+    "cgtap_container",
     "cgtap_policy_ok",
     "cgtap_policy_applied_timestamp_seconds",
 ];

@@ -5,7 +5,7 @@
 
 mod limits;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt::Write;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -91,6 +91,7 @@ impl Page {
         if page.head("cgtap_cgroups", "gauge", None, "Cgroups with usage.") {
             page.plain("cgtap_cgroups", ledger.cgroups());
         }
+        page.containers(ledger.images());
         page.build_info();
         page
     }
@@ -127,14 +128,34 @@ impl Page {
         let _ = writeln!(self.text, "{name} {value}");
     }
 
+    /// What containers were made of: one series each, to be joined with, and not a label of all.
+    fn containers(&mut self, images: &BTreeMap<Arc<str>, String>) {
+        let help = "The image that a container was made of.";
+        if images.is_empty() || !self.info("cgtap_container", help) {
+            return;
+        }
+        for (cgroup, image) in images {
+            let mut more = ",image=\"".to_owned();
+            escape(&mut more, image, true);
+            more.push('"');
+            self.text += "cgtap_container_info";
+            self.open_labels(cgroup, &more);
+            self.text += "} 1\n";
+        }
+    }
+
     fn build_info(&mut self) {
-        let (family, kind) = match self.format {
-            Format::OpenMetrics => ("cgtap_build", "info"),
-            Format::Text => ("cgtap_build_info", "gauge"),
-        };
-        if self.head(family, kind, None, "The cgtap that serves this.") {
+        if self.info("cgtap_build", "The cgtap that serves this.") {
             let version = env!("CARGO_PKG_VERSION");
             self.plain(&format!("cgtap_build_info{{version=\"{version}\"}}"), 1);
+        }
+    }
+
+    /// The head of a family whose labels are what it tells.
+    fn info(&mut self, name: &str, help: &str) -> bool {
+        match self.format {
+            Format::OpenMetrics => self.head(name, "info", None, help),
+            Format::Text => self.head(&format!("{name}_info"), "gauge", None, help),
         }
     }
 

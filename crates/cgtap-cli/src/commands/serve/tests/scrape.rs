@@ -89,6 +89,24 @@ fn the_page_is_negotiated() {
 }
 
 #[test]
+fn images_of_containers_are_series_of_their_own() {
+    let mut container = row(1, "/a", vec![value("x", Unit::Count, Form::Count, &[], 1)]);
+    container.name = Some("container:web".to_owned());
+    container.image = Some("quoted\"image:1".to_owned());
+    let of = report(vec![container, row(2, "/b", Vec::new())]);
+    let text = page(of.clone(), 1, Format::Text);
+    line(&text, "# TYPE cgtap_container_info gauge");
+    let sample =
+        r#"cgtap_container_info{cgroup="/a",name="container:web",image="quoted\"image:1"} 1"#;
+    line(&text, sample);
+    assert_eq!(text.matches("cgtap_container_info{").count(), 1);
+    assert_eq!(promtool(&text), "");
+    let open = page(of, 1, Format::OpenMetrics);
+    line(&open, "# TYPE cgtap_container info");
+    line(&open, sample);
+}
+
+#[test]
 fn names_that_meet_are_exported_once() {
     let both = vec![
         value("x", Unit::Bytes, Form::Sum, &[], 1),

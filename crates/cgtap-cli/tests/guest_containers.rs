@@ -1,0 +1,192 @@
+//! Containers of the real podman and the real containerd: what they are called, what each of them
+//! used, and that a limit on one holds it alone.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "helpers of a test fail it by panicking"
+)]
+
+mod guest_support;
+#[allow(
+    dead_code,
+    reason = "each test file is a crate of its own and uses a part"
+)]
+#[path = "support/prometheus.rs"]
+mod prometheus;
+mod support;
+
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
+
+use guest_support::containers::{Containerd, Ground, IMAGE, podman};
+use guest_support::wait_until;
+use serde_json::Value;
+use support::{Running, Sandbox};
+
+/// A cgroup's row of `cgtap usage`.
+#[track_caller]
+fn row(sandbox: &Sandbox, cgroup: &str) -> Value {
+    let said = sandbox.run(&["--json", "usage", cgroup]).done().json();
+    said["cgroups"][0].clone()
+}
+
+/// What a row's cgroup made itself of tasks.
+fn born(row: &Value) -> u64 {
+    let meters = row["meters"].as_array().unwrap();
+    let born = meters.iter().find(|m| m["meter"] == "tasks_born");
+    born.map_or(0, |m| m["own"].as_u64().unwrap())
+}
+
+/// The row of `word` is that of a container with this name and image, at this place.
+#[track_caller]
+fn assert_is(sandbox: &Sandbox, word: &str, cgroup: &str, name: &str, image: Option<&str>) {
+    for word in [word, cgroup] {
+        let row = row(sandbox, word);
+        assert_eq!(row["cgroup"], cgroup, "{row}");
+        assert_eq!(row["name"], name, "{row}");
+        assert_eq!(row["image"].as_str(), image, "{row}");
+    }
+}
+
+/// The page of a server on the sandbox's state.
+fn metrics(sandbox: &Sandbox) -> String {
+    let mut serve = sandbox.cgtap(&["--json", "serve", "--listen", "127.0.0.1:0"]);
+    let mut child = serve.stdout(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    let mut out = BufReader::new(child.stdout.take().unwrap());
+    let _running = Running(child);
+    out.read_line(&mut line).unwrap();
+    let said: Value = serde_json::from_str(&line).unwrap();
+    let address = said["listen"].as_str().unwrap().parse().unwrap();
+    let got = prometheus::get_open(address);
+    assert_eq!(got.status, 200, "{got:?}");
+    got.body
+}
+
+/// podman's are shown by name and image beside their paths, wherever cgroups are shown; a new name is
+/// theirs at once, and a limit by it is.
+#[test]
+#[ignore = "needs podman, and takes its storage: ./dev test-vm"]
+fn podmans_containers_have_their_names_images_and_usage() {
+    let ground = Ground::new();
+    let sandbox = Sandbox::new();
+    let (web, web_cgroup) = ground.podman("web");
+    let (db, db_cgroup) = ground.podman("db");
+    assert!(
+        web_cgroup.starts_with("/libpod_parent/libpod-"),
+        "{web_cgroup}"
+    );
+    sandbox.run(&["meter", "enable", "tasks"]).done();
+    sandbox.run(&["meter", "enable", "device"]).done();
+    assert_eq!((web.does("born", 30), db.does("born", 12)), (30, 12));
+    for (name, cgroup, count) in [("web", &web_cgroup, 30), ("db", &db_cgroup, 12)] {
+        let word = format!("container:{name}");
+        assert_is(&sandbox, &word, cgroup, &word, Some(IMAGE));
+        assert_eq!(born(&row(&sandbox, &word)), count);
+    }
+
+    let table = sandbox.run(&["usage", "--recursive"]).done().out;
+    assert!(
+        table.contains(&format!("{web_cgroup} (container:web, {IMAGE})")),
+        "{table}"
+    );
+    let top = sandbox.run(&["top", "--once"]).done().out;
+    assert!(
+        top.contains("container:web") && top.contains("container:db"),
+        "{top}"
+    );
+    let page = metrics(&sandbox);
+    let of = |name: &str| format!("{{cgroup=\"{web_cgroup}\",name=\"container:web\"{name}}}");
+    let lines = [
+        format!("cgtap_tasks_born_total{} 30", of("")),
+        format!(
+            "cgtap_container_info{} 1",
+            of(&format!(",image=\"{IMAGE}\""))
+        ),
+    ];
+    for line in lines {
+        assert!(page.lines().any(|l| *l == line), "{line} in {page}");
+    }
+
+    // A limit by name holds it alone.
+    let limit = ["limit", "set", "container:web", "device_opens", "3"];
+    sandbox.run(&limit).done();
+    assert_eq!((web.does("opened", 8), db.does("opened", 8)), (3, 8));
+    let list = sandbox.run(&["--json", "limit", "list"]).done().json();
+    assert_eq!(list["limits"][0]["cgroup"], web_cgroup.as_str(), "{list}");
+    sandbox.run(&["limit", "clear", "--all"]).done();
+    assert_eq!(web.does("opened", 8), 8);
+
+    podman(&["rename", "web", "shop"]);
+    assert_is(
+        &sandbox,
+        "container:shop",
+        &web_cgroup,
+        "container:shop",
+        Some(IMAGE),
+    );
+    assert_eq!(sandbox.run(&["usage", "container:web"]).status, 1);
+
+    // Gone, what it used is its parent's.
+    let before = born(&row(&sandbox, "/libpod_parent"));
+    podman(&["rm", "-f", "-t", "0", "shop"]);
+    wait_until("the end of the cgroup", || {
+        !support::cgroup_root().join(&web_cgroup[1..]).exists()
+    });
+    assert_eq!(born(&row(&sandbox, "/libpod_parent")), before + 30);
+    assert_eq!(sandbox.run(&["usage", "container:shop"]).status, 1);
+    assert_eq!(born(&row(&sandbox, "container:db")), 12);
+    sandbox.run(&["meter", "disable", "--all"]).done();
+}
+
+/// containerd's: one with an id that somebody thought of, and one with what CRI writes down of it.
+#[test]
+#[ignore = "needs containerd, and takes its storage: ./dev test-vm"]
+fn containerds_containers_have_their_names_and_usage() {
+    let ground = Ground::new();
+    let sandbox = Sandbox::new();
+    let containerd = Containerd::start(&ground.archive());
+    let (kept, app) = (ground.work("kept"), ground.work("app"));
+    let kept_cgroup = containerd.run("default", "kept", &[], &kept);
+    assert_eq!(kept_cgroup, "/default/kept");
+    let uid = "6d1f7a52-8c3e-4b0a-9f4d-2e5c7b8a9d01";
+    let id = "3f2a9c1b7d10aa55".repeat(4);
+    let below = format!("/kubepods/burstable/pod{uid}");
+    let app_cgroup = format!("{below}/{id}");
+    let annotations = [
+        "container-name=app".to_owned(),
+        format!("image-name={IMAGE}"),
+        "sandbox-name=app-1".to_owned(),
+        "sandbox-namespace=prod".to_owned(),
+        format!("sandbox-uid={uid}"),
+    ]
+    .map(|a| format!("io.kubernetes.cri.{a}"));
+    let mut options = vec!["--cgroup", &app_cgroup];
+    options.extend(annotations.iter().flat_map(|a| ["--annotation", a]));
+    assert_eq!(containerd.run("k8s.io", &id, &options, &app), app_cgroup);
+
+    sandbox.run(&["meter", "enable", "tasks"]).done();
+    assert_eq!((kept.does("born", 9), app.does("born", 21)), (9, 21));
+    let kept_name = "container:kept";
+    assert_is(&sandbox, kept_name, &kept_cgroup, kept_name, None);
+    assert_eq!(born(&row(&sandbox, kept_name)), 9);
+    let app_name = "container:app";
+    assert_is(&sandbox, app_name, &app_cgroup, app_name, Some(IMAGE));
+    assert_eq!(born(&row(&sandbox, app_name)), 21);
+    let pod_name = "pod:prod/app-1";
+    assert_is(&sandbox, pod_name, &below, pod_name, None);
+
+    containerd.remove("default", "kept");
+    containerd.remove("k8s.io", &id);
+    wait_until("the end of the cgroups", || {
+        let gone = |cgroup: &str| !support::cgroup_root().join(&cgroup[1..]).exists();
+        gone(&kept_cgroup) && gone(&app_cgroup)
+    });
+    assert_eq!(born(&row(&sandbox, "/default")), 9);
+    // The pod's directory is ours and stays; what named it went with its containers.
+    assert_eq!(born(&row(&sandbox, &below)), 21);
+    assert_eq!(sandbox.run(&["usage", pod_name]).status, 1);
+    assert_eq!(sandbox.run(&["usage", kept_name]).status, 1);
+    sandbox.run(&["meter", "disable", "--all"]).done();
+}
