@@ -214,4 +214,5 @@ at! {
     the_rules_hold_at_fmod_ret: "fmod_ret",
     the_rules_hold_at_lsm: "lsm",
     the_rules_hold_at_perf_event: "perf_event",
+    the_rules_hold_at_cgroup: "cgroup",
 }

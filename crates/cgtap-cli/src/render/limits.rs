@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use cgtap::engine::{Denials, Explained, LimitReport, PatternReport};
+use cgtap::hook::HookSpec;
 use cgtap::limit::amount::{Amount, show, show_amount};
 use cgtap::meter::usage::Unit;
 
@@ -126,6 +127,10 @@ pub fn follows(limit: &LimitReport) -> String {
         ),
         ("before", "observe") => format!("charged before the event at {gates}; nothing is denied"),
         (_, "observe") => "charged after the event; nothing is denied".to_owned(),
+        ("before", _) if limit.gates.iter().any(HookSpec::is_at_open) => format!(
+            "charged before the event at {gates}: nothing goes beyond it; who has a device open \
+             goes on"
+        ),
         ("before", _) => format!(
             "charged before the event at {gates}: nothing goes beyond it; what is open already \
              goes through that gate too"
@@ -137,10 +142,16 @@ pub fn follows(limit: &LimitReport) -> String {
         (_, on) if on.starts_with("signal") => {
             "charged after the event; the signal comes at the next system call".to_owned()
         }
-        _ => format!(
-            "charged after the event: what is under way goes beyond it, and {gates} is shut until \
-             something is left"
-        ),
+        _ => {
+            let open = match limit.gates.iter().any(HookSpec::is_at_open) {
+                true => "; who has the device open goes on",
+                false => "",
+            };
+            format!(
+                "charged after the event: what is under way goes beyond it, and {gates} is shut until \
+                 something is left{open}"
+            )
+        }
     }
 }
 

@@ -88,6 +88,26 @@ impl Link {
         own("BPF_LINK_CREATE", ret).map(|fd| Self { fd })
     }
 
+    /// Attaches a cgroup/dev program to a cgroup and all below it, beside those that are there
+    /// (`BPF_LINK_CREATE` with `BPF_CGROUP_DEVICE`, since 5.7; a link implies `BPF_F_ALLOW_MULTI`).
+    /// The kernel computes the effective array of every descendant before this returns.
+    ///
+    /// # Errors
+    /// `EPERM` where a program that excludes others is attached to the cgroup or above it, `E2BIG` when
+    /// 64 are attached there already.
+    pub fn cgroup_device(prog: &Prog, cgroup: BorrowedFd<'_>) -> Result<Self, SysError> {
+        // SAFETY: takes descriptors only; null options are allowed.
+        let ret = unsafe {
+            libbpf_sys::bpf_link_create(
+                prog.as_fd().as_raw_fd(),
+                cgroup.as_raw_fd(),
+                libbpf_sys::BPF_CGROUP_DEVICE,
+                std::ptr::null(),
+            )
+        };
+        own("BPF_LINK_CREATE", ret).map(|fd| Self { fd })
+    }
+
     /// Takes a descriptor, which must be one of a link.
     ///
     /// # Errors

@@ -20,6 +20,8 @@ pub enum ProgType {
     Lsm = libbpf_sys::BPF_PROG_TYPE_LSM,
     /// `BPF_PROG_TYPE_PERF_EVENT`.
     PerfEvent = libbpf_sys::BPF_PROG_TYPE_PERF_EVENT,
+    /// `BPF_PROG_TYPE_CGROUP_DEVICE`.
+    CgroupDevice = libbpf_sys::BPF_PROG_TYPE_CGROUP_DEVICE,
 }
 
 /// `enum bpf_attach_type`, as far as a program is loaded with one.
@@ -40,6 +42,9 @@ pub enum AttachType {
     LsmMac = libbpf_sys::BPF_LSM_MAC,
     /// `BPF_TRACE_KPROBE_MULTI`, since 5.18.
     TraceKprobeMulti = libbpf_sys::BPF_TRACE_KPROBE_MULTI,
+    /// `BPF_CGROUP_DEVICE`. The kernel does not ask for it when it loads, but `bpf_set_retval()` is
+    /// there for programs that say it only (kernel/bpf/cgroup.c, `cgroup_common_func_proto`).
+    CgroupDevice = libbpf_sys::BPF_CGROUP_DEVICE,
 }
 
 /// `enum bpf_map_type`, the ones cgtap creates itself.

@@ -207,6 +207,10 @@ pub mod helper {
     pub const GET_FUNC_IP: i32 = 173;
     /// `bpf_get_attach_cookie`, since 5.15.
     pub const GET_ATTACH_COOKIE: i32 = 174;
+    /// `bpf_get_retval`: what the programs before this one made of a cgroup's event, since 5.18.
+    pub const GET_RETVAL: i32 = 186;
+    /// `bpf_set_retval`: what the caller gets of it, since 5.18.
+    pub const SET_RETVAL: i32 = 187;
 }
 
 impl Insn {

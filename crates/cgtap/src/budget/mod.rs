@@ -25,6 +25,7 @@
 //! | `words`, `rate` | the words of a budget, and how it refills |
 //! | `emit` | the steps of a charge, as instructions |
 //! | `ladder` | a charge of budgets that are found on the way up |
+//! | `pair` | what comes to a gate two times |
 //! | `reserve` | what is taken for an event that may not happen |
 //! | `places` | budgets that cgroups are given as they are made |
 //! | `denial` | the ring of what was denied |
@@ -35,6 +36,7 @@ pub mod emit;
 pub mod ladder;
 #[cfg(test)]
 mod model;
+pub mod pair;
 pub mod places;
 pub mod rate;
 pub mod reserve;

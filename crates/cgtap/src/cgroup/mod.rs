@@ -5,7 +5,7 @@ pub mod pattern;
 pub mod runtime;
 
 use std::fs::File;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{DirEntryExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
@@ -125,8 +125,15 @@ fn magic(file: &File) -> u64 {
     rustix::fs::fstatfs(file).map_or(0, |s| s.f_type as u64)
 }
 
+impl AsFd for Hierarchy {
+    /// Its root.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.mount.as_fd()
+    }
+}
+
 impl Hierarchy {
-    /// Opens the hierarchy at `root`, or at the first cgroup2 in /proc/self/mountinfo.
+    /// Opens the hierarchy at `root`, or at the topmost cgroup2 in /proc/self/mountinfo.
     ///
     /// # Errors
     /// [`CgroupError::NoMount`], or [`CgroupError::NotACgroup`] for a `root` that is none.
@@ -393,14 +400,22 @@ impl Hierarchy {
     }
 }
 
-/// The mount point of the first cgroup2 in /proc/self/mountinfo (proc_pid_mountinfo(5)).
+/// The mount point of the cgroup2 in /proc/self/mountinfo (proc_pid_mountinfo(5)) that shows most of the
+/// hierarchy: a part of it may be mounted elsewhere. The first of several.
 fn find_mount() -> Option<PathBuf> {
     let text = std::fs::read_to_string("/proc/self/mountinfo").ok()?;
-    text.lines().find_map(|line| {
+    topmost(&text)
+}
+
+fn topmost(mountinfo: &str) -> Option<PathBuf> {
+    let mounts = mountinfo.lines().filter_map(|line| {
         let (head, tail) = line.split_once(" - ")?;
-        tail.starts_with("cgroup2 ")
-            .then(|| head.split(' ').nth(4).map(unescape))?
-    })
+        let mut words = head.split(' ').skip(3);
+        let (root, point) = (words.next()?, words.next()?);
+        tail.starts_with("cgroup2 ").then_some((root, point))
+    });
+    let (_, point) = mounts.min_by_key(|(root, _)| root.len())?;
+    Some(unescape(point))
 }
 
 /// Mount points have blanks and backslashes as `\040` and `\134`.
@@ -410,4 +425,20 @@ fn unescape(text: &str) -> PathBuf {
             .replace("\\011", "\t")
             .replace("\\134", "\\"),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_mount_that_shows_most_is_taken() {
+        let text = "24 1 0:5 / /sys rw - sysfs none rw\n\
+                    40 30 0:38 /a/b /run/part rw - cgroup2 none rw\n\
+                    41 31 0:38 / /sys/fs/cgroup\\040x rw,relatime shared:9 - cgroup2 cgroup2 rw\n\
+                    42 31 0:38 / /mnt rw - cgroup2 none rw\n";
+        let found = topmost(text).unwrap();
+        assert_eq!(found, Path::new("/sys/fs/cgroup x"));
+        assert_eq!(topmost("24 1 0:5 / /sys rw - sysfs none rw\n"), None);
+    }
 }

@@ -130,15 +130,16 @@ pub fn check(
             let cpu = target.info.cpus.first().copied().unwrap_or(0);
             at_event(&prog, open_sampled(target.spec, cpu)?)?;
         }
-        // Typed arguments were checked when the program was loaded, and registers are always
-        // there.
+        // Typed arguments and the one context of cgroup:dev were checked when the program was loaded,
+        // and registers are always there.
         HookKind::TpBtf
         | HookKind::Fentry
         | HookKind::Fexit
         | HookKind::FmodRet
         | HookKind::Lsm
         | HookKind::KprobeMulti
-        | HookKind::KretprobeMulti => {}
+        | HookKind::KretprobeMulti
+        | HookKind::CgroupDevice => {}
     }
     let (frame_bytes, chain_bytes) = stack(&stats, candidate.code);
     Ok(Verdict {

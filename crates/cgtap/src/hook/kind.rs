@@ -39,6 +39,8 @@ pub enum HookKind {
     Lsm,
     /// An overflow of a counter on any CPU: `perf_event:NAME[/PERIOD]`.
     PerfEvent,
+    /// The device controller of cgroup2, asked whenever a device file is opened or made: `cgroup:dev`.
+    CgroupDevice,
 }
 
 /// How the returns of the members of a set become the return of the set (S30).
@@ -95,6 +97,8 @@ pub enum TargetForm {
     BinarySymbol,
     /// `NAME` or `NAME/PERIOD`.
     EventPeriod,
+    /// There is one hook of the kind, and this is its name.
+    Only(&'static str),
 }
 
 impl TargetForm {
@@ -108,6 +112,7 @@ impl TargetForm {
             Self::Pattern => "PATTERN",
             Self::BinarySymbol => "BINARY:SYMBOL[+OFF]",
             Self::EventPeriod => "NAME[/PERIOD]",
+            Self::Only(name) => name,
         }
     }
 }
@@ -271,6 +276,19 @@ pub const KINDS: &[KindInfo] = &[
         target: TargetForm::EventPeriod,
         returns: Returns::And,
         context: ContextType::Struct("bpf_perf_event_data"),
+        ..BASE
+    },
+    KindInfo {
+        kind: HookKind::CgroupDevice,
+        prefix: "cgroup",
+        sections: &["cgroup"],
+        prog_type: ProgType::CgroupDevice,
+        attach_type: AttachType::CgroupDevice,
+        target: TargetForm::Only("dev"),
+        // 1 allows and 0 refuses: the kernel's own AND (`bpf_prog_run_array_cg`).
+        returns: Returns::And,
+        nests: true,
+        context: ContextType::Struct("bpf_cgroup_dev_ctx"),
         ..BASE
     },
 ];

@@ -109,6 +109,7 @@ fn has_form(form: TargetForm, target: &str) -> bool {
             Some((name, period)) => word(name) && sampling(period).is_some(),
             None => word(target),
         },
+        TargetForm::Only(name) => target == name,
     }
 }
 
@@ -214,6 +215,17 @@ impl HookSpec {
         }
     }
 
+    /// Its events are opens of files: it says nothing about what is done with one that is open.
+    #[must_use]
+    pub fn is_at_open(&self) -> bool {
+        match self.kind {
+            HookKind::CgroupDevice => true,
+            HookKind::Lsm => self.target == "file_open",
+            HookKind::FmodRet => self.target == "security_file_open",
+            _ => false,
+        }
+    }
+
     /// File and place of a hook in a binary; `None` for any other hook.
     #[must_use]
     pub fn binary(&self) -> Option<(&str, BinaryPlace<'_>)> {
@@ -277,11 +289,20 @@ fn split(section: &str) -> Result<(HookKind, &str, Option<&str>), SpecError> {
     };
     let info = KINDS
         .iter()
-        .find(|k| k.sections.contains(&prefix))
+        .find(|k| k.sections.contains(&prefix) && is_section_of(k.target, target))
         .ok_or_else(|| SpecError::UnknownKind {
             text: section.to_owned(),
         })?;
     Ok((info.kind, prefix, target))
+}
+
+/// A section with this target may be of a kind whose targets have this form: `cgroup/connect4` is none of
+/// `cgroup/dev`'s.
+fn is_section_of(form: TargetForm, target: Option<&str>) -> bool {
+    match form {
+        TargetForm::Only(name) => target == Some(name),
+        _ => true,
+    }
 }
 
 /// The function behind a target: `ksyscall/NAME` is the kernel's wrapper of a system call
@@ -435,6 +456,7 @@ mod tests {
             ("fmod_ret/security_file_open", "fmod_ret:security_file_open"),
             ("lsm/file_open", "lsm:file_open"),
             ("lsm.s/file_open", "lsm:file_open"),
+            ("cgroup/dev", "cgroup:dev"),
         ] {
             let spec = HookSpec::from_section(section).unwrap().unwrap();
             assert_eq!(spec.to_string(), want);
@@ -468,10 +490,14 @@ mod tests {
             "perf_event:cpu-clock/0",
             "perf_event:cpu-clock/often",
             "lsm:a/b",
+            "cgroup:connect4",
         ] {
             assert!(text.parse::<HookSpec>().is_err(), "{text}");
         }
-        assert!(HookSpec::from_section("xdp").is_err());
+        for section in ["xdp", "cgroup", "cgroup/connect4", "cgroup_skb/ingress"] {
+            assert!(HookSpec::from_section(section).is_err(), "{section}");
+            assert!(HookSpec::kind_of_section(section).is_err(), "{section}");
+        }
     }
 
     #[test]

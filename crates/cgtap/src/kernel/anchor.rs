@@ -9,6 +9,7 @@ use super::function;
 use super::pretend::{self, Pretended};
 use super::target::{Target, TargetError, addresses, open_probe, open_sampled};
 use crate::asm::{Insn, Reg, encode, helper};
+use crate::cgroup::Hierarchy;
 use crate::hook::HookKind;
 
 /// A PROG_ARRAY of one entry, to try with.
@@ -100,6 +101,7 @@ pub fn attach(prog: &Prog, target: &Target<'_>) -> Result<Vec<Link>, TargetError
                 }
             })?
         }
+        HookKind::CgroupDevice => at_root(prog)?,
         HookKind::PerfEvent => {
             return (target.info.cpus.iter())
                 .map(|cpu| {
@@ -110,6 +112,31 @@ pub fn attach(prog: &Prog, target: &Target<'_>) -> Result<Vec<Link>, TargetError
         }
     };
     Ok(vec![link])
+}
+
+/// Attaches a cgroup/dev program to the root of the hierarchy, where it is asked for all tasks, beside
+/// what others have attached there and below.
+fn at_root(prog: &Prog) -> Result<Link, TargetError> {
+    let what = "attach to the root of cgroup2";
+    let hierarchy = Hierarchy::open(None).map_err(|e| TargetError::Unsupported {
+        what,
+        why: e.to_string(),
+    })?;
+    Link::cgroup_device(prog, hierarchy.as_fd()).map_err(|e| {
+        let why = match e.errno {
+            Errno::EPERM => {
+                "a device program stands there that excludes others (attached without \
+                 BPF_F_ALLOW_MULTI), or it takes CAP_NET_ADMIN; `bpftool cgroup show` names it"
+            }
+            Errno::E2BIG => "64 programs stand there already (BPF_CGROUP_MAX_PROGS)",
+            _ => return e.into(),
+        };
+        TargetError::Refused {
+            what: format!("cannot {what}"),
+            why: why.to_owned(),
+            errno: e.errno,
+        }
+    })
 }
 
 /// Why a trampoline could not be put into a function.

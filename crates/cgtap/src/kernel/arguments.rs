@@ -85,6 +85,11 @@ pub fn lacks(spec: &HookSpec) -> Option<String> {
              current"
                 .to_owned(),
         ),
+        HookKind::CgroupDevice => Some(
+            "the device controller is asked for the running task and leads to nothing else; use the \
+             scope current, or lsm:file_open"
+                .to_owned(),
+        ),
         HookKind::Kprobe if spec.function().1 > 0 => Some(format!(
             "inside a function its arguments may be gone; use kprobe:{function} or fentry:{function}"
         )),

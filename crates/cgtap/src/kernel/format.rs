@@ -43,6 +43,25 @@ impl Field {
     }
 }
 
+/// What the device controller tells its programs: `struct bpf_cgroup_dev_ctx` (include/uapi/linux/bpf.h).
+/// `access_type` is the type (1 block, 2 character) and, shifted by 16, what for (1 mknod, 2 read, 4
+/// write).
+#[must_use]
+pub fn of_device_check() -> Vec<Field> {
+    let field = |(at, name): (i16, &str)| Field {
+        name: name.to_owned(),
+        type_name: "__u32".to_owned(),
+        offset: at * 4,
+        bytes: 4,
+        signed: false,
+        shape: Shape::Number,
+    };
+    (0..)
+        .zip(["access_type", "major", "minor"])
+        .map(field)
+        .collect()
+}
+
 /// The fields that a `format` file describes, without those that every record has
 /// (`common_...`). Lines that are no field are passed over.
 #[must_use]

@@ -26,15 +26,21 @@ pub enum Pretended {
     BpfLsm,
     /// Tail calls at writable tracepoints.
     WritableJumps,
+    /// Functions whose return may be changed.
+    FmodRet,
+    /// Programs of the device controller.
+    CgroupDevice,
 }
 
 impl Pretended {
-    const ALL: [Self; 5] = [
+    const ALL: [Self; 7] = [
         Self::RdonlyCast,
         Self::ArgCtxTag,
         Self::CurrentTable,
         Self::BpfLsm,
         Self::WritableJumps,
+        Self::FmodRet,
+        Self::CgroupDevice,
     ];
 
     /// Its name in the variable.
@@ -46,6 +52,8 @@ impl Pretended {
             Self::CurrentTable => "current_table",
             Self::BpfLsm => "bpf_lsm",
             Self::WritableJumps => "writable_jumps",
+            Self::FmodRet => "fmod_ret",
+            Self::CgroupDevice => "cgroup_device",
         }
     }
 }

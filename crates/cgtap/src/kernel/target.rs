@@ -17,6 +17,7 @@ use super::cpu;
 use super::function::{self, Known};
 use super::lsm;
 use super::perf_event::PerfEvent;
+use super::pretend::{self, Pretended};
 use super::tracepoint::{self, TracepointError, hint};
 use crate::hook::kind::Returns;
 use crate::hook::{BinaryPlace, HookKind, HookSpec, Period};
@@ -200,13 +201,30 @@ pub fn resolve(spec: &HookSpec) -> Result<(HookSpec, TargetInfo), TargetError> {
             TargetInfo::default()
         }
         HookKind::Uprobe | HookKind::Uretprobe => return uprobe(spec),
+        HookKind::FmodRet if pretend::is_missing(Pretended::FmodRet) => {
+            return Err(lacking_trampolines());
+        }
         HookKind::Fentry | HookKind::Fexit | HookKind::FmodRet => {
             traced(spec.target(), "function", spec.target())?
         }
         HookKind::Lsm => lsm::resolve(spec.target())?,
         HookKind::PerfEvent => event(spec)?,
+        HookKind::CgroupDevice if pretend::is_missing(Pretended::CgroupDevice) => {
+            return Err(TargetError::Unsupported {
+                what: "programs of the device controller",
+                why: "it was built without CONFIG_CGROUP_BPF".to_owned(),
+            });
+        }
+        HookKind::CgroupDevice => TargetInfo::default(),
     };
     Ok((spec.clone(), info))
+}
+
+fn lacking_trampolines() -> TargetError {
+    TargetError::Unsupported {
+        what: "changes of what functions return",
+        why: "it was built without CONFIG_DYNAMIC_FTRACE_WITH_DIRECT_CALLS".to_owned(),
+    }
 }
 
 /// The one name that stands for all names of a hook's place: a binary under the path that no link

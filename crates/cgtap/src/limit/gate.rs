@@ -12,6 +12,7 @@ use crate::asm::{Alu, Builder, Cond, Frame, Insn, Label, Reg, Size, helper};
 use crate::budget::denial::SIGNAL;
 use crate::budget::emit::{Charger, Look, Maps, Slots as ChargeSlots};
 use crate::budget::ladder::{Asks, Ladder};
+use crate::budget::pair::Pairs;
 use crate::budget::reserve::{Levels, ROOM_WORDS, Room};
 use crate::hook::HookKind;
 use crate::kernel::layout::Layout;
@@ -134,9 +135,12 @@ struct Generator<'a> {
     room: Room,
     /// Bits of the parts of which nothing is expected.
     unknown: i16,
+    /// Events that come two times.
+    pairs: Option<Pairs>,
 }
 
-/// Generates the program of a gate, whose events are those of the cgroups that `scope` says; `neutral` is what it returns to let an event pass.
+/// Generates the program of a gate, whose events are those of the cgroups that `scope` says. `pairs` is
+/// the place of the map of events that come two times, `neutral` what it returns to let an event pass.
 ///
 /// # Errors
 /// [`CodeError`].
@@ -146,6 +150,7 @@ pub fn generate(
     kind: HookKind,
     scope: &ScopeInfo,
     parts: &[Part<'_>],
+    pairs: Option<u32>,
     neutral: i32,
 ) -> Result<Vec<Insn>, CodeError> {
     let mut frame = Frame::default();
@@ -174,14 +179,29 @@ pub fn generate(
         ladders: ladders(&mut frame, parts),
         room: Room(frame.take(ROOM_WORDS)),
         unknown: frame.take(1),
+        pairs: pairs.map(|map| Pairs::new(&mut frame, map)),
     };
     generator.b.push(Insn::mov(Reg::R6, Reg::R1));
+    if kind == HookKind::CgroupDevice {
+        // Others' programs, those of cgroups further down, were asked before: what one of them has
+        // refused does not happen, and costs nothing.
+        generator
+            .b
+            .push(Insn::call(helper::GET_RETVAL))
+            .jump_if_imm(Cond::Ne, Reg::R0, 0, out);
+    }
     generator.measure(parts, out)?;
+    generator.pass_second(parts, out)?;
     generator.settle(parts);
     generator.climb(scope, out);
     generator.ask(parts);
-    generator.verdict(kind, parts, out);
+    let passed = generator.b.label();
+    generator.verdict(kind, parts, passed);
     let mut b = generator.b;
+    b.place(passed);
+    if let Some(pairs) = generator.pairs {
+        pairs.note_first(&mut b, out);
+    }
     b.place(out)
         .push(Insn::mov_imm(Reg::R0, neutral))
         .push(Insn::exit());
@@ -353,6 +373,25 @@ impl Generator<'_> {
                 self.b.jump(next);
             }
         }
+        Ok(())
+    }
+
+    /// Goes to `out` if the event was asked when it came before.
+    fn pass_second(&mut self, parts: &[Part<'_>], out: Label) -> Result<(), CodeError> {
+        let Some(pairs) = self.pairs else {
+            return Ok(());
+        };
+        pairs.begin(&mut self.b);
+        for (at, part) in parts.iter().enumerate() {
+            if let Some(twice) = &part.program.twice {
+                let next = self.b.label();
+                self.unless_active(at, next);
+                self.emit.unless(&mut self.b, twice, next)?;
+                pairs.mark(&mut self.b);
+                self.b.place(next);
+            }
+        }
+        pairs.pass_second(&mut self.b, out);
         Ok(())
     }
 
@@ -575,6 +614,15 @@ impl Generator<'_> {
                     Reg::R2,
                 ));
             }
+        } else if kind == HookKind::CgroupDevice {
+            // 0 refuses, with EPERM unless something else is said.
+            self.b
+                .push(Insn::mov_imm(Reg::R2, 0))
+                .push(Insn::alu(Alu::Sub, Reg::R2, Reg::R1))
+                .push(Insn::mov(Reg::R1, Reg::R2))
+                .push(Insn::call(helper::SET_RETVAL))
+                .push(Insn::mov_imm(Reg::R0, 0))
+                .push(Insn::exit());
         } else {
             self.b
                 .push(Insn::mov_imm(Reg::R0, 0))

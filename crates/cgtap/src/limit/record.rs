@@ -145,7 +145,9 @@ pub struct SettlerRecord {
 pub struct GateChoice {
     /// Its hook.
     pub hook: HookSpec,
-    /// Which of the ways that the meter's file has.
+    /// Which of the value's gates that the meter's file has.
+    pub gate: usize,
+    /// In which of its ways that this kernel has.
     pub choice: usize,
 }
 

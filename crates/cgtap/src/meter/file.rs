@@ -221,7 +221,7 @@ struct ProbeElse {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct GateFile {
-    /// The hook: one of lsm, `fmod_ret` or `raw_tracepoint.w`.
+    /// The hook: one of lsm, `fmod_ret`, `cgroup` or `raw_tracepoint.w`.
     #[schemars(with = "String")]
     hook: Text,
     /// Hooks with the same arguments where the same is asked, at the first one that this kernel has;
@@ -253,6 +253,9 @@ struct GateFile {
     #[serde(default)]
     #[schemars(with = "BTreeMap<String, String>")]
     expect: Texts,
+    /// Events for which this is not 0 come to the hook two times: only the first is asked.
+    #[schemars(with = "Option<String>")]
+    twice: Option<Text>,
     /// The errno that the caller gets unless it is said otherwise: EPERM, EDQUOT and so on.
     #[schemars(with = "String")]
     deny: Text,
@@ -287,6 +290,8 @@ struct GateElse {
     ask: Option<Texts>,
     #[schemars(with = "Option<BTreeMap<String, String>>")]
     expect: Option<Texts>,
+    #[schemars(with = "Option<String>")]
+    twice: Option<Text>,
     #[schemars(with = "Option<BTreeMap<String, String>>")]
     write: Option<Texts>,
 }

@@ -1,6 +1,6 @@
 //! The names that expressions of a hook may use, on this kernel.
 //!
-//! Classic tracepoints have the fields of their record; hooks with typed arguments have those, and
+//! Classic tracepoints have the fields of their record, `cgroup:dev` those of its context; hooks with typed arguments have those, and
 //! what they lead to; probes without types have `arg0` to `arg5` as numbers, at returns `ret`. All have
 //! `current`, the task that runs (`struct task_struct`).
 
@@ -44,6 +44,10 @@ pub fn with_names<T>(
         HookKind::Tracepoint => Ok(check(&EventNames::new(
             paired,
             Fields::Record(format::fields(spec.target())?),
+        ))),
+        HookKind::CgroupDevice => Ok(check(&EventNames::new(
+            paired,
+            Fields::Record(format::of_device_check()),
         ))),
         HookKind::PerfEvent => Ok(check(&EventNames::new(paired, Fields::None))),
         kind if kind.is_return() => Ok(check(&EventNames::new(paired, Fields::Result))),

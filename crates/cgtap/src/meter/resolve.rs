@@ -215,6 +215,8 @@ pub struct GateProgram {
     pub ask: Option<Node>,
     /// How much of it is to be expected, where that is known only afterwards.
     pub expect: Option<Node>,
+    /// Its events come here two times if this is not 0.
+    pub twice: Option<Node>,
     /// What the caller gets unless it is said otherwise, above 0.
     pub deny: Errno,
     /// What clients try again at, at once and for ever.
@@ -660,7 +662,7 @@ fn gate_program(
         noted: &[],
     };
     let expected = choice.expects.iter().find(|(held, _)| *held == value);
-    let (condition, by, ask, expect, writes) = place.check(paired, |c| {
+    let (condition, by, ask, expect, twice, writes) = place.check(paired, |c| {
         let by = choice.by.iter().zip(labels).zip(&meter.labels);
         let by: Vec<Option<Label>> = by
             .map(|((expr, shown), text)| {
@@ -677,6 +679,7 @@ fn gate_program(
             by,
             asked.map(|e| c.number(e)).transpose()?,
             expected.map(|(_, e)| c.number(e)).transpose()?,
+            choice.twice.as_ref().map(|e| c.number(e)).transpose()?,
             writes,
         ))
     })?;
@@ -687,6 +690,7 @@ fn gate_program(
         by,
         ask,
         expect,
+        twice,
         deny: choice.deny,
         retried: choice.retried.clone(),
         writes,
@@ -726,6 +730,7 @@ impl GateProgram {
             by: Vec::new(),
             ask: None,
             expect: None,
+            twice: None,
             deny: Errno::EPERM,
             retried: Vec::new(),
             writes: Vec::new(),

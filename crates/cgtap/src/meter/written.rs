@@ -163,6 +163,8 @@ pub struct GateChoice {
     pub holds: Vec<(usize, Option<Expr>)>,
     /// Of those that are known only afterwards, how much is to be expected.
     pub expects: Vec<(usize, Expr)>,
+    /// Events of which this is not 0 come to the hook two times, and are asked at the first.
+    pub twice: Option<Expr>,
     /// What the caller gets unless it is said otherwise, above 0.
     pub deny: Errno,
     /// What clients try again at, at once and for ever.

@@ -5,8 +5,10 @@
  * system call of that name, it is also what that kind sees, once:
  *   fentry, fexit, fmod_ret, lsm   getsid of the process itself, which calls security_task_getsid()
  *   perf_event                     a fault at EVENT_PAGE, where nothing else is
+ *   cgroup                         an open of /dev/null, allowed or not
  */
 #define _GNU_SOURCE
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -17,6 +19,7 @@
 
 static char *page;
 static int pid;
+static int opens;
 
 static __attribute__((constructor)) void prepare(void)
 {
@@ -26,6 +29,7 @@ static __attribute__((constructor)) void prepare(void)
 		return;
 	if (strstr("fentry fexit fmod_ret lsm", kind))
 		pid = getpid();
+	opens = !strcmp(kind, "cgroup");
 	if (!strcmp(kind, "perf_event")) {
 		page = mmap(EVENT_PAGE, getpagesize(), PROT_READ | PROT_WRITE,
 			    MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
@@ -43,5 +47,7 @@ __attribute__((noinline, visibility("default"))) int event(void)
 		madvise(page, getpagesize(), MADV_DONTNEED);
 		*(volatile char *)page = 1;
 	}
+	if (opens)
+		close(open("/dev/null", O_RDONLY));
 	return 0;
 }

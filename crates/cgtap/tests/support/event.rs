@@ -38,6 +38,7 @@ enum Returns {
     Any = 0,
     Zero = 1,
     ZeroOrErrno = 2,
+    ZeroOrOne = 3,
 }
 
 /// A kind of hook, as the tests use it.
@@ -53,7 +54,7 @@ pub struct Event {
 }
 
 /// Every kind, in the order of the library's table.
-pub const KINDS: [&str; 15] = [
+pub const KINDS: [&str; 16] = [
     "tracepoint",
     "raw_tracepoint",
     "raw_tracepoint.w",
@@ -69,6 +70,7 @@ pub const KINDS: [&str; 15] = [
     "fmod_ret",
     "lsm",
     "perf_event",
+    "cgroup",
 ];
 
 impl Event {
@@ -96,6 +98,7 @@ impl Event {
             "fentry" | "fexit" => (getsid.to_owned(), Form::Every, Returns::Zero),
             "fmod_ret" => (getsid.to_owned(), Form::Every, Returns::Any),
             "lsm" => ("task_getsid".to_owned(), Form::Every, Returns::ZeroOrErrno),
+            "cgroup" => ("dev".to_owned(), Form::Every, Returns::ZeroOrOne),
             _ => ("page-faults/1".to_owned(), Form::Address, Returns::Any),
         };
         Self {

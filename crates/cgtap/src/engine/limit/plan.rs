@@ -19,6 +19,7 @@ use crate::attach::Anchor;
 use crate::budget::denial::SIGNAL;
 use crate::budget::emit::LEVELS_MAX;
 use crate::budget::ladder::Asks;
+use crate::budget::pair;
 use crate::cgroup::Cgroup;
 use crate::hook::{HookKind, HookSpec};
 use crate::id::{AttachmentId, CgroupId, InstanceId, ProgramId};
@@ -194,6 +195,12 @@ impl<'a> Asked<'a> {
         }
     }
 
+    /// The value is held where its device is used, on kernels that have such a gate.
+    fn is_asked_elsewhere(&self) -> bool {
+        let mut choices = self.meter().gates_of(self.value).flat_map(|g| &g.choices);
+        choices.any(|c| !c.hook.is_at_open())
+    }
+
     /// The gates, in the `way`th way that each has, and whether the amount is known there.
     fn gates(
         &self,
@@ -224,9 +231,9 @@ impl<'a> Asked<'a> {
             Error::new(ErrorKind::Hook, format!("cannot hold {name}: {e}"))
                 .with_errno(Errno::ENOENT)
         })?;
-        let mut choices = Vec::new();
+        let mut choices: Vec<GateChoice> = Vec::new();
         let mut is_asked = false;
-        for ways in &all {
+        for (gate, ways) in all.iter().enumerate() {
             if action == Action::Observe && way >= ways.len() {
                 return Err(refuse(
                     "this kernel takes no program at its gate".to_owned(),
@@ -247,6 +254,15 @@ impl<'a> Asked<'a> {
             }
             if let Action::Deny(errno) = action {
                 let errno = Errno(errno);
+                // Better than nothing, and not what was asked for.
+                if program.hook.is_at_open() && self.is_asked_elsewhere() && !force {
+                    return Err(refuse(format!(
+                        "this kernel takes no program where it is used; at {} its device can be kept \
+                         from being opened while nothing is left, and who has it open goes on, which \
+                         --force does",
+                        program.hook
+                    )));
+                }
                 if program.hook.kind() == HookKind::RawTracepointWritable && errno != program.deny {
                     return Err(refuse(format!(
                         "its gate at {} can only make it fail with {}, not with {errno}",
@@ -264,8 +280,13 @@ impl<'a> Asked<'a> {
             is_asked |= program.ask.is_some();
             choices.push(GateChoice {
                 hook: program.hook.clone(),
+                gate,
                 choice,
             });
+        }
+        // Where a device can only be kept from being opened, there is nothing to be asked beside that.
+        if choices.iter().any(|c| c.hook.is_at_open()) {
+            choices.retain(|c| c.hook.is_at_open());
         }
         Ok((choices, is_asked))
     }
@@ -737,8 +758,8 @@ fn make_gate(
         let ready = meters.of(part.group, &group)?;
         let all = resolve_gates(&ready.meter, ready.value, &ready.resolved.labels)
             .map_err(|e| Error::new(ErrorKind::Hook, e.to_string()))?;
-        let choice = group.gates.get(gate).map_or(0, |g| g.choice);
-        let program = all.get(gate).and_then(|ways| ways.get(choice));
+        let had = group.gates.get(gate).ok_or_else(lost)?;
+        let program = all.get(had.gate).and_then(|ways| ways.get(had.choice));
         programs.push(program.cloned().ok_or_else(lost)?);
         onlies.push(ready.only.clone());
     }
@@ -811,9 +832,11 @@ fn make_gate(
     } else {
         Access::Probe
     };
+    let has_pairs = programs.iter().any(|p| p.twice.is_some());
+    let pairs = has_pairs.then_some(first + chargers.len() as u32);
     let neutral = hook.kind().info().returns.neutral();
-    let insns =
-        gate::generate(layout, access, hook.kind(), &scope, &made, neutral).map_err(|e| {
+    let insns = gate::generate(layout, access, hook.kind(), &scope, &made, pairs, neutral)
+        .map_err(|e| {
             Error::new(
                 ErrorKind::Unsupported,
                 format!("cannot make the gate at {hook} for {}: {e}", at.path),
@@ -831,6 +854,10 @@ fn make_gate(
     for (at, charger) in chargers.iter().enumerate() {
         let map = super::words::map_of(session, next, *charger, "reserved")?;
         maps.push((format!("reserved_{at}"), map));
+    }
+    if has_pairs {
+        let map = pair::make().map_err(|e| Error::sys("make the notes of pairs", &e))?;
+        maps.push(("pairs".to_owned(), map));
     }
     let programs = vec![ProgramImage::generated("gate", hook, insns)];
     let instance = install(session, next, (&at.path, "cgtap_limit"), maps, programs)?;

@@ -38,6 +38,7 @@ fn quiet(kind: HookKind) -> &'static [&'static str] {
         HookKind::FmodRet => &["security_quotactl", "bpf_modify_return_test"],
         HookKind::Lsm => &["quotactl", "syslog"],
         HookKind::PerfEvent => &["alignment-faults/1000000000"],
+        HookKind::CgroupDevice => &["dev"],
     }
 }
 
@@ -119,6 +120,10 @@ fn remedy(kind: &KindInfo) -> &'static str {
              hooks that only look do without"
         }
         HookKind::PerfEvent => "it takes CONFIG_PERF_EVENTS",
+        HookKind::CgroupDevice => {
+            "it takes Linux 5.7, CONFIG_CGROUP_BPF and a mounted cgroup2, with no program at its root \
+             that excludes others; lsm and fmod_ret hooks see opens too"
+        }
         _ => "it takes CONFIG_BPF_EVENTS; the other hooks that say `yes` work all the same",
     }
 }

@@ -17,9 +17,10 @@ use crate::hook::scope::Scope;
 use crate::hook::{HookKind, HookSpec};
 
 /// Hooks where what a program does decides whether the event happens.
-const GATES: [HookKind; 3] = [
+const GATES: [HookKind; 4] = [
     HookKind::Lsm,
     HookKind::FmodRet,
+    HookKind::CgroupDevice,
     HookKind::RawTracepointWritable,
 ];
 
@@ -56,6 +57,7 @@ struct GateParts<'f> {
     by: &'f Texts,
     ask: &'f Texts,
     expect: &'f Texts,
+    twice: Option<&'f Text>,
     write: &'f Texts,
 }
 
@@ -474,6 +476,7 @@ impl Reader<'_> {
                 by: &gate.by,
                 ask: &gate.ask,
                 expect: &gate.expect,
+                twice: gate.twice.as_ref(),
                 write: &gate.write,
             };
             let first = self.gate(file, gate, &main)?;
@@ -495,6 +498,8 @@ impl Reader<'_> {
                     by: other.by.as_ref().unwrap_or(main.by),
                     ask: other.ask.as_ref().unwrap_or(main.ask),
                     expect: other.expect.as_ref().unwrap_or(main.expect),
+                    // How often a hook is passed is its own.
+                    twice: other.twice.as_ref(),
                     write: other.write.as_ref().unwrap_or(above),
                 };
                 let choice = self.gate(file, gate, &parts)?;
@@ -569,6 +574,7 @@ impl Reader<'_> {
                 .collect::<Result<_, FileError>>()?,
             holds: self.held(file, gate, parts)?,
             expects: self.expects(file, parts)?,
+            twice: parts.twice.map(|c| self.expr(c)).transpose()?,
             deny,
             retried,
             writes: self.writes(parts)?,

@@ -1,0 +1,524 @@
+//! Opens of device files held by the device controller's program, where a kernel takes none at its security
+//! hooks: the last one that is let through is the last one allowed, however it is opened; what is no open
+//! costs nothing; what others have attached stays in force beside it.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "helpers of a test fail it by panicking"
+)]
+
+mod guest_support;
+mod support;
+
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+use cgtap_sys::bpf::{AttachType, Link, Prog, ProgSpec, ProgType};
+use guest_support::{compiled_with, tool, wait_until};
+use support::{Ran, Running, Sandbox};
+
+const EPERM: i32 = 1;
+const EDQUOT: i32 = 122;
+/// Of all those that every machine has, the one that nothing else of a test opens.
+const DEVICE: &str = "/dev/zero";
+
+/// A client, see the file.
+fn client() -> &'static Path {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    BUILT.get_or_init(|| compiled_with("fixtures/opens", &["-pthread"]))
+}
+
+/// Runs `cgtap` on a kernel without the better gates.
+fn cgtap(sandbox: &Sandbox, words: &[&str]) -> Ran {
+    let mut command = sandbox.cgtap(words);
+    command.env("CGTAP_PRETEND_MISSING", "bpf_lsm,fmod_ret");
+    Ran::of(&mut command)
+}
+
+fn limit(sandbox: &Sandbox, cgroup: &str, meter: &str, amount: &str, on: &str) -> u64 {
+    let cgroup = format!("{}{cgroup}", sandbox.cgroup);
+    let words = ["--json", "limit", "set", &cgroup, meter, amount, "--on", on];
+    let said = cgtap(sandbox, &words).done().json();
+    let limit = &said["limits"][0];
+    assert_eq!(limit["gates"], serde_json::json!(["cgroup:dev"]), "{limit}");
+    assert_eq!(limit["charged"], "before", "{limit}");
+    limit["id"].as_u64().unwrap()
+}
+
+/// How limit `id` stands: used, left, denied.
+fn stands(sandbox: &Sandbox, id: u64) -> (u64, i64, u64) {
+    let all = cgtap(sandbox, &["--json", "limit", "list"]).done().json();
+    let all = all["limits"].as_array().unwrap();
+    let limit = all.iter().find(|l| l["id"] == id).unwrap();
+    (
+        limit["used"].as_u64().unwrap(),
+        limit["left"].as_i64().unwrap(),
+        limit["denied"].as_u64().unwrap(),
+    )
+}
+
+fn used(sandbox: &Sandbox, id: u64) -> u64 {
+    stands(sandbox, id).0
+}
+
+fn clear(sandbox: &Sandbox) {
+    cgtap(sandbox, &["limit", "clear", "--all"]).done();
+}
+
+fn client_in(sandbox: &Sandbox, cgroup: &str, words: &str) -> std::process::Command {
+    let procs = sandbox.directory.join(cgroup).join("cgroup.procs");
+    let script = format!(
+        "echo $$ > {} && exec {} {words}",
+        procs.display(),
+        client().display()
+    );
+    let mut command = std::process::Command::new("sh");
+    command.args(["-c", &script]);
+    command
+}
+
+/// How often it was done and refused, and the last errno.
+fn told(text: &str) -> (u64, u64, i32) {
+    let mut words = text.split_whitespace().map(|w| w.parse::<u64>().unwrap());
+    let mut next = || words.next().unwrap();
+    (next(), next(), next() as i32)
+}
+
+fn opens(sandbox: &Sandbox, cgroup: &str, words: &str) -> (u64, u64, i32) {
+    let ran = Ran::of(&mut client_in(sandbox, cgroup, words)).done();
+    told(&ran.out)
+}
+
+fn by(sandbox: &Sandbox, cgroup: &str, way: &str, times: u32) -> (u64, u64, i32) {
+    opens(sandbox, cgroup, &format!("{way} {DEVICE} {times}"))
+}
+
+/// A program of others that says the same of every open: 1 allows.
+fn others(verdict: u8) -> Prog {
+    // r0 = verdict; exit
+    let insns = [
+        [0xb7, 0, 0, 0, verdict, 0, 0, 0],
+        [0x95, 0, 0, 0, 0, 0, 0, 0],
+    ];
+    let spec = ProgSpec::generated("others", ProgType::CgroupDevice, &insns, &[]);
+    let spec = ProgSpec {
+        attach_type: AttachType::CgroupDevice,
+        ..spec
+    };
+    Prog::load(&spec).unwrap()
+}
+
+fn attach(prog: &Prog, directory: &Path) -> Link {
+    let directory = std::fs::File::open(directory).unwrap();
+    Link::cgroup_device(prog, directory.as_fd()).unwrap()
+}
+
+#[test]
+fn the_last_open_is_the_last_one_allowed() {
+    let mut sandbox = Sandbox::new();
+    let names = ["a", "a/inner", "b"].map(|name| sandbox.child(name));
+    let id = limit(&sandbox, "/a", "device_opens", "5", "deny:EPERM");
+    assert_eq!(by(&sandbox, "a/inner", "open", 8), (5, 3, EPERM));
+    assert_eq!(by(&sandbox, "b", "open", 8), (8, 0, 0));
+    assert_eq!(stands(&sandbox, id), (5, 0, 3));
+    let log = cgtap(&sandbox, &["--json", "limit", "log"]).done().json();
+    let last = log["denials"].as_array().unwrap().last().unwrap().clone();
+    assert_eq!(last["verdict"], "EPERM", "{last}");
+    assert!(
+        last["comm"].as_str().unwrap().starts_with("opens"),
+        "{last}"
+    );
+    assert_eq!((&last["asked"], &last["left"]), (&1.into(), &0.into()));
+    assert_eq!(last["cgroup"], names[1], "{last}");
+    assert_eq!(last["level"], names[0], "{last}");
+    let explained = cgtap(&sandbox, &["explain", &names[1]]).done().out;
+    assert!(explained.contains("is held back by 1 limit"), "{explained}");
+    assert!(
+        explained.contains("before the event at cgroup:dev"),
+        "{explained}"
+    );
+    assert!(
+        explained.contains("who has a device open goes on"),
+        "{explained}"
+    );
+    // Raised it goes on from there; another errno than the controller's own.
+    assert_eq!(
+        limit(&sandbox, "/a", "device_opens", "7", "deny:EDQUOT"),
+        id
+    );
+    assert_eq!(by(&sandbox, "a", "open", 4), (2, 2, EDQUOT));
+    // Another device, where only one is limited; only seen.
+    clear(&sandbox);
+    let only = limit(&sandbox, "/a", "device_opens{dev=1:5}", "1", "deny:EPERM");
+    assert_eq!(opens(&sandbox, "a", "open /dev/full 3"), (3, 0, 0));
+    assert_eq!(by(&sandbox, "a", "open", 3), (1, 2, EPERM));
+    assert_eq!(used(&sandbox, only), 1);
+    clear(&sandbox);
+    let seen = limit(&sandbox, "/a", "device_opens", "2", "observe");
+    assert_eq!(by(&sandbox, "a", "open", 5), (5, 0, 0));
+    assert_eq!(stands(&sandbox, seen), (2, 0, 3));
+    clear(&sandbox);
+    assert_eq!(by(&sandbox, "a", "open", 5), (5, 0, 0));
+    // Nothing at all; and nothing of it once the state is gone.
+    limit(&sandbox, "/a", "device_opens", "0", "deny:EPERM");
+    assert_eq!(by(&sandbox, "a", "open", 2), (0, 2, EPERM));
+    cgtap(&sandbox, &["detach", "--all"]).done();
+    assert_eq!(by(&sandbox, "a", "open", 2), (2, 0, 0));
+}
+
+/// In whatever way it is opened it is counted; what is no open is not.
+#[test]
+fn every_open_counts_and_nothing_else_does() {
+    let mut sandbox = Sandbox::new();
+    sandbox.child("a");
+    let id = limit(&sandbox, "/a", "device_opens", "1000", "deny:EPERM");
+    let mut all = 0;
+    for way in ["open", "uring", "worker", "thread"] {
+        assert_eq!(by(&sandbox, "a", way, 7), (7, 0, 0), "{way}");
+        all += 7;
+        assert_eq!(used(&sandbox, id), all, "{way}");
+    }
+    for way in ["path", "access"] {
+        assert_eq!(by(&sandbox, "a", way, 7), (7, 0, 0), "{way}");
+        assert_eq!(used(&sandbox, id), all, "{way}");
+    }
+    assert_eq!(by(&sandbox, "a", "mknod", 7), (7, 0, 0));
+    assert_eq!(used(&sandbox, id), all);
+    // Shut, it is shut for each; what is no open is not refused.
+    limit(
+        &sandbox,
+        "/a",
+        "device_opens",
+        &all.to_string(),
+        "deny:EPERM",
+    );
+    for way in ["open", "uring", "worker", "thread"] {
+        assert_eq!(by(&sandbox, "a", way, 3), (0, 3, EPERM), "{way}");
+    }
+    for way in ["path", "access", "mknod"] {
+        assert_eq!(by(&sandbox, "a", way, 3), (3, 0, 0), "{way}");
+    }
+    assert_eq!(used(&sandbox, id), all);
+}
+
+/// A node of its own, in a directory that is gone with it.
+struct Node {
+    directory: PathBuf,
+    path: PathBuf,
+    is_mounted: bool,
+}
+
+impl Node {
+    /// `what` as mknod(1) has it, on the file system of /dev, or on an overlay.
+    fn new(name: &str, what: &str, is_mounted: bool) -> Self {
+        let directory = PathBuf::from(format!("/dev/shm/cgtap-test-{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&directory).unwrap();
+        let at = directory.to_str().unwrap();
+        tool(&["mount", "-t", "tmpfs", "-o", "dev", "none", at]);
+        let mut path = directory.clone();
+        if is_mounted {
+            for part in ["low", "up", "work", "all"] {
+                std::fs::create_dir(directory.join(part)).unwrap();
+            }
+            let layers = format!("lowerdir={at}/low,upperdir={at}/up,workdir={at}/work");
+            path = directory.join("all");
+            let all = path.to_str().unwrap();
+            tool(&["mount", "-t", "overlay", "-o", &layers, "none", all]);
+        }
+        let path = path.join("node");
+        let mut words = vec!["mknod", path.to_str().unwrap()];
+        words.extend(what.split(' '));
+        tool(&words);
+        Self {
+            directory,
+            path,
+            is_mounted,
+        }
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        if self.is_mounted {
+            tool(&["umount", self.directory.join("all").to_str().unwrap()]);
+        }
+        tool(&["umount", self.directory.to_str().unwrap()]);
+        std::fs::remove_dir(&self.directory).unwrap();
+    }
+}
+
+/// The kernel asks two times for a block device, and for a file on overlayfs: it is charged once, whether
+/// the open comes to something or not.
+#[test]
+fn what_the_kernel_asks_for_twice_is_charged_once() {
+    let mut sandbox = Sandbox::new();
+    sandbox.child("a");
+    let id = limit(&sandbox, "/a", "device_opens", "9", "deny:EPERM");
+    let mut all = 0;
+    // A loop device that may be there or not: if not, the open fails behind both checks.
+    let block = Node::new("block", "b 7 0", false);
+    let overlay = Node::new("overlay", "c 1 5", true);
+    for node in [&block, &overlay] {
+        let words = format!("open {} 4", node.path.display());
+        let (_, _, error) = opens(&sandbox, "a", &words);
+        assert_ne!(error, EPERM);
+        all += 4;
+        assert_eq!(used(&sandbox, id), all, "{words}");
+    }
+    let words = format!("open {} 3", overlay.path.display());
+    assert_eq!(opens(&sandbox, "a", &words), (1, 2, EPERM));
+    let words = format!("open {} 3", block.path.display());
+    assert_eq!(opens(&sandbox, "a", &words), (0, 3, EPERM));
+    assert_eq!(stands(&sandbox, id), (9, 0, 5));
+}
+
+/// Five levels: charged at all or at none, held by the one that has least.
+#[test]
+fn an_open_is_charged_at_every_level_or_at_none() {
+    let mut sandbox = Sandbox::new();
+    let paths = ["a", "a/b", "a/b/c", "a/b/c/d"];
+    for path in paths {
+        sandbox.child(path);
+    }
+    let amounts = [
+        ("", 20),
+        ("/a", 18),
+        ("/a/b", 6),
+        ("/a/b/c", 10),
+        ("/a/b/c/d", 9),
+    ];
+    let ids = amounts.map(|(cgroup, amount): (&str, u64)| {
+        limit(
+            &sandbox,
+            cgroup,
+            "device_opens",
+            &amount.to_string(),
+            "deny:EPERM",
+        )
+    });
+    assert_eq!(by(&sandbox, "a/b/c/d", "open", 8), (6, 2, EPERM));
+    assert_eq!(ids.map(|id| used(&sandbox, id)), [6; 5]);
+    assert_eq!(by(&sandbox, "a", "open", 20), (12, 8, EPERM));
+    assert_eq!(ids.map(|id| used(&sandbox, id)), [18, 18, 6, 6, 6]);
+    // One that is made later is held by what is above it.
+    sandbox.child("a/b/late");
+    assert_eq!(by(&sandbox, "a/b/late", "open", 2), (0, 2, EPERM));
+    assert_eq!(by(&sandbox, "", "open", 4), (2, 2, EPERM));
+}
+
+/// Many at once, in two cgroups below a third: not one too many, and not one lost.
+#[test]
+fn opens_at_once_are_exact() {
+    let mut sandbox = Sandbox::new();
+    sandbox.child("a");
+    sandbox.child("b");
+    let top = limit(&sandbox, "", "device_opens", "1500", "deny:EPERM");
+    let a = limit(&sandbox, "/a", "device_opens", "1000", "deny:EPERM");
+    let words = format!("open {DEVICE} 500 4");
+    let begin = |cgroup: &str| {
+        let mut command = client_in(&sandbox, cgroup, &words);
+        command
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .unwrap()
+    };
+    let all = [begin("a"), begin("b")];
+    let [in_a, in_b] = all.map(|child| told(&Ran::from(child.wait_with_output().unwrap()).out));
+    assert_eq!(in_a.0 + in_b.0, 1500, "{in_a:?} {in_b:?}");
+    assert!(in_a.0 <= 1000, "{in_a:?}");
+    assert_eq!(used(&sandbox, top), 1500);
+    assert_eq!(used(&sandbox, a), in_a.0);
+}
+
+/// A program of others that is attached further down: it refuses on and what it refuses is not charged,
+/// and it goes on when ours is gone.
+#[test]
+fn programs_of_others_stay_in_force_beside_it() {
+    let (refuses, allows) = (others(0), others(1));
+    let mut sandbox = Sandbox::new();
+    sandbox.child("a");
+    sandbox.child("a/b");
+    let attach = |prog: &Prog, cgroup: &str| attach(prog, &sandbox.directory.join(cgroup));
+    let before = attach(&refuses, "a/b");
+    let _open = attach(&allows, "a");
+    let id = limit(&sandbox, "/a", "device_opens", "3", "deny:EDQUOT");
+    assert_eq!(by(&sandbox, "a/b", "open", 2), (0, 2, EPERM));
+    assert_eq!(stands(&sandbox, id), (0, 3, 0));
+    assert_eq!(by(&sandbox, "a", "open", 2), (2, 0, 0));
+    // One that comes when ours is there; ours has nothing left, and does not let pass what it refuses.
+    drop(before);
+    assert_eq!(by(&sandbox, "a/b", "open", 2), (1, 1, EDQUOT));
+    let _after = attach(&refuses, "a/b");
+    assert_eq!(by(&sandbox, "a/b", "open", 2), (0, 2, EPERM));
+    assert_eq!(stands(&sandbox, id), (3, 0, 1));
+    cgtap(&sandbox, &["detach", "--all"]).done();
+    assert_eq!(by(&sandbox, "a/b", "open", 2), (0, 2, EPERM));
+    assert_eq!(by(&sandbox, "a", "open", 2), (2, 0, 0));
+}
+
+/// What is open goes on; who was killed has had what it had; a cgroup that a pattern matches later is held
+/// from its first open on.
+#[test]
+fn it_holds_with_no_process_alive_and_for_what_comes() {
+    let mut sandbox = Sandbox::new();
+    sandbox.child("a");
+    let id = limit(&sandbox, "/a", "device_opens", "3", "deny:EPERM");
+    let mut held = client_in(&sandbox, "a", &format!("hold {DEVICE} 2"));
+    let held = Running(held.stdout(std::process::Stdio::null()).spawn().unwrap());
+    wait_until("two opens", || used(&sandbox, id) == 2);
+    // `kill -9`.
+    drop(held);
+    assert_eq!(by(&sandbox, "a", "open", 3), (1, 2, EPERM));
+    assert_eq!(stands(&sandbox, id), (3, 0, 2));
+    clear(&sandbox);
+    let policy = tempfile::NamedTempFile::new().unwrap();
+    let text = format!(
+        "[[limits]]\ncgroup = \"{}/pod*\"\nmeter = \"device_opens\"\namount = \"2\"\non = \
+         \"deny:EPERM\"\n",
+        sandbox.cgroup
+    );
+    std::fs::write(policy.path(), text).unwrap();
+    cgtap(&sandbox, &["apply", policy.path().to_str().unwrap()]).done();
+    for name in ["pod1", "pod2"] {
+        sandbox.child(name);
+        assert_eq!(by(&sandbox, name, "open", 5), (2, 3, EPERM), "{name}");
+    }
+    assert_eq!(by(&sandbox, "a", "open", 5), (5, 0, 0));
+}
+
+/// Without any of the gates it is refused, with what does without one.
+#[test]
+fn without_a_gate_it_is_refused_in_words() {
+    let sandbox = Sandbox::new();
+    let words = [
+        "limit",
+        "set",
+        &sandbox.cgroup,
+        "device_opens",
+        "1",
+        "--on",
+        "deny:EPERM",
+    ];
+    let mut command = sandbox.cgtap(&words);
+    command.env("CGTAP_PRETEND_MISSING", "bpf_lsm,fmod_ret,cgroup_device");
+    let refused = Ran::of(&mut command);
+    assert_eq!(refused.status, 1, "{refused:?}");
+    for words in ["CONFIG_CGROUP_BPF", "lsm=", "--on freeze"] {
+        assert!(refused.err.contains(words), "{refused:?}");
+    }
+}
+
+/// Calls that only a security hook could refuse, where there is none: opening the device is refused instead,
+/// to those that ask for it by force, and who has it open goes on.
+#[test]
+fn what_cannot_be_refused_is_kept_from_opening_by_force() {
+    let mut sandbox = Sandbox::new();
+    sandbox.child("a");
+    sandbox.child("b");
+    let meters = tempfile::tempdir().unwrap();
+    let text = r#"
+        name = "zeros"
+        help = "Calls of getsid, which stand for what is done with a device"
+        [values.calls]
+        help = "Calls"
+        [[probes]]
+        hook = "tracepoint:syscalls/sys_enter_getsid"
+        do.calls = "count()"
+        [[gates]]
+        hook = "lsm:file_ioctl"
+        also = ["lsm:file_ioctl_compat"]
+        if = "cmd == 1"
+        holds = ["calls"]
+        deny = "EDQUOT"
+        [[gates.else]]
+        hook = "cgroup:dev"
+        if = "major == 1 && minor == 5"
+    "#;
+    std::fs::write(meters.path().join("zeros.toml"), text).unwrap();
+    let cgroup = format!("{}/a", sandbox.cgroup);
+    let set = |more: &[&str]| {
+        let meters = meters.path().to_str().unwrap();
+        let words = [
+            "limit",
+            "--meters",
+            meters,
+            "set",
+            &cgroup,
+            "zeros_calls",
+            "3",
+        ];
+        cgtap(
+            &sandbox,
+            &[&words[..], &["--on", "deny:EDQUOT"], more].concat(),
+        )
+    };
+    let refused = set(&[]);
+    assert_eq!(refused.status, 1, "{refused:?}");
+    assert!(refused.err.contains("which --force does"), "{refused:?}");
+    let done = set(&["--force"]).done();
+    assert!(done.err.contains("cgroup:dev is shut until"), "{done:?}");
+    assert!(
+        done.err.contains("who has the device open goes on"),
+        "{done:?}"
+    );
+    assert_eq!(by(&sandbox, "a", "open", 2), (2, 0, 0));
+    assert_eq!(by(&sandbox, "a", "use", 4), (4, 0, 0));
+    assert_eq!(by(&sandbox, "a", "open", 2), (0, 2, EDQUOT));
+    assert_eq!(opens(&sandbox, "a", "open /dev/full 2"), (2, 0, 0));
+    assert_eq!(by(&sandbox, "b", "open", 2), (2, 0, 0));
+    let explained = cgtap(&sandbox, &["explain", &cgroup]).done().out;
+    assert!(
+        explained.contains("who has the device open goes on"),
+        "{explained}"
+    );
+}
+
+/// A gate at one level and at five, beside a program that allows everything: times of the same loop, turn
+/// by turn.
+#[test]
+fn a_gate_costs_little() {
+    const ROUNDS: usize = 5;
+    let mut sandbox = Sandbox::new();
+    let levels = ["a", "a/b", "a/b/c", "a/b/c/d", "a/b/c/d/e"];
+    for name in levels.iter().chain(&["one", "none"]) {
+        sandbox.child(name);
+    }
+    let policy = tempfile::NamedTempFile::new().unwrap();
+    let limits = levels.iter().chain(&["one"]).map(|name| {
+        let cgroup = format!("{}/{name}", sandbox.cgroup);
+        format!("[[limits]]\ncgroup = \"{cgroup}\"\nmeter = \"device_opens\"\namount = \"1G\"\n")
+    });
+    std::fs::write(policy.path(), limits.collect::<String>()).unwrap();
+    let run = |cgroup: &str| -> u64 {
+        let words = format!("open {DEVICE} 20000");
+        let ran = Ran::of(&mut client_in(&sandbox, cgroup, &words)).done();
+        assert!(ran.out.starts_with("20000 0 0 "), "{ran:?}");
+        ran.out.split_whitespace().last().unwrap().parse().unwrap()
+    };
+    let prog = others(1);
+    let mut times: [Vec<u64>; 5] = Default::default();
+    for _ in 0..ROUNDS {
+        times[0].push(run("none"));
+        let link = attach(&prog, &sandbox.directory);
+        times[1].push(run("none"));
+        drop(link);
+        cgtap(&sandbox, &["apply", policy.path().to_str().unwrap()]).done();
+        times[2].push(run("none"));
+        times[3].push(run("one"));
+        times[4].push(run("a/b/c/d/e"));
+        clear(&sandbox);
+    }
+    let median = |times: &mut Vec<u64>| {
+        times.sort_unstable();
+        times[times.len() / 2] as f64
+    };
+    let [without, bare, none, one, five] = &mut times;
+    let bare = median(bare);
+    let [without, none, one, five] = [without, none, one, five].map(|t| median(t) / bare);
+    println!(
+        "loop time against a program that allows everything: without any {without:.3}, a cgroup without a \
+         limit {none:.3}, one level {one:.3}, five levels {five:.3}"
+    );
+    assert!(one < 2.0 && five < 2.5, "{one} {five}");
+}
