@@ -433,6 +433,84 @@ fn engine_time_is_shared_as_limited() {
     });
 }
 
+/// The same by what the driver tells of open files: read four times a second, and held all the same. What the
+/// engine says is read by this test itself.
+#[test]
+#[ignore = "needs the GPU scheduler and a module for it: ./dev test-vm"]
+fn engine_time_that_is_read_is_shared_as_limited() {
+    let has_engine = simulated_gpu();
+    let mut sandbox = Sandbox::new();
+    sandbox.child("a");
+    sandbox.child("b");
+    let meter = "gpu_engine_busy";
+    let freeze = ["--on", "freeze"];
+    let of_a = limit(&sandbox, "/a", meter, "350ms/1s", &freeze);
+    limit(&sandbox, "/b", meter, "150ms/1s", &freeze);
+    if !has_engine {
+        sandbox.run(&["limit", "clear", "--all"]).done();
+        return;
+    }
+    let submit = compiled("simgpu/submit");
+    let load = |cgroup: &str| {
+        let procs = sandbox.directory.join(cgroup).join("cgroup.procs");
+        let script = format!(
+            "echo $$ > {} && exec {} ever 4000",
+            procs.display(),
+            submit.display()
+        );
+        Running(Command::new("sh").args(["-c", &script]).spawn().unwrap())
+    };
+    // For how long the engine has worked for a process, as the module says.
+    let worked = |of: &Running| -> u64 {
+        let dir = format!("/proc/{}/fdinfo", of.0.id());
+        let files = std::fs::read_dir(dir).unwrap().flatten();
+        let texts = files.filter_map(|f| std::fs::read_to_string(f.path()).ok());
+        let found = texts.filter_map(|text| {
+            let line = text.lines().find(|l| l.starts_with("drm-engine-"))?;
+            line.split_whitespace().nth(1)?.parse::<u64>().ok()
+        });
+        found.sum()
+    };
+    let shares = |of: [&Running; 2], seconds: u64| -> [f64; 2] {
+        let (begin, before) = (Instant::now(), of.map(worked));
+        std::thread::sleep(Duration::from_secs(seconds));
+        let over = begin.elapsed().as_nanos() as f64;
+        let after = of.map(worked);
+        [0, 1].map(|at| (after[at] - before[at]) as f64 / over)
+    };
+    let near = |found: f64, wanted: f64| (found - wanted).abs() <= wanted * 0.02;
+    let enforce = Running(sandbox.cgtap(&["enforce"]).spawn().unwrap());
+    let (in_a, in_b) = (load("a"), load("b"));
+    // The burst is used up first.
+    std::thread::sleep(Duration::from_secs(6));
+    let found = shares([&in_a, &in_b], 60);
+    println!("70/30 of half the engine, read: {found:.4?}");
+    assert!(near(found[0], 0.35) && near(found[1], 0.15), "{found:?}");
+    // What was charged is what the engine worked, but for what was not read yet.
+    let (used, truth) = (
+        stands(&sandbox, of_a)["used"].as_u64().unwrap(),
+        worked(&in_a),
+    );
+    println!("charged {used}, in truth {truth}");
+    assert!(used <= truth && (truth - used) * 50 <= truth, "{used}, {truth}");
+    // The level above holds over both.
+    limit(&sandbox, "", meter, "300ms/1s", &freeze);
+    std::thread::sleep(Duration::from_secs(6));
+    let found = shares([&in_a, &in_b], 60);
+    println!("the level above has 0.3: {found:.4?}");
+    assert!(near(found[0] + found[1], 0.3), "{found:?}");
+    drop((enforce, in_a, in_b));
+    sandbox.run(&["limit", "clear", "--all"]).done();
+    wait_until("the module's end", || {
+        Command::new("rmmod")
+            .arg("simgpu")
+            .env("PATH", "/sbin:/usr/sbin")
+            .status()
+            .unwrap()
+            .success()
+    });
+}
+
 /// What a tenant with root of its own may try: nothing gets around its limit, and its neighbour is not
 /// held.
 #[test]

@@ -119,7 +119,20 @@ pub fn follows(limit: &LimitReport) -> String {
     } else {
         ""
     };
+    let reader = "`cgtap enforce` or `cgtap serve` has to run";
     match (limit.charged, limit.on.as_str()) {
+        ("read", "freeze") => format!(
+            "charged when read; `cgtap enforce` has to run to read, and to freeze and thaw {}{borrowed}",
+            limit.cgroup
+        ),
+        ("read", "observe") => format!("charged when read: {reader}; nothing is denied"),
+        ("read", on) if on.starts_with("signal") => {
+            format!("charged when read: {reader}; the signal comes at the next system call")
+        }
+        ("read", _) => format!(
+            "charged when read: {reader}; what is used up to then goes beyond it, and {gates} is shut \
+             until something is left"
+        ),
         (_, "freeze") => format!(
             "charged after the event; `cgtap enforce` has to run to freeze and thaw {}{borrowed}",
             limit.cgroup
@@ -230,6 +243,12 @@ pub fn explained(explained: &Explained, look: &Look) -> String {
             text += "    nobody freezes it: `cgtap enforce` does not run\n";
         }
         text += &format!("    {}\n", follows(limit));
+        if limit.charged == "read" {
+            text += &match limit.read_ago_ns {
+                Some(ns) => format!("    last read {} ago\n", show(ns, Unit::Ns)),
+                None => "    never read yet\n".to_owned(),
+            };
+        }
     }
     text
 }

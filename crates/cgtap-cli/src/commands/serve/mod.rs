@@ -25,6 +25,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use self::exporter::{Exporter, Source};
 use self::policy::Keeper;
 use super::Context;
+use super::reading::Reading;
 use crate::cli::ServeArgs;
 use crate::failure::{Failure, Status};
 
@@ -78,6 +79,7 @@ pub fn run(context: &Context, args: &ServeArgs) -> Result<Status, Failure> {
             .note("whoever reaches this address can read the names of cgroups and what they use");
     }
     let standing = keeper.as_ref().map(Keeper::standing);
+    let _reading = Reading::start(&engine, args.read_every, context.teller)?;
     let exporter = Exporter::new(Box::new(engine), args.top, standing);
     let _running = keeper.map(Keeper::run).transpose()?;
     server::run(runtime, listener, exporter, server::Limits::default(), stop)?

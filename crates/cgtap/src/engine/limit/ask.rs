@@ -51,8 +51,12 @@ pub struct LimitReport {
     /// A policy set it, and takes it away when it asks for it no more.
     pub policy: bool,
     /// `before` the event, at the gate, or `after` it: then the gate shuts until there is something
-    /// left again; by the `kernel`, which holds it too.
+    /// left again; when it is `read`, by whoever enforces or serves, and gates as after it; by the
+    /// `kernel`, which holds it too.
     pub charged: &'static str,
+    /// Nanoseconds since it was read last, of what is charged when it is read; none if it never was.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub read_ago_ns: Option<u64>,
     /// Hooks of its gates.
     pub gates: Vec<HookSpec>,
     /// What was used in all.
@@ -214,11 +218,16 @@ impl Session {
         let all = self.budget_words()?;
         let now_ns = now().as_nanos() as u64;
         let mut lost: BTreeMap<u32, u64> = BTreeMap::new();
+        let mut read: BTreeMap<u32, u64> = BTreeMap::new();
         for (number, group) in &limits.groups {
             if let Some(charger) = &group.charger {
                 let words = self.charger_words(charger)?;
                 let all = [control::STRANDED, control::NOTES_LOST, control::LOST];
                 lost.insert(*number, all.map(|word| words.get(word)).iter().sum());
+                let read_ns = words.get(control::READ_NS);
+                if charger.reads.is_some() && read_ns > 0 {
+                    read.insert(*number, now_ns.saturating_sub(read_ns));
+                }
             }
         }
         let mut reports: Vec<LimitReport> = limits
@@ -254,9 +263,11 @@ impl Session {
                     policy: limit.policy,
                     charged: match group.way {
                         Way::Before => "before",
+                        Way::After if group.reads().is_some() => "read",
                         Way::After => "after",
                         Way::Kernel => "kernel",
                     },
+                    read_ago_ns: read.get(&limit.group).copied(),
                     gates: group.gates.iter().map(|g| g.hook.clone()).collect(),
                     used,
                     left,

@@ -29,6 +29,9 @@ impl Page {
         let help = "1 where nothing is left of a limit.";
         let reached = |l: &LimitReport| Some(l.is_reached.into());
         self.limit(&limits, ("reached", "gauge"), Unit::Count, help, reached);
+        let help = "Time since what a limit is on was read last; none of limits that nobody has to read for.";
+        let read = |l: &LimitReport| l.read_ago_ns.map(i128::from);
+        self.limit(&limits, ("read_age", "gauge"), Unit::Ns, help, read);
         let help = "Events that a limit denied, or would have but for its action observe.";
         let denied = |l: &LimitReport| Some(l.denied.into());
         self.limit(&limits, ("denied", "counter"), Unit::Count, help, denied);
