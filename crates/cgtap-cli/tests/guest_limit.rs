@@ -492,7 +492,10 @@ fn engine_time_that_is_read_is_shared_as_limited() {
         worked(&in_a),
     );
     println!("charged {used}, in truth {truth}");
-    assert!(used <= truth && (truth - used) * 50 <= truth, "{used}, {truth}");
+    assert!(
+        used <= truth && (truth - used) * 50 <= truth,
+        "{used}, {truth}"
+    );
     // The level above holds over both.
     limit(&sandbox, "", meter, "300ms/1s", &freeze);
     std::thread::sleep(Duration::from_secs(6));

@@ -17,7 +17,7 @@ use std::future::Future;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 
-use cgtap::engine::{Engine, LimitReport, UsageRequest};
+use cgtap::engine::{Engine, LimitReport, PatternReport, UsageRequest};
 use cgtap::meter::usage::UsageReport;
 use serde::Serialize;
 use tokio::signal::unix::{SignalKind, signal};
@@ -46,6 +46,10 @@ impl Source for Engine {
 
     fn limits(&self) -> Result<Vec<LimitReport>, Failure> {
         Ok(Engine::limits(self, None)?)
+    }
+
+    fn patterns(&self) -> Result<Vec<PatternReport>, Failure> {
+        Ok(Engine::patterns(self)?)
     }
 }
 

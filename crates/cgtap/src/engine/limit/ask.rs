@@ -10,12 +10,13 @@ use super::super::error::{Error, Result};
 use super::super::session::Session;
 use super::super::usage::now;
 use super::super::{CgroupRef, Engine, Lock};
+use super::pattern::PatternReport;
 use super::words::BudgetWords;
 use crate::budget::denial::{self, Verdict};
 use crate::budget::words::{Budget, word};
 use crate::hook::HookSpec;
 use crate::id::{CgroupId, LimitId};
-use crate::limit::record::{Action, Group, LimitRecord, Way};
+use crate::limit::record::{Action, Group, LimitRecord, PatternRecord, Way};
 use crate::meter::shape::control;
 use crate::meter::usage::Unit;
 
@@ -136,6 +137,8 @@ pub struct Explained {
     pub is_enforced: bool,
     /// The limits of it and of the cgroups above it, the nearest first.
     pub limits: Vec<LimitReport>,
+    /// The patterns whose one budget it, or a cgroup above it, shares with others that found no place.
+    pub shared: Vec<PatternReport>,
 }
 
 /// Name of a signal, `SIGTERM`.
@@ -350,6 +353,7 @@ impl Engine {
             is_enforced: false,
             cgroup: asked.path.clone(),
             limits: Vec::new(),
+            shared: Vec::new(),
         };
         let Some(session) = Session::open(self.state(), Lock::Shared, hierarchy)? else {
             return Ok(explained);
@@ -359,6 +363,16 @@ impl Engine {
         session.thaw_forgotten()?;
         let reports = session.limit_reports()?;
         explained.is_enforced = !reports.is_empty() && session.is_paced()?;
+        let patterns = session.pattern_reports()?;
+        if !patterns.is_empty() {
+            let own = session.own(&session.config)?;
+            let shares = |p: &PatternRecord| {
+                let mut all = way.iter();
+                all.any(|at| own.get(&(p.group, *at)) == Some(&p.shared))
+            };
+            let patterns = patterns.into_iter().filter(|(p, _)| shares(p));
+            explained.shared = patterns.map(|(_, report)| report).collect();
+        }
         for at in way {
             explained
                 .limits
