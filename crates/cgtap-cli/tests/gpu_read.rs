@@ -291,22 +291,6 @@ fn processes_that_may_not_be_looked_at_are_counted() {
 }
 
 #[test]
-fn limits_on_what_is_read_are_refused() {
-    let bench = Bench::new();
-    let ran = bench.run(&[
-        "limit",
-        "set",
-        &bench.sandbox.cgroup,
-        "gpu_engine_busy",
-        "1s",
-        "--on",
-        "observe",
-    ]);
-    assert_ne!(ran.status, 0);
-    assert!(ran.err.contains("it is read now and then"), "{ran:?}");
-}
-
-#[test]
 fn serve_and_top_read_each_time() {
     let bench = Bench::new();
     bench.machine.process(101, 50, &bench.a);

@@ -433,6 +433,92 @@ fn engine_time_is_shared_as_limited() {
     });
 }
 
+/// The same by what the driver tells of open files: read four times a second, and held all the same. What the
+/// engine says is read by this test itself.
+#[test]
+#[ignore = "needs the GPU scheduler and a module for it: ./dev test-vm"]
+fn engine_time_that_is_read_is_shared_as_limited() {
+    let has_engine = simulated_gpu();
+    let mut sandbox = Sandbox::new();
+    sandbox.child("a");
+    sandbox.child("b");
+    let meter = "gpu_engine_busy";
+    let freeze = ["--on", "freeze"];
+    let of_a = limit(&sandbox, "/a", meter, "350ms/1s", &freeze);
+    limit(&sandbox, "/b", meter, "150ms/1s", &freeze);
+    if !has_engine {
+        sandbox.run(&["limit", "clear", "--all"]).done();
+        return;
+    }
+    let submit = compiled("simgpu/submit");
+    let load = |cgroup: &str| {
+        let procs = sandbox.directory.join(cgroup).join("cgroup.procs");
+        let script = format!(
+            "echo $$ > {} && exec {} ever 4000",
+            procs.display(),
+            submit.display()
+        );
+        Running(Command::new("sh").args(["-c", &script]).spawn().unwrap())
+    };
+    // For how long the engine has worked for a process, as the module says.
+    let worked = |of: &Running| -> u64 {
+        let dir = format!("/proc/{}/fdinfo", of.0.id());
+        let files = std::fs::read_dir(dir).unwrap().flatten();
+        let texts = files.filter_map(|f| std::fs::read_to_string(f.path()).ok());
+        let found = texts.filter_map(|text| {
+            let line = text.lines().find(|l| l.starts_with("drm-engine-"))?;
+            line.split_whitespace().nth(1)?.parse::<u64>().ok()
+        });
+        found.sum()
+    };
+    // Waits until a cgroup is thawed, all that it was in debt paid back: then, and what was worked by then.
+    let thawed = |cgroup: &str, of: &[&Running]| -> (Instant, u64) {
+        let events = sandbox.directory.join(cgroup).join("cgroup.events");
+        for state in ["frozen 1", "frozen 0"] {
+            wait_until(state, || {
+                std::fs::read_to_string(&events).unwrap().contains(state)
+            });
+        }
+        (Instant::now(), of.iter().map(|r| worked(r)).sum())
+    };
+    // It works in pieces as long as a reading takes to come, so it is measured from one such moment to another.
+    let share = |cgroup: &str, of: &[&Running], seconds: u64| -> f64 {
+        let (begin, before) = thawed(cgroup, of);
+        std::thread::sleep(Duration::from_secs(seconds));
+        let (end, after) = thawed(cgroup, of);
+        (after - before) as f64 / (end - begin).as_nanos() as f64
+    };
+    let near = |found: f64, wanted: f64| (found - wanted).abs() <= wanted * 0.02;
+    let enforce = Running(sandbox.cgtap(&["enforce"]).spawn().unwrap());
+    let (in_a, in_b) = (load("a"), load("b"));
+    let found = std::thread::scope(|scope| {
+        let b = scope.spawn(|| share("b", &[&in_b], 60));
+        [share("a", &[&in_a], 60), b.join().unwrap()]
+    });
+    println!("70/30 of half the engine, read: {found:.4?}");
+    assert!(near(found[0], 0.35) && near(found[1], 0.15), "{found:?}");
+    // What was charged is what the engine worked.
+    let (_, truth) = thawed("a", &[&in_a]);
+    let used = stands(&sandbox, of_a)["used"].as_u64().unwrap();
+    println!("charged {used}, in truth {truth}");
+    assert!(used.abs_diff(truth) * 50 <= truth, "{used}, {truth}");
+    // The level above holds over both.
+    limit(&sandbox, "", meter, "300ms/1s", &freeze);
+    let found = share("", &[&in_a, &in_b], 60);
+    println!("the level above has 0.3: {found:.4}");
+    assert!(near(found, 0.3), "{found}");
+    drop((enforce, in_a, in_b));
+    sandbox.run(&["limit", "clear", "--all"]).done();
+    wait_until("the module's end", || {
+        Command::new("rmmod")
+            .arg("simgpu")
+            .env("PATH", "/sbin:/usr/sbin")
+            .status()
+            .unwrap()
+            .success()
+    });
+}
+
 /// What a tenant with root of its own may try: nothing gets around its limit, and its neighbour is not
 /// held.
 #[test]

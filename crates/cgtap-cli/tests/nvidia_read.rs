@@ -59,12 +59,16 @@ impl Gpu {
         std::fs::rename(self.dir.path().join("next"), path).unwrap();
     }
 
-    fn cgtap(&self, words: &[&str]) -> Ran {
+    fn command(&self, words: &[&str]) -> Command {
         let mut command = self.sandbox.cgtap(words);
         command
             .env("LD_LIBRARY_PATH", self.dir.path())
             .env("CGTAP_STAND_IN", self.told());
-        Ran::of(&mut command)
+        command
+    }
+
+    fn cgtap(&self, words: &[&str]) -> Ran {
+        Ran::of(&mut self.command(words))
     }
 
     fn usage(&self) -> Value {
@@ -195,5 +199,81 @@ fn what_the_library_tells_is_charged_to_the_cgroups_of_processes() {
     assert!(
         unread.starts_with("nvidia was not read: there is no NVIDIA library"),
         "{unread}"
+    );
+}
+
+/// Waits until something is so.
+#[track_caller]
+fn wait(what: &str, mut is_so: impl FnMut() -> bool) {
+    let end = std::time::Instant::now() + Duration::from_secs(60);
+    while !is_so() {
+        assert!(std::time::Instant::now() < end, "{what} does not happen");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+#[test]
+fn limits_on_what_the_library_tells_freeze_who_is_over_them() {
+    let mut gpu = Gpu::new();
+    let (a, b) = (gpu.sandbox.child("a"), gpu.sandbox.child("b"));
+    let (one, two) = (process(&gpu.sandbox, "a"), process(&gpu.sandbox, "b"));
+    let set = |cgroup: &str, value: &str, amount: &str| {
+        let words = [
+            "--json", "limit", "set", cgroup, value, amount, "--on", "freeze",
+        ];
+        gpu.cgtap(&words)
+    };
+    let stands = |cgroup: &str, value: &str| -> Value {
+        let all = gpu.cgtap(&["--json", "limit", "list"]).done().json();
+        let all = all["limits"].as_array().unwrap().clone();
+        let mut all = all.into_iter();
+        all.find(|l| l["cgroup"] == cgroup && l["meter"] == value)
+            .unwrap()
+    };
+    let used = |cgroup: &str, value: &str| stands(cgroup, value)["used"].as_u64().unwrap();
+    let is_frozen = |name: &str| {
+        let file = gpu.sandbox.directory.join(name).join("cgroup.events");
+        std::fs::read_to_string(file).unwrap().contains("frozen 1")
+    };
+    gpu.tell(one.0.id(), 6 << 30, 0, SystemTime::now());
+    gpu.tell(two.0.id(), 1 << 30, 0, SystemTime::now());
+    // Memory that is held already counts; what runs before does not.
+    let memory = set(&b, "nvidia_memory", "4GiB").done().json();
+    assert_eq!(memory["limits"][0]["used"], 1_u64 << 30, "{memory}");
+    set(&a, "nvidia_busy", "400ms/1s").done();
+    let enforce = gpu.command(&["enforce", "--read-every", "0.1"]);
+    let enforcing = Running({ enforce }.spawn().unwrap());
+    // It works all the time: the burst is used up, and it is in debt.
+    wait("frozen for its time", || {
+        gpu.tell(one.0.id(), 6 << 30, 100, SystemTime::now());
+        is_frozen("a")
+    });
+    assert!(!is_frozen("b"));
+    let busy = used(&a, "nvidia_busy");
+    assert!(busy >= 400_000_000, "{busy}");
+    // Frozen it works no more, and the debt is paid back.
+    wait("thawed by time", || {
+        gpu.tell(one.0.id(), 6 << 30, 0, SystemTime::now());
+        !is_frozen("a")
+    });
+    gpu.tell(two.0.id(), 5 << 30, 0, SystemTime::now());
+    wait("frozen for its memory", || is_frozen("b"));
+    assert_eq!(used(&b, "nvidia_memory"), 5 << 30);
+    gpu.tell(two.0.id(), 3 << 30, 0, SystemTime::now());
+    wait("thawed by what was given back", || !is_frozen("b"));
+    drop(two);
+    wait("the memory of the dead", || used(&b, "nvidia_memory") == 0);
+    drop(enforcing);
+
+    // Without the library nothing new can be limited, with the reason.
+    std::fs::write(gpu.library(), "").unwrap();
+    let refused = set(&a, "nvidia_memory", "1GiB");
+    assert_eq!(refused.status, 1, "{refused:?}");
+    let error = refused.error();
+    let why = error["message"].as_str().unwrap();
+    assert!(
+        error["errno"] == "ENODEV"
+            && why.contains("there is no NVIDIA library libnvidia-ml.so.1 here"),
+        "{error}"
     );
 }

@@ -377,6 +377,14 @@ fn what_finds_no_place_shares_one() {
     assert_eq!((now.places_free, now.places_short, now.lost), (0, 2, 0));
     assert_eq!((now.shared_used, now.shared_left), (8, -3));
     assert_eq!(limits(&sandbox).len() as u64, places);
+    // Who has it is told so, and nobody else.
+    let shared = |name: &str| {
+        let at = cgtap::engine::CgroupRef::Path(sandbox.path(name).into());
+        sandbox.engine.explain(&at).unwrap().shared
+    };
+    assert_eq!(shared("s1"), std::slice::from_ref(&now));
+    assert_eq!(shared("r0"), []);
+    assert_eq!(now.places_used, places);
     // Looking at it changed nothing.
     assert_eq!(run(&sandbox, "s1", 1).0, 1);
     assert_eq!(stand().shared_used, 9);

@@ -221,6 +221,9 @@ pub struct ServeArgs {
     /// Apply this policy first, and again when it changes or a cgroup comes that its patterns match
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub config: Option<PathBuf>,
+    /// How long between two readings of what limits are on that is read; longer where it takes long
+    #[arg(long, value_name = "SECONDS", default_value = "0.25", value_parser = value::seconds)]
+    pub read_every: Duration,
     /// With --config: directory of more meter files
     #[arg(long, value_name = "DIR", env = "CGTAP_METERS", hide_env_values = true,
           default_value = cgtap::meter::library::DEFAULT_DIR, value_hint = ValueHint::DirPath)]
@@ -424,6 +427,9 @@ pub struct EnforceArgs {
     /// How long between two looks at the budgets
     #[arg(long, value_name = "SECONDS", default_value = "0.002", value_parser = value::seconds)]
     pub tick: Duration,
+    /// How long between two readings of what limits are on that is read; longer where it takes long
+    #[arg(long, value_name = "SECONDS", default_value = "0.25", value_parser = value::seconds)]
+    pub read_every: Duration,
     /// Be the process that thaws what is frozen when the one that freezes has died.
     #[arg(long, hide = true)]
     pub guard: bool,

@@ -1,4 +1,5 @@
-//! `cgtap enforce`: freezes and thaws cgroups by their limits, for as long as it runs.
+//! `cgtap enforce`: freezes and thaws cgroups by their limits, for as long as it runs, and reads what some
+//! of them are on.
 //!
 //! Beside it runs a guard, a process of its own session that does nothing but wait for its end: when
 //! that comes, however it comes, the guard thaws what is still frozen. A guard that dies is replaced.
@@ -12,6 +13,7 @@ use cgtap::engine::Paced;
 use serde::Serialize;
 
 use super::Context;
+use super::reading::Reading;
 use crate::cli::EnforceArgs;
 use crate::failure::{Failure, Status};
 use crate::interrupt::Interrupt;
@@ -29,8 +31,10 @@ pub fn run(context: &Context, args: &EnforceArgs) -> Result<Status, Failure> {
         return guard();
     }
     let interrupt = Interrupt::noted()?;
-    let mut pacer = context.engine()?.pacer()?;
+    let engine = context.engine()?;
+    let mut pacer = engine.pacer()?;
     let mut guard = Guard::start()?;
+    let _reading = Reading::start(&engine, args.read_every, context.teller)?;
     let mut is_told = false;
     while !interrupt.requested() {
         if !guard.is_alive() {

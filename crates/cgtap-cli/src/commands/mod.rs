@@ -12,6 +12,7 @@ mod list;
 mod man;
 mod maps;
 pub mod meter;
+mod reading;
 mod replace;
 mod serve;
 mod stat;

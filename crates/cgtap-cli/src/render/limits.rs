@@ -120,7 +120,20 @@ pub fn follows(limit: &LimitReport) -> String {
     } else {
         ""
     };
+    let reader = "`cgtap enforce` or `cgtap serve` has to run";
     match (limit.charged, limit.on.as_str()) {
+        ("read", "freeze") => format!(
+            "charged when read; `cgtap enforce` has to run to read, and to freeze and thaw {}{borrowed}",
+            limit.cgroup
+        ),
+        ("read", "observe") => format!("charged when read: {reader}; nothing is denied"),
+        ("read", on) if on.starts_with("signal") => {
+            format!("charged when read: {reader}; the signal comes at the next system call")
+        }
+        ("read", _) => format!(
+            "charged when read: {reader}; what is used up to then goes beyond it, and {gates} is shut \
+             until something is left"
+        ),
         (_, "freeze") => format!(
             "charged after the event; `cgtap enforce` has to run to freeze and thaw {}{borrowed}",
             limit.cgroup
@@ -197,15 +210,19 @@ pub fn explained(explained: &Explained, look: &Look) -> String {
         .filter(|l| l.is_reached && l.on != "observe")
         .filter(|l| l.on != "freeze" || explained.is_enforced)
         .collect();
+    // Nobody freezes what shares one.
+    let shared = explained.shared.iter();
+    let shared = shared.filter(|p| p.shared_left <= 0 && p.on != "observe" && p.on != "freeze");
+    let by = reached.len() + shared.count();
     let is_paced = explained.is_enforced && explained.limits.iter().any(|l| l.on == "freeze");
-    let mut text = match (reached.is_empty(), explained.is_frozen) {
+    let mut text = match (by == 0, explained.is_frozen) {
         (true, false) => format!("{cgroup} is not held back\n"),
         (true, true) if is_paced => {
             format!("{cgroup} is frozen until enough has come back\n")
         }
         (true, true) => format!("{cgroup} is frozen, by no limit\n"),
         (false, frozen) => {
-            let by = counted(reached.len(), "limit", "limits");
+            let by = counted(by, "limit", "limits");
             let frozen = if frozen { ", and frozen" } else { "" };
             look.paint(Tone::Bad, &format!("{cgroup} is held back by {by}{frozen}")) + "\n"
         }
@@ -241,6 +258,38 @@ pub fn explained(explained: &Explained, look: &Look) -> String {
             text += "    nobody freezes it: `cgtap enforce` does not run\n";
         }
         text += &format!("    {}\n", follows(limit));
+        if limit.charged == "read" {
+            text += &match limit.read_ago_ns {
+                Some(ns) => format!("    last read {} ago\n", show(ns, Unit::Ns)),
+                None => "    never read yet\n".to_owned(),
+            };
+        }
+    }
+    for pattern in &explained.shared {
+        text += &of_shared(pattern);
     }
     text
+}
+
+/// The one budget of those that found no place.
+fn of_shared(pattern: &PatternReport) -> String {
+    let name = printable(&pattern.pattern);
+    let amount = Amount {
+        amount: pattern.amount,
+        period_ns: pattern.period_ns,
+    };
+    let held = if pattern.on == "freeze" {
+        "\n    nobody freezes what shares a budget"
+    } else {
+        ""
+    };
+    format!(
+        "  {} of all that {name} matched and that found no place: {} of {} used, {} left ({})\n    it has no \
+         budget of its own: the next apply gives it one{held}\n",
+        printable(&limited(&pattern.meter, &pattern.labels)),
+        show(pattern.shared_used, pattern.unit),
+        show_amount(amount, pattern.unit),
+        left(pattern.shared_left, pattern.unit),
+        pattern.on,
+    )
 }

@@ -79,6 +79,7 @@ pub fn limit(id: u32, cgroup: &str, meter: &str, action: Action) -> LimitReport 
         borrow: false,
         policy: false,
         charged: "before",
+        read_ago_ns: None,
         gates: Vec::new(),
         used: 5,
         left: -2,

@@ -47,6 +47,15 @@ impl Slots {
     }
 }
 
+/// Who is told to have used what an observed budget would have denied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Doer {
+    /// The task that runs.
+    Current,
+    /// Nobody that is known, of the cgroup whose id is in this slot, at some time since the reading before.
+    Read(i16),
+}
+
 /// Maps of budgets and denials, by their place in the program's list.
 #[derive(Clone, Copy, Debug)]
 pub struct Maps {
@@ -262,8 +271,9 @@ impl Charger {
     }
 
     /// Charges what is in `amount`, which has happened already, to the budget whose index R1 holds
-    /// and to all above it. What budgets that are only observed would have denied is noted.
-    pub fn post(&self, b: &mut Builder, amount: i16) {
+    /// and to all above it. What budgets that are only observed would have denied is noted, as done
+    /// by `doer`; what is given back they deny to nobody.
+    pub fn post(&self, b: &mut Builder, amount: i16, doer: Doer) {
         let (level, next, end) = (b.label(), b.label(), b.label());
         keep(b, self.slots.at, Reg::R1);
         self.begin(b);
@@ -272,15 +282,29 @@ impl Charger {
             .place(level);
         slot(b, Reg::R1, self.slots.at);
         self.budget_at(b);
-        self.allowed_of_any(b);
+        if doer == Doer::Current {
+            self.allowed_of_any(b);
+        }
         slot(b, Reg::R1, amount);
         b.push(Insn::mov(Reg::R2, Reg::R1))
             .push(Insn::atomic_fetch_add(Reg::R8, at(word::TAKEN), Reg::R2))
             .push(Insn::atomic_add(Reg::R8, at(word::DONE), Reg::R1));
+        if doer != Doer::Current {
+            // It was used while the bucket refilled: what came meanwhile found room in it, and is not lost.
+            self.allowed_of_any(b);
+            slot(b, Reg::R1, amount);
+            get(b, Reg::R2, word::TAKEN);
+        }
         get(b, Reg::R3, word::FLAGS);
         b.push(Insn::alu_imm(Alu::And, Reg::R3, flag::OBSERVE as i32))
             .jump_if_imm(Cond::Eq, Reg::R3, 0, next)
-            .jump_if(Cond::SignedLt, Reg::R2, Reg::R4, next);
+            .jump_if_imm(Cond::SignedLe, Reg::R1, 0, next);
+        match doer {
+            // Something was left when it began.
+            Doer::Current => b.jump_if(Cond::SignedLt, Reg::R2, Reg::R4, next),
+            // All of it was there.
+            Doer::Read(_) => b.jump_if(Cond::SignedLe, Reg::R2, Reg::R4, next),
+        };
         self.deny(b, 0);
         slot(b, Reg::R1, self.slots.at);
         b.push(Insn::alu_imm(Alu::Add, Reg::R1, 1));
@@ -294,11 +318,11 @@ impl Charger {
         b.push(Insn::alu_imm(Alu::Sub, Reg::R9, 1))
             .jump_if_imm(Cond::Ne, Reg::R9, 0, level)
             .place(end);
-        self.tell(b);
+        self.tell(b, doer);
     }
 
-    /// Writes down the denial that was noted, if one was.
-    pub fn tell(&self, b: &mut Builder) {
+    /// Writes down the denial that was noted, if one was, as one of `doer`.
+    pub fn tell(&self, b: &mut Builder, doer: Doer) {
         let (nothing, streak) = (b.label(), b.label());
         slot(b, Reg::R1, self.slots.which);
         b.jump_if_imm(Cond::Eq, Reg::R1, 0, nothing)
@@ -353,18 +377,30 @@ impl Charger {
         }
         get(b, Reg::R1, word::LIMIT);
         put(b, denial::word::LIMIT, Reg::R1);
-        b.push(Insn::call(helper::GET_CURRENT_PID_TGID));
-        put(b, denial::word::PID_TGID, Reg::R0);
-        b.push(Insn::call(helper::GET_CURRENT_CGROUP_ID));
-        put(b, denial::word::CGROUP, Reg::R0);
-        b.push(Insn::mov(Reg::R1, Reg::R9))
-            .push(Insn::alu_imm(
-                Alu::Add,
-                Reg::R1,
-                i32::from(at(denial::word::COMM)),
-            ))
-            .push(Insn::mov_imm(Reg::R2, denial::COMM_BYTES as i32))
-            .push(Insn::call(helper::GET_CURRENT_COMM));
+        match doer {
+            Doer::Current => {
+                b.push(Insn::call(helper::GET_CURRENT_PID_TGID));
+                put(b, denial::word::PID_TGID, Reg::R0);
+                b.push(Insn::call(helper::GET_CURRENT_CGROUP_ID));
+                put(b, denial::word::CGROUP, Reg::R0);
+                b.push(Insn::mov(Reg::R1, Reg::R9))
+                    .push(Insn::alu_imm(
+                        Alu::Add,
+                        Reg::R1,
+                        i32::from(at(denial::word::COMM)),
+                    ))
+                    .push(Insn::mov_imm(Reg::R2, denial::COMM_BYTES as i32))
+                    .push(Insn::call(helper::GET_CURRENT_COMM));
+            }
+            Doer::Read(cgroup) => {
+                slot(b, Reg::R1, cgroup);
+                put(b, denial::word::CGROUP, Reg::R1);
+                let comm = denial::word::COMM..denial::word::COMM + denial::COMM_BYTES / 8;
+                for word in comm.chain([denial::word::PID_TGID]) {
+                    b.push(Insn::store_imm(Size::Dw, Reg::R9, at(word), 0));
+                }
+            }
+        }
         // Whoever sees its number sees all of it.
         b.push(Insn::alu_imm(Alu::Add, Reg::R7, 1))
             .push(Insn::atomic_fetch_add(

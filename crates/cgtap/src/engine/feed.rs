@@ -1,41 +1,72 @@
-//! Meters that read: what is new is charged, before anybody is told what was used.
+//! Meters that read, and limits on what they read: what is new is charged, before anybody is told what was
+//! used, and as often as whoever holds limits reads.
 //!
 //! It is done under the state's exclusive lock, since two that read at a time would both charge what is
 //! new to either.
 
+mod reader;
 mod sources;
+mod target;
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 
-use cgtap_sys::bpf::{Map, Prog, ProgSpec, ProgType, get_map};
-use cgtap_sys::memory::Words;
-use cgtap_sys::{Errno, SysError};
+use cgtap_sys::Errno;
 
 use super::error::{Error, ErrorKind, Result};
-use super::session::{Session, words};
+use super::session::Session;
 use super::{Engine, Lock};
-use crate::asm::encode;
-use crate::id::{CgroupId, InstanceId};
-use crate::meter::feeder;
+use crate::id::InstanceId;
+use crate::limit::record::Reads;
 use crate::meter::record::MeterRecord;
-use crate::meter::shape::{CLIENTS, client, control};
 use crate::meter::source::Source;
-use crate::meter::usage::Form;
-use crate::source::feed::{self, Charge, Fed, Known, Terms};
-use crate::source::{Key, Reading, nvml};
+use crate::source::nvml;
 use crate::store::config::InstanceRecord;
-use crate::store::pins;
+
+pub use self::reader::Reader;
 
 use self::sources::{Before, Cgroups, Sources};
+use self::target::Target;
+
+/// Whom what is read is charged to.
+#[derive(Clone, Copy)]
+enum To<'a> {
+    /// A meter that is enabled.
+    Usage,
+    /// The limits of a group.
+    Limits(u32, &'a Reads),
+}
+
+/// Something that is fed by readings.
+struct Wanting<'a> {
+    id: InstanceId,
+    record: &'a InstanceRecord,
+    meter: &'a MeterRecord,
+    source: Source,
+    to: To<'a>,
+}
+
+impl Wanting<'_> {
+    /// What it is, for messages.
+    fn name(&self) -> String {
+        match self.to {
+            To::Usage => self.meter.name.clone(),
+            To::Limits(_, reads) => {
+                let value = self.meter.values.get(reads.value);
+                let value = value.map_or("", |v| v.name.as_str());
+                format!("limits on {}_{value}", self.meter.name)
+            }
+        }
+    }
+}
 
 impl Engine {
-    /// Whether a meter is enabled whose figures are read from processes, whenever usage is.
+    /// Whether a meter is enabled, or a limit set, whose figures are read from processes.
     ///
     /// # Errors
     /// A state that cannot be read.
     pub fn is_reading(&self) -> Result<bool> {
         let session = Session::open(self.state(), Lock::Shared, self.hierarchy()?)?;
-        Ok(session.is_some_and(|session| is_wanted(&session)))
+        Ok(session.is_some_and(|s| is_wanted(&s) || limits(&s).next().is_some()))
     }
 
     /// Reads what meters read, and charges what is new. What could not be read comes with it in words;
@@ -43,23 +74,51 @@ impl Engine {
     pub(super) fn feed(&self) -> Result<Option<(Session, Vec<String>)>> {
         let session = Session::open(self.state(), Lock::Exclusive, self.hierarchy()?)?;
         Ok(session.map(|session| {
-            let unread = feed(&session);
+            let unread = feed(&session, &Source::ALL.into());
             (session, unread)
         }))
     }
 }
 
-/// Whether anything has to be read before usage is told.
-pub(super) fn is_wanted(session: &Session) -> bool {
-    readers(session).next().is_some()
+impl Session {
+    /// Reads what limits are on, and charges what is new; that of meters that read the same, too. What could
+    /// not be read comes back in words.
+    pub(super) fn feed_limits(&self) -> Vec<String> {
+        let sources: BTreeSet<Source> = limits(self).map(|l| l.source).collect();
+        feed(self, &sources)
+    }
 }
 
-fn readers(
-    session: &Session,
-) -> impl Iterator<Item = (InstanceId, &InstanceRecord, &MeterRecord, Source)> {
+/// Whether anything has to be read before usage is told.
+pub(super) fn is_wanted(session: &Session) -> bool {
+    meters(session).next().is_some()
+}
+
+fn meters(session: &Session) -> impl Iterator<Item = Wanting<'_>> {
     session.config.instances.iter().filter_map(|(id, record)| {
         let meter = record.meter.as_ref()?;
-        Some((*id, record, meter, meter.source?))
+        Some(Wanting {
+            id: *id,
+            record,
+            meter,
+            source: meter.source?,
+            to: To::Usage,
+        })
+    })
+}
+
+fn limits(session: &Session) -> impl Iterator<Item = Wanting<'_>> {
+    let config = &session.config;
+    config.limits.groups.iter().filter_map(|(number, group)| {
+        let id = group.charger.as_ref()?.instance;
+        let reads = group.reads()?;
+        Some(Wanting {
+            id,
+            record: config.instances.get(&id)?,
+            meter: &reads.meter,
+            source: reads.source,
+            to: To::Limits(*number, reads),
+        })
     })
 }
 
@@ -72,154 +131,37 @@ pub(super) fn check(source: Source) -> Result<()> {
     }
 }
 
-/// Reads what every meter reads that does, and charges what is new. What could not be read comes back in
-/// words: the rest was.
-fn feed(session: &Session) -> Vec<String> {
+/// Reads these sources, and charges what is new to every meter and limit that reads them. What could not be
+/// read comes back in words, each once: the rest was.
+fn feed(session: &Session, from: &BTreeSet<Source>) -> Vec<String> {
     let mut unread = Vec::new();
     let mut sources = Sources::default();
-    for (id, record, meter, source) in readers(session) {
-        let fed = Target::open(session, id, record, meter).and_then(|target| {
+    let all = meters(session).chain(limits(session));
+    for wanting in all.filter(|w| from.contains(&w.source)) {
+        let fed = Target::open(session, &wanting).and_then(|target| {
             let known = target.known()?;
-            let mut cgroups = Cgroups::new(session, meter.cgroup);
+            let mut cgroups = Cgroups::new(session, wanting.meter.cgroup);
             let before = Before {
                 known: &known,
-                at_ns: target.words.get(control::READ_NS),
+                at_ns: target.read_ns(),
             };
+            let (source, meter) = (wanting.source, wanting.meter);
             let readings = sources.read(source, meter, before, &mut cgroups, &mut unread)?;
-            target.feed(&known, readings)
+            target.feed(session, &known, readings)
         });
         if let Err(e) = fed {
-            unread.push(format!("{} was not read: {e}", meter.name));
+            unread.push(format!("{} not read: {e}", was(&wanting)));
         }
     }
+    let mut seen = BTreeSet::new();
+    unread.retain(|why| seen.insert(why.clone()));
     unread
 }
 
-/// The maps of a meter that are charged.
-struct Target<'a> {
-    meter: &'a MeterRecord,
-    maps: Vec<Map>,
-    clients: Map,
-    words: Words,
-}
-
-impl<'a> Target<'a> {
-    fn open(
-        session: &Session,
-        id: InstanceId,
-        record: &InstanceRecord,
-        meter: &'a MeterRecord,
-    ) -> Result<Self> {
-        let open = |name: &str| {
-            let found = record.maps.iter().find(|m| m.name == name);
-            let pin = found.and_then(|m| m.pin.as_deref()).unwrap_or(name);
-            let path = session.path(&pins::map(id, pin));
-            get_map(&path).map_err(|e| Error::sys(format!("open {}", path.display()), &e))
-        };
-        let maps = feeder::MAPS.iter().map(|name| open(name));
-        let maps = maps.collect::<Result<Vec<Map>>>()?;
-        Ok(Self {
-            meter,
-            maps,
-            clients: open("clients")?,
-            words: Words::map(&open("control")?)
-                .map_err(|e| Error::sys("map the control words of a meter", &e))?,
-        })
-    }
-
-    fn feed(&self, known: &BTreeMap<Key, Known>, readings: Vec<Reading>) -> Result<()> {
-        let forms: Vec<Form> = self.meter.values.iter().map(|v| v.form).collect();
-        let terms = Terms {
-            label_words: feeder::label_words(self.meter),
-            forms: &forms,
-            room: CLIENTS as usize,
-            now_ns: super::usage::now().as_nanos() as u64,
-            is_first: self.words.get(control::READ_NS) == 0,
-        };
-        let fed = feed::feed(known, readings, terms);
-        // Loaded first: where that is not allowed, nothing has changed.
-        let program = self.program(&fed)?;
-        // Remembered before it is charged: whoever is killed in between leaves something uncharged,
-        // and does not let it be charged twice.
-        self.remember(&fed)?;
-        self.words.set(control::READ_NS, terms.now_ns);
-        let lost = self.words.get(control::LOST);
-        self.words.set(control::LOST, lost + fed.lost);
-        if let Some(program) = program {
-            for charge in &fed.charges {
-                run(&program, charge).map_err(|e| self.sys("charge what was read for", &e))?;
-            }
-        }
-        Ok(())
-    }
-
-    fn sys(&self, what: &str, error: &SysError) -> Error {
-        Error::sys(format!("{what} {}", self.meter.name), error)
-    }
-
-    fn known(&self) -> Result<BTreeMap<Key, Known>> {
-        let entries = self.clients.entries();
-        let entries = entries.map_err(|e| self.sys("read what is known of the clients of", &e))?;
-        let known = entries.iter().filter_map(|(key, value)| {
-            let key: Vec<u64> = words(key).collect();
-            let value: Vec<u64> = words(value).collect();
-            let known = Known {
-                cgroup: CgroupId(*value.get(client::CGROUP)?),
-                seen_ns: *value.get(client::SEEN_NS)?,
-                last: value.get(client::LAST..)?.to_vec(),
-            };
-            Some((key.try_into().ok()?, known))
-        });
-        Ok(known.collect())
-    }
-
-    fn remember(&self, fed: &Fed) -> Result<()> {
-        let sys = |e: SysError| self.sys("remember the clients of", &e);
-        for key in &fed.forgotten {
-            self.clients.delete(&bytes(key)).map_err(sys)?;
-        }
-        for (key, known) in &fed.known {
-            let mut value = vec![0; client::LAST];
-            value[client::CGROUP] = known.cgroup.0;
-            value[client::SEEN_NS] = known.seen_ns;
-            value.extend_from_slice(&known.last);
-            self.clients
-                .update(&bytes(key), &bytes(&value))
-                .map_err(sys)?;
-        }
-        Ok(())
-    }
-
-    /// The program that charges, if there is anything to be charged.
-    fn program(&self, fed: &Fed) -> Result<Option<Prog>> {
-        if fed.charges.is_empty() {
-            return Ok(None);
-        }
-        let name = &self.meter.name;
-        let unloaded = |errno: Errno, why: String| {
-            let what = format!("cannot load the program that charges {name}: {why}");
-            Error::new(ErrorKind::Kernel, what).with_errno(errno)
-        };
-        let insns = feeder::generate(self.meter);
-        let insns = insns.map_err(|e| unloaded(Errno::E2BIG, e.to_string()))?;
-        let maps: Vec<_> = self.maps.iter().map(std::os::fd::AsFd::as_fd).collect();
-        let code = encode(&insns);
-        let spec = ProgSpec::generated("cgtap_feed", ProgType::RawTracepoint, &code, &maps);
-        let loaded = Prog::load(&spec);
-        loaded
-            .map(Some)
-            .map_err(|e| unloaded(e.errno, e.to_string()).with_log(e.log))
-    }
-}
-
-fn run(program: &Prog, charge: &Charge) -> std::result::Result<(), SysError> {
-    let mut arguments = vec![charge.cgroup.0];
-    arguments.extend_from_slice(&charge.labels);
-    arguments.extend_from_slice(&charge.amounts);
-    debug_assert!(arguments.len() <= feeder::ARGUMENTS_MAX);
-    program.test_run_raw_tp(&arguments).map(drop)
-}
-
-fn bytes(words: &[u64]) -> Vec<u8> {
-    words.iter().flat_map(|word| word.to_ne_bytes()).collect()
+fn was(wanting: &Wanting<'_>) -> String {
+    let verb = match wanting.to {
+        To::Usage => "was",
+        To::Limits(..) => "were",
+    };
+    format!("{} {verb}", wanting.name())
 }

@@ -8,6 +8,7 @@ mod ask;
 mod birth;
 mod controllers;
 mod freeze;
+mod held;
 mod pattern;
 mod plan;
 mod settle;
@@ -101,6 +102,11 @@ impl LimitRequest {
     pub fn burst_or_amount(&self) -> u64 {
         let said = self.burst.filter(|_| self.period.is_some());
         said.unwrap_or(self.amount)
+    }
+
+    /// What it is of is read now and then, and charged then.
+    fn is_read(&self) -> bool {
+        self.meter.meter.source.is_some()
     }
 
     /// It takes a gate, or would.
@@ -198,7 +204,12 @@ impl Engine {
             });
         }
         let session = Session::create(self.state(), hierarchy)?;
+        let reads = change.requests().any(LimitRequest::is_read);
         session.change_or_go(|session| {
+            if reads {
+                // What was used up to now is charged to the limits there are.
+                say_unread(&session.feed_limits());
+            }
             let mut next = session.config.clone();
             for id in &change.clear {
                 next.limits.limits.remove(id).ok_or_else(|| no_limit(*id))?;
@@ -233,6 +244,10 @@ impl Engine {
             if let Err(e) = session.fill_limits() {
                 session.unfinished(&e);
             }
+            if reads {
+                // What was used before now is nobody's; what is held is held.
+                say_unread(&session.feed_limits());
+            }
             Ok(ids)
         })
     }
@@ -263,6 +278,12 @@ impl Limits {
         let limit = self.limits.get(&id);
         let group = limit.and_then(|l| self.groups.get(&l.group));
         group.map_or_else(|| id.to_string(), Group::name)
+    }
+}
+
+fn say_unread(unread: &[String]) {
+    for why in unread {
+        tracing::warn!("{why}");
     }
 }
 

@@ -29,6 +29,7 @@ mod workshop;
 use std::path::{Path, PathBuf};
 
 pub use error::{Error, ErrorKind, Result};
+pub use feed::Reader;
 pub use limit::{
     DenialReport, Denials, Explained, LimitChange, LimitReport, LimitRequest, Paced, Pacer,
     PatternReport, PatternRequest, show_action, signal_name, signal_number,

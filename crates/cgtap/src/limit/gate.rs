@@ -10,7 +10,7 @@
 
 use crate::asm::{Alu, Builder, Cond, Frame, Insn, Label, Reg, Size, helper};
 use crate::budget::denial::SIGNAL;
-use crate::budget::emit::{Charger, Look, Maps, Slots as ChargeSlots};
+use crate::budget::emit::{Charger, Doer, Look, Maps, Slots as ChargeSlots};
 use crate::budget::ladder::{Asks, Ladder};
 use crate::budget::pair::Pairs;
 use crate::budget::reserve::{Levels, ROOM_WORDS, Room};
@@ -476,7 +476,7 @@ impl Generator<'_> {
             self.where_active(taken[at - 1], Self::undo);
         }
         self.b.place(undo[0]).place(end);
-        self.charger.tell(&mut self.b);
+        self.charger.tell(&mut self.b, Doer::Current);
     }
 
     /// Gives back what an earlier call of the task left: it is over.

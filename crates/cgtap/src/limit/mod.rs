@@ -5,6 +5,7 @@
 //! | `amount` | how amounts are written |
 //! | `gate` | the program at a gate: asks budgets, takes, refuses |
 //! | `birth` | the programs that give cgroups budgets as they are made, by patterns |
+//! | `pace` | when a cgroup is frozen, and when thawed |
 //! | `controller` | limits that the kernel's own controllers hold |
 //! | `record` | what is recorded of limits |
 //!
@@ -15,4 +16,5 @@ pub mod amount;
 pub mod birth;
 pub mod controller;
 pub mod gate;
+pub mod pace;
 pub mod record;

@@ -10,6 +10,8 @@ use crate::budget::denial::SIGNAL;
 use crate::budget::words::{NAMED, flag};
 use crate::hook::HookSpec;
 use crate::id::{AttachmentId, CgroupId, InstanceId, LimitId};
+use crate::meter::record::MeterRecord;
+use crate::meter::source::Source;
 use crate::meter::usage::{Form, Unit};
 
 /// What happens where a limit is reached.
@@ -93,6 +95,21 @@ pub struct Charger {
     pub instance: InstanceId,
     /// Their hooks, and whether they have to see the events of all cgroups.
     pub programs: Vec<(HookSpec, bool)>,
+    /// What is read instead of counted; none of these programs charges it.
+    pub reads: Option<Reads>,
+}
+
+/// What budgets are charged with that is read.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reads {
+    /// The meter that is read.
+    pub meter: MeterRecord,
+    /// Where it is read.
+    pub source: Source,
+    /// Which of its values is limited.
+    pub value: usize,
+    /// Labels that are charged: number of the word, and what stands there.
+    pub only: Vec<(usize, u64)>,
 }
 
 /// A limit of each cgroup that a pattern matches when it is made.
@@ -231,6 +248,12 @@ impl Group {
     pub fn name(&self) -> String {
         format!("{}_{}", self.meter, self.value)
     }
+
+    /// What is read of it, if it is not counted.
+    #[must_use]
+    pub fn reads(&self) -> Option<&Reads> {
+        self.charger.as_ref()?.reads.as_ref()
+    }
 }
 
 impl Limits {
@@ -251,7 +274,10 @@ impl Limits {
     #[must_use]
     pub fn is_reserved(&self, number: u32) -> bool {
         let group = self.groups.get(&number);
-        group.is_some_and(|g| g.form == Form::Gauge && g.way == Way::After && !g.gates.is_empty())
+        group.is_some_and(|g| {
+            let is_gauge = g.form == Form::Gauge && g.way == Way::After;
+            is_gauge && !g.gates.is_empty() && g.reads().is_none()
+        })
     }
 
     /// The programs that charge what is reserved.

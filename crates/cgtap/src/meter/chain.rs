@@ -5,8 +5,10 @@
 //! The kernel calls both tracepoints under `cgroup_mutex` (kernel/cgroup/cgroup.c, `cgroup_mkdir`,
 //! `cgroup_rmdir`), which whoever wants to put a task into the cgroup has to take too.
 
+use super::entry;
 use super::shape::{control, maps};
 use crate::asm::{Builder, Cond, EditError, Frame, Insn, Label, Reg, Size, helper};
+use crate::budget::emit::{Charger, Doer, Maps, Slots};
 use crate::kernel::emit;
 use crate::kernel::layout::Layout;
 
@@ -17,6 +19,33 @@ pub const REMOVED: &str = "tp_btf:cgroup_rmdir";
 
 /// `EEXIST`, as a helper returns it: the cgroup has a budget of its own, from a pattern.
 const HAS_OWN: i32 = -17;
+
+/// What charges the budgets of the programs' own maps.
+pub(super) fn charger(slots: Slots) -> Charger {
+    Charger {
+        maps: Maps {
+            budgets: maps::BUDGETS,
+            denials: maps::DENIALS,
+        },
+        slots,
+    }
+}
+
+/// Charges what is in `amount` to the budgets of the cgroup whose id is in `key`, which becomes that of the
+/// one that is charged: what comes after a cgroup is gone is charged to the one above it. Goes on behind
+/// itself if nothing limits it.
+pub(super) fn post(b: &mut Builder, charger: &Charger, key: i16, amount: i16, doer: Doer) {
+    let (found, next) = (b.label(), b.label());
+    b.call_map(maps::CHAINS, key, helper::MAP_LOOKUP_ELEM)
+        .jump_if_imm(Cond::Ne, Reg::R0, 0, found);
+    entry::climb(b, key, Reg::R8, entry::CLIMB_MAX);
+    b.call_map(maps::CHAINS, key, helper::MAP_LOOKUP_ELEM)
+        .jump_if_imm(Cond::Eq, Reg::R0, 0, next)
+        .place(found)
+        .push(Insn::load(Size::Dw, Reg::R1, Reg::R0, 0));
+    charger.post(b, amount, doer);
+    b.place(next);
+}
 
 struct Stack {
     id: i16,

@@ -1,19 +1,22 @@
-//! The program that charges what was read. It hangs at no hook: whoever reads runs it, once a charge, with
-//! the charge for its arguments. So an entry is found, made, added to and counted as lost by the same
-//! instructions as where events are counted, and beside the program that moves usage of removed cgroups.
+//! The programs that charge what was read, to usage and to budgets. They hang at no hook: whoever reads runs
+//! one, once a charge, with the charge for its arguments. So an entry is found, made, added to and counted as
+//! lost by the same instructions as where events are counted, beside the program that moves usage of removed
+//! cgroups; and budgets are charged at all levels by the same instructions, beside gates that ask them.
 
+use super::chain;
 use super::entry::{self, Places};
 use super::record::MeterRecord;
 use super::resolve::words_of;
 use super::shape::maps;
 use super::usage::Form;
 use crate::asm::{Builder, Cond, EditError, Frame, Insn, Reg, Size, helper};
+use crate::budget::emit::{Doer, Slots};
 
 /// Arguments that a program can be run with.
 pub const ARGUMENTS_MAX: usize = 12;
 
-/// The maps that it uses, in the order of [`maps`].
-pub const MAPS: [&str; 8] = [
+/// The maps that it uses of usage, in the order of [`maps`].
+pub const MAPS_OF_USAGE: [&str; 8] = [
     "control",
     "gone",
     "busy",
@@ -24,17 +27,22 @@ pub const MAPS: [&str; 8] = [
     "label_list",
 ];
 
+/// The maps that it uses of budgets, in the order of [`maps`].
+pub const MAPS_OF_BUDGETS: [&str; 7] = [
+    "control", "gone", "busy", "current", "chains", "budgets", "denials",
+];
+
 /// Words of a meter's labels.
 #[must_use]
 pub fn label_words(record: &MeterRecord) -> usize {
     record.labels.iter().map(|l| words_of(&l.shown)).sum()
 }
 
-/// Generates it. Its arguments are the cgroup, the words of the labels, and an amount a value.
+/// Generates that of usage. Its arguments are the cgroup, the words of the labels, and an amount a value.
 ///
 /// # Errors
 /// [`EditError`] if a jump became too long; the constants keep it from that.
-pub fn generate(record: &MeterRecord) -> Result<Vec<Insn>, EditError> {
+pub fn of_usage(record: &MeterRecord) -> Result<Vec<Insn>, EditError> {
     let mut b = Builder::new();
     let mut frame = Frame::default();
     let words = 1 + label_words(record);
@@ -66,5 +74,24 @@ pub fn generate(record: &MeterRecord) -> Result<Vec<Insn>, EditError> {
     b.place(out)
         .push(Insn::mov_imm(Reg::R0, 0))
         .push(Insn::exit());
+    b.finish()
+}
+
+/// Generates that of budgets. Its arguments are the cgroup and an amount, which may be less than nothing.
+///
+/// # Errors
+/// As [`of_usage`].
+pub fn of_budgets() -> Result<Vec<Insn>, EditError> {
+    let mut b = Builder::new();
+    let mut frame = Frame::default();
+    let (key, amount) = (frame.take(1), frame.take(1));
+    let charger = chain::charger(Slots::new(&mut frame));
+    b.push(Insn::mov(Reg::R6, Reg::R1));
+    for (at, to) in [(0, key), (8, amount)] {
+        b.push(Insn::load(Size::Dw, Reg::R1, Reg::R6, at))
+            .push(Insn::store(Size::Dw, Reg::R10, to, Reg::R1));
+    }
+    chain::post(&mut b, &charger, key, amount, Doer::Read(key));
+    b.push(Insn::mov_imm(Reg::R0, 0)).push(Insn::exit());
     b.finish()
 }

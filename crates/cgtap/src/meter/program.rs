@@ -1,5 +1,6 @@
 //! The programs of a meter: those that note and those that charge.
 
+use super::chain;
 use super::code::{Emitter, NOTED_MAX, Slots, TooDeep};
 use super::entry;
 use super::expr::{Label, Node};
@@ -348,27 +349,8 @@ impl Generator<'_> {
                 }
                 _ => {}
             }
-            let (found, next) = (self.b.label(), self.b.label());
-            let key = self.stack.key;
-            self.b
-                .call_map(maps::CHAINS, key, helper::MAP_LOOKUP_ELEM)
-                .jump_if_imm(Cond::Ne, Reg::R0, 0, found);
-            // What comes after a cgroup is gone is charged to the one above it.
-            entry::climb(&mut self.b, key, Reg::R8, entry::CLIMB_MAX);
-            self.b
-                .call_map(maps::CHAINS, key, helper::MAP_LOOKUP_ELEM)
-                .jump_if_imm(Cond::Eq, Reg::R0, 0, next)
-                .place(found)
-                .push(Insn::load(Size::Dw, Reg::R1, Reg::R0, 0));
-            let charger = charge::Charger {
-                maps: charge::Maps {
-                    budgets: maps::BUDGETS,
-                    denials: maps::DENIALS,
-                },
-                slots,
-            };
-            charger.post(&mut self.b, amount);
-            self.b.place(next);
+            let (charger, key) = (chain::charger(slots), self.stack.key);
+            chain::post(&mut self.b, &charger, key, amount, charge::Doer::Current);
             if let (Do::Add(_), Owner::Current) = (what, owner) {
                 // What was made is charged: what was reserved for it is not needed any more. The note
                 // of this event was read, its room is free.

@@ -203,7 +203,9 @@ fn clocks(
     wholes.into_iter().map(clock).collect()
 }
 
-fn labels(key: &Key, terms: Terms<'_>) -> Vec<u64> {
+/// The words of the labels in a key.
+#[must_use]
+pub fn labels(key: &Key, terms: Terms<'_>) -> Vec<u64> {
     let words = key[IDENTITY..].iter().take(terms.label_words);
     words.copied().collect()
 }

@@ -341,6 +341,7 @@ mod tests {
             borrow: false,
             policy,
             charged: "after",
+            read_ago_ns: None,
             gates: Vec::new(),
             used: 0,
             left: 0,

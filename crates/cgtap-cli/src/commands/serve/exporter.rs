@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use cgtap::engine::LimitReport;
+use cgtap::engine::{LimitReport, PatternReport};
 use cgtap::meter::usage::UsageReport;
 
 use super::ledger::Ledger;
@@ -24,6 +24,12 @@ pub trait Source: Send {
     /// # Errors
     /// As of the usage.
     fn limits(&self) -> Result<Vec<LimitReport>, Failure>;
+
+    /// How limits of what comes later stand.
+    ///
+    /// # Errors
+    /// As of the usage.
+    fn patterns(&self) -> Result<Vec<PatternReport>, Failure>;
 }
 
 /// How the last reading went: nothing yet, well, or why it failed.
@@ -97,7 +103,9 @@ impl Exporter {
         drop(report);
         let limits = work.source.limits().map_err(|failure| words(&failure))?;
         work.ledger.limit_by(limits);
+        let patterns = work.source.patterns().map_err(|failure| words(&failure))?;
         let mut page = Page::of(&work.ledger, format);
+        page.places(&patterns);
         if let Some(standing) = self.policy() {
             page.policy(&standing);
         }

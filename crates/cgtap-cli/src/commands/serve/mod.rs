@@ -17,7 +17,7 @@ use std::future::Future;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 
-use cgtap::engine::{Engine, LimitReport, UsageRequest};
+use cgtap::engine::{Engine, LimitReport, PatternReport, UsageRequest};
 use cgtap::meter::usage::UsageReport;
 use serde::Serialize;
 use tokio::signal::unix::{SignalKind, signal};
@@ -25,6 +25,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use self::exporter::{Exporter, Source};
 use self::policy::Keeper;
 use super::Context;
+use super::reading::Reading;
 use crate::cli::ServeArgs;
 use crate::failure::{Failure, Status};
 
@@ -45,6 +46,10 @@ impl Source for Engine {
 
     fn limits(&self) -> Result<Vec<LimitReport>, Failure> {
         Ok(Engine::limits(self, None)?)
+    }
+
+    fn patterns(&self) -> Result<Vec<PatternReport>, Failure> {
+        Ok(Engine::patterns(self)?)
     }
 }
 
@@ -78,6 +83,7 @@ pub fn run(context: &Context, args: &ServeArgs) -> Result<Status, Failure> {
             .note("whoever reaches this address can read the names of cgroups and what they use");
     }
     let standing = keeper.as_ref().map(Keeper::standing);
+    let _reading = Reading::start(&engine, args.read_every, context.teller)?;
     let exporter = Exporter::new(Box::new(engine), args.top, standing);
     let _running = keeper.map(Keeper::run).transpose()?;
     server::run(runtime, listener, exporter, server::Limits::default(), stop)?

@@ -10,12 +10,13 @@ use super::super::error::{Error, Result};
 use super::super::session::Session;
 use super::super::usage::now;
 use super::super::{CgroupRef, Engine, Lock};
+use super::pattern::PatternReport;
 use super::words::BudgetWords;
 use crate::budget::denial::{self, Verdict};
 use crate::budget::words::{Budget, word};
 use crate::hook::HookSpec;
 use crate::id::{CgroupId, LimitId};
-use crate::limit::record::{Action, Group, LimitRecord, Way};
+use crate::limit::record::{Action, Group, LimitRecord, PatternRecord, Way};
 use crate::meter::shape::control;
 use crate::meter::usage::Unit;
 
@@ -51,8 +52,12 @@ pub struct LimitReport {
     /// A policy set it, and takes it away when it asks for it no more.
     pub policy: bool,
     /// `before` the event, at the gate, or `after` it: then the gate shuts until there is something
-    /// left again; by the `kernel`, which holds it too.
+    /// left again; when it is `read`, by whoever enforces or serves, and gates as after it; by the
+    /// `kernel`, which holds it too.
     pub charged: &'static str,
+    /// Nanoseconds since it was read last, of what is charged when it is read; none if it never was.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub read_ago_ns: Option<u64>,
     /// Hooks of its gates.
     pub gates: Vec<HookSpec>,
     /// What was used in all.
@@ -132,6 +137,8 @@ pub struct Explained {
     pub is_enforced: bool,
     /// The limits of it and of the cgroups above it, the nearest first.
     pub limits: Vec<LimitReport>,
+    /// The patterns whose one budget it, or a cgroup above it, shares with others that found no place.
+    pub shared: Vec<PatternReport>,
 }
 
 /// Name of a signal, `SIGTERM`.
@@ -214,11 +221,16 @@ impl Session {
         let all = self.budget_words()?;
         let now_ns = now().as_nanos() as u64;
         let mut lost: BTreeMap<u32, u64> = BTreeMap::new();
+        let mut read: BTreeMap<u32, u64> = BTreeMap::new();
         for (number, group) in &limits.groups {
             if let Some(charger) = &group.charger {
                 let words = self.charger_words(charger)?;
                 let all = [control::STRANDED, control::NOTES_LOST, control::LOST];
                 lost.insert(*number, all.map(|word| words.get(word)).iter().sum());
+                let read_ns = words.get(control::READ_NS);
+                if charger.reads.is_some() && read_ns > 0 {
+                    read.insert(*number, now_ns.saturating_sub(read_ns));
+                }
             }
         }
         let mut reports: Vec<LimitReport> = limits
@@ -254,9 +266,11 @@ impl Session {
                     policy: limit.policy,
                     charged: match group.way {
                         Way::Before => "before",
+                        Way::After if group.reads().is_some() => "read",
                         Way::After => "after",
                         Way::Kernel => "kernel",
                     },
+                    read_ago_ns: read.get(&limit.group).copied(),
                     gates: group.gates.iter().map(|g| g.hook.clone()).collect(),
                     used,
                     left,
@@ -339,6 +353,7 @@ impl Engine {
             is_enforced: false,
             cgroup: asked.path.clone(),
             limits: Vec::new(),
+            shared: Vec::new(),
         };
         let Some(session) = Session::open(self.state(), Lock::Shared, hierarchy)? else {
             return Ok(explained);
@@ -348,6 +363,16 @@ impl Engine {
         session.thaw_forgotten()?;
         let reports = session.limit_reports()?;
         explained.is_enforced = !reports.is_empty() && session.is_paced()?;
+        let patterns = session.pattern_reports()?;
+        if !patterns.is_empty() {
+            let own = session.own(&session.config)?;
+            let shares = |p: &PatternRecord| {
+                let mut all = way.iter();
+                all.any(|at| own.get(&(p.group, *at)) == Some(&p.shared))
+            };
+            let patterns = patterns.into_iter().filter(|(p, _)| shares(p));
+            explained.shared = patterns.map(|(_, report)| report).collect();
+        }
         for at in way {
             explained
                 .limits

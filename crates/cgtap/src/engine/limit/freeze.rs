@@ -22,23 +22,25 @@ use super::words::BudgetWords;
 use crate::budget::places;
 use crate::budget::words::{Budget, flag, word};
 use crate::id::LimitId;
+use crate::limit::pace;
 use crate::limit::record::{Action, LimitRecord};
 use crate::store::pins;
 
 /// What freezes a cgroup, since 5.2.
 const FILE: &str = "cgroup.freeze";
-/// What has to have come back before a cgroup is thawed: as much as comes in so long.
-const THAW_AFTER: Duration = Duration::from_millis(20);
 /// Who used something within so long wants a share.
 const ACTIVE_FOR: Duration = Duration::from_millis(500);
-/// How often the lock is tried for.
+/// How often the lock is tried for, and how long between.
 const LOCK_TRIES: usize = 5;
+const LOCK_WAIT: Duration = Duration::from_millis(20);
 
 /// A cgroup that a limit freezes.
 #[derive(Debug)]
 struct Frozen {
     id: LimitId,
     limit: LimitRecord,
+    /// What has to be left before it is thawed.
+    enough: i64,
     file: PathBuf,
     path: String,
     /// Of the same parent and value.
@@ -113,7 +115,7 @@ impl Engine {
                 )
                 .with_errno(Errno::EBUSY));
             }
-            std::thread::sleep(THAW_AFTER);
+            std::thread::sleep(LOCK_WAIT);
         }
         if !session.config.limits.is_empty() {
             session.thaw_marked()?;
@@ -214,10 +216,7 @@ impl Pacer {
             if one.limit.borrow && !is_wanted && left <= 0 {
                 left = words.forgive(&budget, left);
             }
-            let is_frozen = match one.is_frozen {
-                false => left <= 0,
-                true => left < enough(&one.limit),
-            };
+            let is_frozen = pace::is_to_freeze(one.is_frozen, left, one.enough);
             // What somebody else has frozen is theirs to thaw.
             if is_frozen == one.is_frozen || is_frozen && is_written(&one.file) {
                 continue;
@@ -304,6 +303,7 @@ impl Pacer {
                 let old = old.map(|at| before.swap_remove(at));
                 self.all.push(Frozen {
                     id: *id,
+                    enough: pace::enough(limit.amount, limit.period_ns, limit.burst),
                     limit: limit.clone(),
                     path: cgroup.path,
                     siblings: siblings.map(|(_, l)| l.slot).collect(),
@@ -346,14 +346,4 @@ impl Frozen {
             is_frozen: self.is_frozen,
         }
     }
-}
-
-/// What has to be left before a cgroup is thawed.
-fn enough(limit: &LimitRecord) -> i64 {
-    let Some(period_ns) = limit.period_ns else {
-        return 1;
-    };
-    let comes = u128::from(limit.amount) * THAW_AFTER.as_nanos() / u128::from(period_ns.max(1));
-    let most = u128::from(limit.burst / 2);
-    i64::try_from(comes.min(most).max(1)).unwrap_or(i64::MAX)
 }

@@ -54,6 +54,8 @@ pub struct PatternReport {
     pub borrow: bool,
     /// Places that are free for cgroups that come, of all patterns together.
     pub places_free: u64,
+    /// Places that cgroups have.
+    pub places_used: u64,
     /// Cgroups that ever found no place, of all patterns together: those of one pattern share one
     /// budget.
     pub places_short: u64,
@@ -180,15 +182,24 @@ impl Engine {
         let Some(session) = Session::open(self.state(), Lock::Shared, self.hierarchy()?)? else {
             return Ok(Vec::new());
         };
-        let limits = &session.config.limits;
-        let Some(places) = session.places()?.filter(|_| !limits.patterns.is_empty()) else {
+        let all = session.pattern_reports()?;
+        Ok(all.into_iter().map(|(_, report)| report).collect())
+    }
+}
+
+impl Session {
+    /// All patterns, and how they stand.
+    pub(super) fn pattern_reports(&self) -> Result<Vec<(&PatternRecord, PatternReport)>> {
+        let limits = &self.config.limits;
+        let Some(places) = self.places()?.filter(|_| !limits.patterns.is_empty()) else {
             return Ok(Vec::new());
         };
-        let all = session.budget_words()?;
+        let all = self.budget_words()?;
         let now_ns = now().as_nanos() as u64;
         let report = |pattern: &PatternRecord| {
             let group = limits.groups.get(&pattern.group)?;
             let words = BudgetWords::of(&all, pattern.shared).read();
+            let free = places::free(places.as_slice());
             Some(PatternReport {
                 pattern: pattern.pattern.clone(),
                 meter: group.name(),
@@ -199,13 +210,15 @@ impl Engine {
                 burst: pattern.burst,
                 on: show_action(pattern.action),
                 borrow: pattern.borrow,
-                places_free: places::free(places.as_slice()),
+                places_free: free,
+                places_used: (places::PLACES as u64).saturating_sub(free),
                 places_short: places.get(header::SHARING),
                 lost: places.get(header::LOST),
                 shared_used: words[word::TAKEN].cast_signed().max(0).cast_unsigned(),
                 shared_left: Budget::of(&words).left(now_ns),
             })
         };
-        Ok(limits.patterns.iter().filter_map(report).collect())
+        let patterns = limits.patterns.iter();
+        Ok(patterns.filter_map(|p| Some((p, report(p)?))).collect())
     }
 }

@@ -30,11 +30,12 @@ use crate::limit::controller::Controller;
 use crate::limit::gate::maps::HOMES;
 use crate::limit::gate::{self, Budgets, Claim, LADDERS_MAX, PARTS_MAX, Part};
 use crate::limit::record::{
-    Action, Charger, GateChoice, GateRecord, Group, LimitRecord, PartRecord, Way,
+    Action, Charger, GateChoice, GateRecord, Group, LimitRecord, PartRecord, Reads, Way,
 };
 use crate::meter::file;
 use crate::meter::image;
 use crate::meter::library::{Known, Source as MeterSource};
+use crate::meter::record::MeterRecord;
 use crate::meter::resolve::{GateProgram, Resolved, resolve, resolve_gates};
 use crate::meter::shape::{Shape, Sink};
 use crate::meter::usage::Form;
@@ -71,13 +72,6 @@ impl<'a> Asked<'a> {
         labels: &BTreeMap<String, String>,
     ) -> Result<Self> {
         let meter = &known.meter;
-        if meter.source.is_some() {
-            return Err(wrong(format!(
-                "cannot limit {}: it is read now and then, and no program of the kernel sees it when it \
-                 happens; `cgtap meter list` shows those that do",
-                meter.value_name(value)
-            )));
-        }
         let at = meter.values.iter().position(|v| v.name == value);
         let Some(at) = at else {
             let names: Vec<String> = meter
@@ -146,6 +140,14 @@ impl<'a> Asked<'a> {
                 )));
             }
             return Ok(self.described(Way::Kernel, Vec::new()));
+        }
+        if let Some(source) = meter.source {
+            // Of no gate, so that no other way is tried.
+            let refuse = |e: Error| {
+                let errno = e.errno().unwrap_or(Errno::ENODEV);
+                wrong(format!("cannot limit {name}: {e}")).with_errno(errno)
+            };
+            super::super::feed::check(source).map_err(refuse)?;
         }
         let resolved = resolve(meter).map_err(|e| {
             Error::new(ErrorKind::Hook, format!("cannot limit {name}: {e}"))
@@ -537,7 +539,15 @@ fn make_charger(
             .enumerate()
             .map(move |(at, w)| (first + at, *w))
     });
-    let sink = Sink::Budgets(only.collect());
+    let only: Vec<(usize, u64)> = only.collect();
+    let root = session.hierarchy.by_path(std::path::Path::new("/"))?.id;
+    let reads = ready.meter.source.map(|source| Reads {
+        meter: MeterRecord::new(&ready.meter, &resolved, &shape, root),
+        source,
+        value: ready.value,
+        only: only.clone(),
+    });
+    let sink = Sink::Budgets(only);
     let access = compiled.ways().first().copied().unwrap_or(Access::Probe);
     let placed = compiled.programs_of(access, &resolved, &shape, &sink)?;
     let (budgets, denials) = session.budget_maps()?;
@@ -559,6 +569,7 @@ fn make_charger(
     let charger = Charger {
         instance,
         programs: placed.into_iter().map(|p| (p.hook, p.at_root)).collect(),
+        reads,
     };
     if let Some(group) = next.limits.groups.get_mut(&number) {
         group.charger = Some(charger.clone());

@@ -95,6 +95,13 @@ impl BudgetWords<'_> {
         );
     }
 
+    /// Lets so much be taken, if it is not.
+    pub(super) fn hold(&self, taken: u64) {
+        if self.all.get(self.first + word::TAKEN) != taken {
+            self.set(word::TAKEN, taken);
+        }
+    }
+
     /// Sets or takes away a flag.
     pub(super) fn mark(&self, flag: u64, is_set: bool) {
         let flags = self.all.get(self.first + word::FLAGS);

@@ -188,10 +188,24 @@ impl Reader<'_> {
         let line = self.line(source.span().start);
         let source = *source.get_ref();
         let word = source.word();
-        if !(file.probes.is_empty() && file.notes.is_empty() && file.gates.is_empty()) {
+        if !(file.probes.is_empty() && file.notes.is_empty()) {
             return Err(self.wrong(
                 line,
-                format!("a meter that reads {word} has no probes, notes or gates"),
+                format!("a meter that reads {word} has no probes and no notes"),
+            ));
+        }
+        let others = |g: &GateFile| {
+            let mut all = g.others.iter();
+            all.any(|o| o.ask.is_some() || o.expect.is_some())
+        };
+        let mut gates = file.gates.iter();
+        if let Some(gate) = gates.find(|g| !g.ask.is_empty() || !g.expect.is_empty() || others(g)) {
+            return Err(self.wrong(
+                self.line_of(&gate.hook),
+                format!(
+                    "what {word} tells is known when it is read: a gate can hold it, and neither ask \
+                     nor expect it"
+                ),
             ));
         }
         if !file.labels.keys().eq(source.labels()) {

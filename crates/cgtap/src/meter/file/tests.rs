@@ -378,7 +378,7 @@ fn a_meter_that_reads_has_the_values_and_labels_of_its_source() {
             "labels.engine = { help = \"Engine\" }",
             "labels.engine = { help = \"Engine\" }\n[[probes]]\nhook = \"raw_tracepoint:sys_enter\"\n\
              by.dev = \"1\"\nby.engine = \"2\"\ndo.busy = \"count()\"",
-            "a meter that reads fdinfo_engines has no probes, notes or gates",
+            "a meter that reads fdinfo_engines has no probes and no notes",
         ),
     ] {
         assert!(READS.contains(from), "{from}");
@@ -386,5 +386,27 @@ fn a_meter_that_reads_has_the_values_and_labels_of_its_source() {
         let error = error.to_string();
         assert!(error.starts_with("x.toml:4: "), "{to}: {error}");
         assert!(error.contains(why), "{to}: {error}");
+    }
+}
+
+#[test]
+fn a_gate_of_what_is_read_holds_and_asks_nothing() {
+    let gate = |says: &str| {
+        format!("{READS}\n[[gates]]\nhook = \"lsm:file_ioctl\"\n{says}\ndeny = \"ENOMEM\"\n")
+    };
+    let meter = parse("x.toml", &gate("holds = [\"busy\"]")).unwrap();
+    assert_eq!(meter.gates_of(0).count(), 1);
+    for (says, behind) in [
+        ("ask.busy = \"1\"", ""),
+        ("expect.busy = \"cmd\"", ""),
+        (
+            "holds = [\"busy\"]",
+            "[[gates.else]]\nhook = \"fmod_ret:security_file_ioctl\"\nask.busy = \"1\"\n",
+        ),
+    ] {
+        let text = gate(says) + behind;
+        let error = parse("x.toml", &text).expect_err(says).to_string();
+        assert!(error.starts_with("x.toml:10: "), "{error}");
+        assert!(error.contains("neither ask nor expect it"), "{error}");
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use cgtap::engine::LimitReport;
+use cgtap::engine::{LimitReport, PatternReport};
 use cgtap::meter::usage::Unit;
 
 use super::super::names;
@@ -29,9 +29,51 @@ impl Page {
         let help = "1 where nothing is left of a limit.";
         let reached = |l: &LimitReport| Some(l.is_reached.into());
         self.limit(&limits, ("reached", "gauge"), Unit::Count, help, reached);
+        let help = "Time since what a limit is on was read last; none of limits that nobody has to read for.";
+        let read = |l: &LimitReport| l.read_ago_ns.map(i128::from);
+        self.limit(&limits, ("read_age", "gauge"), Unit::Ns, help, read);
         let help = "Events that a limit denied, or would have but for its action observe.";
         let denied = |l: &LimitReport| Some(l.denied.into());
         self.limit(&limits, ("denied", "counter"), Unit::Count, help, denied);
+    }
+
+    /// The places that cgroups are given that patterns match when they are made; of all patterns together.
+    pub fn places(&mut self, patterns: &[PatternReport]) {
+        let Some(all) = patterns.first() else {
+            return;
+        };
+        for (what, kind, help, value) in [
+            (
+                "free",
+                "gauge",
+                "Budgets that cgroups can still be given as they are made, by patterns.",
+                all.places_free,
+            ),
+            (
+                "used",
+                "gauge",
+                "Budgets that cgroups were given as they were made, and have.",
+                all.places_used,
+            ),
+            (
+                "overflow",
+                "counter",
+                "Cgroups that found no budget left and share one with others of their pattern.",
+                all.places_short,
+            ),
+            (
+                "lost",
+                "counter",
+                "Cgroups that could not be noted and are held by what is above them alone.",
+                all.lost,
+            ),
+        ] {
+            let name = format!("{}places_{what}", names::LIMIT);
+            if self.head(&name, kind, None, help) {
+                let end = if kind == "counter" { "_total" } else { "" };
+                self.plain(&format!("{name}{end}"), value);
+            }
+        }
     }
 
     /// A gauge for each unit: a family has no more than one.

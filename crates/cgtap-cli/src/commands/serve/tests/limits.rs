@@ -1,6 +1,6 @@
 //! Limits on the page.
 
-use cgtap::engine::LimitReport;
+use cgtap::engine::{LimitReport, PatternReport};
 use cgtap::limit::record::Action;
 use cgtap::meter::usage::{Form, Unit};
 
@@ -20,6 +20,7 @@ fn limits() -> Vec<LimitReport> {
         period_ns: Some(1_000_000_000),
         used: 1_500_000_001,
         left: -250_000_000,
+        read_ago_ns: Some(250_000_000),
         ..limit(7, "/a\\b\"c\nd", "nbd_busy", Action::Freeze)
     };
     let bytes = LimitReport {
@@ -55,6 +56,7 @@ fn each_is_told_with_its_labels_in_a_family_of_its_unit() {
         r#"cgtap_limit_left{cgroup="/a",meter="tasks_born",action="observe"} -2"#,
         r#"cgtap_limit_left_seconds{cgroup="/a\\b\"c\nd",meter="nbd_busy",action="freeze"} -0.25"#,
         r#"cgtap_limit_reached{cgroup="/a",meter="tasks_born",action="observe"} 1"#,
+        r#"cgtap_limit_read_age_seconds{cgroup="/a\\b\"c\nd",meter="nbd_busy",action="freeze"} 0.25"#,
         "# TYPE cgtap_limit_denied counter",
         r#"cgtap_limit_denied_total{cgroup="/a",meter="tasks_born",action="observe"} 2"#,
     ] {
@@ -98,4 +100,48 @@ fn no_sample_is_told_twice_and_no_meter_takes_their_names() {
         "{page}"
     );
     assert_eq!(promtool(&page), "");
+}
+
+#[test]
+fn places_are_told_where_there_are_patterns() {
+    let pattern = PatternReport {
+        pattern: "/t/*".to_owned(),
+        meter: "tasks_born".to_owned(),
+        labels: [].into(),
+        unit: Unit::Count,
+        amount: 3,
+        period_ns: None,
+        burst: 3,
+        on: "observe".to_owned(),
+        borrow: false,
+        places_free: 0,
+        places_used: 4096,
+        places_short: 7,
+        lost: 1,
+        shared_used: 2,
+        shared_left: 1,
+    };
+    let scrape = |patterns: Vec<PatternReport>, format| {
+        let source = Box::new(Fake {
+            patterns,
+            ..Fake::plain(|| Ok(every_kind()))
+        });
+        Exporter::new(source, 9, None).scrape(format).unwrap()
+    };
+    // Of all patterns together: once.
+    let two = vec![pattern.clone(), pattern];
+    let text = scrape(two.clone(), Format::Text);
+    for line in [
+        "cgtap_limit_places_free 0",
+        "cgtap_limit_places_used 4096",
+        "# TYPE cgtap_limit_places_overflow_total counter",
+        "cgtap_limit_places_overflow_total 7",
+        "cgtap_limit_places_lost_total 1",
+    ] {
+        assert_eq!(text.lines().filter(|l| *l == line).count(), 1, "{text}");
+    }
+    assert_eq!(promtool(&text), "");
+    let open = scrape(two, Format::OpenMetrics);
+    assert!(open.contains("# TYPE cgtap_limit_places_overflow counter\n"));
+    assert!(!scrape(Vec::new(), Format::Text).contains("places"));
 }

@@ -12,7 +12,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
-use cgtap::engine::LimitReport;
+use cgtap::engine::{LimitReport, PatternReport};
 use cgtap::id::CgroupId;
 use cgtap::meter::usage::{Form, Histogram, Truth, Unit, UsageReport, UsageRow, UsageValue};
 use tokio::sync::oneshot;
@@ -27,6 +27,7 @@ type Reading = Box<dyn FnMut() -> Result<UsageReport, Failure> + Send>;
 struct Fake {
     reading: Mutex<Reading>,
     limits: Vec<LimitReport>,
+    patterns: Vec<PatternReport>,
 }
 
 impl Fake {
@@ -41,9 +42,17 @@ impl Fake {
         limits: Vec<LimitReport>,
     ) -> Box<dyn Source> {
         Box::new(Self {
-            reading: Mutex::new(Box::new(reading)),
             limits,
+            ..Self::plain(reading)
         })
+    }
+
+    fn plain(reading: impl FnMut() -> Result<UsageReport, Failure> + Send + 'static) -> Self {
+        Self {
+            reading: Mutex::new(Box::new(reading)),
+            limits: Vec::new(),
+            patterns: Vec::new(),
+        }
     }
 }
 
@@ -54,6 +63,10 @@ impl Source for Fake {
 
     fn limits(&self) -> Result<Vec<LimitReport>, Failure> {
         Ok(self.limits.clone())
+    }
+
+    fn patterns(&self) -> Result<Vec<PatternReport>, Failure> {
+        Ok(self.patterns.clone())
     }
 }
 
