@@ -266,7 +266,11 @@ fn gates_of_ioctls_tell_their_devices_and_calls() {
             .iter()
             .find(|(name, _)| *name == meter)
             .unwrap();
-        let found = gates(text, value, labels).unwrap();
+        let mut found = gates(text, value, labels).unwrap();
+        // Where only opening can be refused there is no call to look at.
+        for ways in &mut found {
+            ways.retain(|way| !way.hook.to_string().starts_with("cgroup:"));
+        }
         // Kernels with a hook of its own for 32-bit callers have a gate there too.
         let hooks = found
             .iter()

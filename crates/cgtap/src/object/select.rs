@@ -207,7 +207,8 @@ mod tests {
             error.to_string(),
             "none of its programs can be scoped: 1 xdp; the kinds that can are tracepoint, \
              raw_tracepoint, raw_tracepoint.w, tp_btf, kprobe, kretprobe, kprobe.multi, \
-             kretprobe.multi, uprobe, uretprobe, fentry, fexit, fmod_ret, lsm, perf_event"
+             kretprobe.multi, uprobe, uretprobe, fentry, fexit, fmod_ret, lsm, perf_event, \
+             cgroup"
         );
         let optional = [ProgramInfo {
             autoload: false,

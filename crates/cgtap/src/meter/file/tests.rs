@@ -203,7 +203,7 @@ const WRONG: &[(&str, &str, usize, &str)] = &[
         "hook = \"raw_tracepoint.w:sent\"",
         "hook = \"tp_btf:sent\"",
         24,
-        "gates are at lsm:, fmod_ret:, raw_tracepoint.w:",
+        "gates are at lsm:, fmod_ret:, cgroup:, raw_tracepoint.w:",
     ),
     (
         "hook = \"lsm:file_ioctl\"",
