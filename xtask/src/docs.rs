@@ -58,7 +58,7 @@ fn stale(pages: &[(String, String)]) -> Vec<String> {
 
 /// Every page: its path and its text.
 fn pages() -> Result<Vec<(String, String)>> {
-    let library = Library::load(Path::new("/nonexistent"));
+    let library = Library::builtin();
     if let Some(wrong) = library.wrong.first() {
         return Err(wrong.to_string().into());
     }

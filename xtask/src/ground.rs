@@ -165,6 +165,14 @@ pub fn id(dir: &Path) -> Result<u64> {
     Ok(std::fs::metadata(dir)?.ino())
 }
 
+/// A shell that moves into a cgroup and does there what `script` says.
+pub fn shell(dir: &Path, script: &str) -> Command {
+    let procs = dir.join("cgroup.procs");
+    let mut shell = Command::new("sh");
+    shell.args(["-c", &format!("echo $$ >{} && {script}", procs.display())]);
+    shell
+}
+
 /// Moves this process into a cgroup.
 pub fn enter(dir: &Path) -> Result<()> {
     let path = dir.join("cgroup.procs");

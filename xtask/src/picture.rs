@@ -11,7 +11,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use crate::Result;
-use crate::ground::{Ground, remove_tree};
+use crate::ground::{Ground, remove_tree, shell};
 
 /// Arguments of `picture`.
 #[derive(clap::Args)]
@@ -179,11 +179,8 @@ impl Tenants {
     }
 
     fn start(&self, tenant: &str, work: &str, scratch: &Path) -> Result<Ended> {
-        let procs = self.top.join(tenant).join("cgroup.procs");
-        let mut shell = Command::new("sh");
-        shell
-            .args(["-c", &format!("echo $$ > {} && {work}", procs.display())])
-            .env("scratch", scratch);
+        let mut shell = shell(&self.top.join(tenant), work);
+        shell.env("scratch", scratch);
         Ok(Ended(shell.spawn()?))
     }
 }

@@ -17,40 +17,12 @@ mod support;
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 
-use machine::{Machine, amdgpu};
+use machine::{Bench, amdgpu};
 use rustix::thread::CapabilitySet;
 use serde_json::Value;
-use support::{Ran, Running, Sandbox};
-
-struct Bench {
-    machine: Machine,
-    sandbox: Sandbox,
-    a: String,
-    b: String,
-}
+use support::{Ran, Running};
 
 impl Bench {
-    fn new() -> Self {
-        let mut sandbox = Sandbox::new();
-        let (a, b) = (sandbox.child("a"), sandbox.child("b"));
-        Self {
-            machine: Machine::new(),
-            sandbox,
-            a,
-            b,
-        }
-    }
-
-    fn cgtap(&self, words: &[&str]) -> Command {
-        let mut command = self.sandbox.cgtap(words);
-        command.env("CGTAP_PRETEND_ROOT", self.machine.root());
-        command
-    }
-
-    fn run(&self, words: &[&str]) -> Ran {
-        Ran::of(&mut self.cgtap(words))
-    }
-
     fn enable(&self, meters: &[&str]) {
         let words = [
             &["meter", "enable", "--cgroup", &self.sandbox.cgroup],

@@ -315,6 +315,16 @@ fn hold(sandbox: &Sandbox, cgroup: &str, script: &str) -> (Child, String) {
     (child, line.trim().to_owned())
 }
 
+/// Somebody who gives the simulated engine jobs for ever, in a cgroup.
+fn submitting(submit: &Path, cgroup: &Path) -> Running {
+    let script = format!(
+        "echo $$ > {}/cgroup.procs && exec {} ever 4000",
+        cgroup.display(),
+        submit.display()
+    );
+    Running(Command::new("sh").args(["-c", &script]).spawn().unwrap())
+}
+
 /// Engine time of the kernel's GPU scheduler, held by freezing: 70 to 30 under contention, the level
 /// above over both; what one does not use the other may, if it borrows, and may not, if not.
 #[test]
@@ -330,15 +340,7 @@ fn engine_time_is_shared_as_limited() {
         return;
     }
     let submit = compiled("simgpu/submit");
-    let load = |cgroup: &str| {
-        let dir = sandbox.directory.join(cgroup);
-        let script = format!(
-            "echo $$ > {}/cgroup.procs && exec {} ever 4000",
-            dir.display(),
-            submit.display()
-        );
-        Running(Command::new("sh").args(["-c", &script]).spawn().unwrap())
-    };
+    let load = |cgroup: &str| submitting(&submit, &sandbox.directory.join(cgroup));
     // Engine time of a and b, over so long.
     sandbox.run(&["meter", "enable", "drm"]).done();
     let busy = || -> [u64; 2] {
@@ -451,15 +453,7 @@ fn engine_time_that_is_read_is_shared_as_limited() {
         return;
     }
     let submit = compiled("simgpu/submit");
-    let load = |cgroup: &str| {
-        let procs = sandbox.directory.join(cgroup).join("cgroup.procs");
-        let script = format!(
-            "echo $$ > {} && exec {} ever 4000",
-            procs.display(),
-            submit.display()
-        );
-        Running(Command::new("sh").args(["-c", &script]).spawn().unwrap())
-    };
+    let load = |cgroup: &str| submitting(&submit, &sandbox.directory.join(cgroup));
     // For how long the engine has worked for a process, as the module says.
     let worked = |of: &Running| -> u64 {
         let dir = format!("/proc/{}/fdinfo", of.0.id());

@@ -15,41 +15,13 @@ use std::fmt::Debug;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use machine::{Machine, amdgpu};
+use machine::{Bench, amdgpu};
 use serde_json::Value;
-use support::{Ran, Running, Sandbox};
+use support::{Ran, Running};
 
 const MS: u64 = 1_000_000;
 
-struct Bench {
-    machine: Machine,
-    sandbox: Sandbox,
-    a: String,
-    b: String,
-}
-
 impl Bench {
-    fn new() -> Self {
-        let mut sandbox = Sandbox::new();
-        let (a, b) = (sandbox.child("a"), sandbox.child("b"));
-        Self {
-            machine: Machine::new(),
-            sandbox,
-            a,
-            b,
-        }
-    }
-
-    fn cgtap(&self, words: &[&str]) -> Command {
-        let mut command = self.sandbox.cgtap(words);
-        command.env("CGTAP_PRETEND_ROOT", self.machine.root());
-        command
-    }
-
-    fn run(&self, words: &[&str]) -> Ran {
-        Ran::of(&mut self.cgtap(words))
-    }
-
     /// Sets a limit; how it stands then.
     fn limit(&self, cgroup: &str, value: &str, amount: &str, on: &str) -> Value {
         let words = ["--json", "limit", "set", cgroup, value, amount, "--on", on];

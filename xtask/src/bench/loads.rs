@@ -3,7 +3,7 @@
 //! nothing that counts there can cost less.
 
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 use cgtap::engine::{CgroupRef, Engine, Lifetime, UsageRequest};
 use cgtap::meter::library::Library;
@@ -14,7 +14,7 @@ use super::load;
 use super::measure::Spread;
 use super::report::LoadRow;
 use crate::Result;
-use crate::ground::{Ground, reference};
+use crate::ground::{Ground, reference, shell};
 
 /// What every machine has a use for.
 const DEFAULT: [&str; 5] = ["cpu", "memory", "tasks", "block", "net"];
@@ -156,7 +156,7 @@ pub(super) fn run(bench: &mut Bench<'_>, ground: &Ground) -> Result<()> {
         return Ok(());
     }
     let (engine, _) = ground.engine()?;
-    let library = Library::load(Path::new("/nonexistent"));
+    let library = Library::builtin();
     let empty = load::empty()?;
     let files = tempfile::tempdir_in(".")?;
     std::fs::write(files.path().join("unit.c"), UNIT)?;
@@ -198,15 +198,7 @@ pub(super) fn run(bench: &mut Bench<'_>, ground: &Ground) -> Result<()> {
 /// Runs it in the cgroup; the microseconds of CPU time that took, by the kernel's own account.
 fn once(load: &Load, cgroup: &Path, files: &Path) -> Result<f64> {
     let before = used_us(cgroup)?;
-    let status = Command::new("sh")
-        .args([
-            "-c",
-            &format!(
-                "echo $$ >{}/cgroup.procs; {}",
-                cgroup.display(),
-                load.script
-            ),
-        ])
+    let status = shell(cgroup, &format!("{{ {}; }}", load.script))
         .env("files", files)
         .stdin(Stdio::null())
         .status()?;

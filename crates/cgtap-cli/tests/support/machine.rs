@@ -6,6 +6,8 @@ use std::process::Command;
 
 use tempfile::TempDir;
 
+use crate::support::{Ran, Sandbox};
+
 /// A directory that is made as `/` is, as far as cgtap looks.
 pub struct Machine {
     dir: TempDir,
@@ -82,4 +84,35 @@ pub fn amdgpu(id: u64, gfx_ns: u64, vram_kib: u64) -> String {
          drm-total-vram:\t{vram_kib} KiB\ndrm-resident-vram:\t{vram_kib} KiB\n\
          drm-shared-vram:\t0\n"
     )
+}
+
+/// That machine, and two real cgroups.
+pub struct Bench {
+    pub machine: Machine,
+    pub sandbox: Sandbox,
+    pub a: String,
+    pub b: String,
+}
+
+impl Bench {
+    pub fn new() -> Self {
+        let mut sandbox = Sandbox::new();
+        let (a, b) = (sandbox.child("a"), sandbox.child("b"));
+        Self {
+            machine: Machine::new(),
+            sandbox,
+            a,
+            b,
+        }
+    }
+
+    pub fn cgtap(&self, words: &[&str]) -> Command {
+        let mut command = self.sandbox.cgtap(words);
+        command.env("CGTAP_PRETEND_ROOT", self.machine.root());
+        command
+    }
+
+    pub fn run(&self, words: &[&str]) -> Ran {
+        Ran::of(&mut self.cgtap(words))
+    }
 }

@@ -37,6 +37,24 @@ impl Link {
         own(call, ret).map(|fd| Self { fd })
     }
 
+    /// `BPF_LINK_CREATE` without options.
+    fn create(
+        prog: &Prog,
+        target: BorrowedFd<'_>,
+        attach_type: libbpf_sys::bpf_attach_type,
+    ) -> Result<Self, SysError> {
+        // SAFETY: takes descriptors only; null options are allowed.
+        let ret = unsafe {
+            libbpf_sys::bpf_link_create(
+                prog.as_fd().as_raw_fd(),
+                target.as_raw_fd(),
+                attach_type,
+                std::ptr::null(),
+            )
+        };
+        own("BPF_LINK_CREATE", ret).map(|fd| Self { fd })
+    }
+
     /// Attaches a program to a perf event (`BPF_LINK_CREATE` with `BPF_PERF_EVENT`, since 5.15);
     /// the link keeps the event.
     ///
@@ -44,16 +62,7 @@ impl Link {
     /// `EACCES` if the program reads behind the tracepoint's record, `E2BIG` when 64 programs are
     /// attached there already.
     pub fn perf_event(prog: &Prog, event: BorrowedFd<'_>) -> Result<Self, SysError> {
-        // SAFETY: takes descriptors only; null options are allowed.
-        let ret = unsafe {
-            libbpf_sys::bpf_link_create(
-                prog.as_fd().as_raw_fd(),
-                event.as_raw_fd(),
-                libbpf_sys::BPF_PERF_EVENT,
-                std::ptr::null(),
-            )
-        };
-        own("BPF_LINK_CREATE", ret).map(|fd| Self { fd })
+        Self::create(prog, event, libbpf_sys::BPF_PERF_EVENT)
     }
 
     /// Attaches a program to the entry (or, with `is_return`, the return) of every function that
@@ -96,16 +105,7 @@ impl Link {
     /// `EPERM` where a program that excludes others is attached to the cgroup or above it, `E2BIG` when
     /// 64 are attached there already.
     pub fn cgroup_device(prog: &Prog, cgroup: BorrowedFd<'_>) -> Result<Self, SysError> {
-        // SAFETY: takes descriptors only; null options are allowed.
-        let ret = unsafe {
-            libbpf_sys::bpf_link_create(
-                prog.as_fd().as_raw_fd(),
-                cgroup.as_raw_fd(),
-                libbpf_sys::BPF_CGROUP_DEVICE,
-                std::ptr::null(),
-            )
-        };
-        own("BPF_LINK_CREATE", ret).map(|fd| Self { fd })
+        Self::create(prog, cgroup, libbpf_sys::BPF_CGROUP_DEVICE)
     }
 
     /// Takes a descriptor, which must be one of a link.

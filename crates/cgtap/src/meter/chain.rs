@@ -6,7 +6,7 @@
 //! `cgroup_rmdir`), which whoever wants to put a task into the cgroup has to take too.
 
 use super::entry;
-use super::shape::{control, maps};
+use super::shape::{CLIMB_MAX, control, maps};
 use crate::asm::{Builder, Cond, EditError, Frame, Insn, Label, Reg, Size, helper};
 use crate::budget::emit::{Charger, Doer, Maps, Slots};
 use crate::kernel::emit;
@@ -38,7 +38,7 @@ pub(super) fn post(b: &mut Builder, charger: &Charger, key: i16, amount: i16, do
     let (found, next) = (b.label(), b.label());
     b.call_map(maps::CHAINS, key, helper::MAP_LOOKUP_ELEM)
         .jump_if_imm(Cond::Ne, Reg::R0, 0, found);
-    entry::climb(b, key, Reg::R8, entry::CLIMB_MAX);
+    entry::climb(b, key, Reg::R8, CLIMB_MAX);
     b.call_map(maps::CHAINS, key, helper::MAP_LOOKUP_ELEM)
         .jump_if_imm(Cond::Eq, Reg::R0, 0, next)
         .place(found)

@@ -1,14 +1,11 @@
 //! The entry of a cgroup and labels: found or made, and whose it is once the cgroup is gone. The
 //! programs that charge and the one that moves usage do it alike.
 
-use super::shape::{LABEL_SETS, OTHER_WORD, control, maps};
+use super::shape::{CLIMB_MAX, LABEL_SETS, OTHER_WORD, control, maps};
 use crate::asm::{Alu, Builder, Cond, Insn, Label, Reg, Size, helper};
 
 /// How often a peak is tried to be set.
 const PEAK_TRIES: usize = 4;
-
-/// Cgroups above one that is gone that are gone too: further up is not looked.
-pub const CLIMB_MAX: i32 = 16;
 
 /// Where on the stack a key is, and a word that may be overwritten.
 #[derive(Clone, Copy, Debug)]

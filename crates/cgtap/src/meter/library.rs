@@ -69,13 +69,20 @@ pub struct Library {
 }
 
 impl Library {
-    /// What comes with cgtap, and what is in `dir`. A directory that is not there is empty.
+    /// What comes with cgtap.
     #[must_use]
-    pub fn load(dir: &Path) -> Self {
+    pub fn builtin() -> Self {
         let mut library = Self::default();
         for (name, text) in BUILTIN {
             library.add(Source::Builtin, name, (*text).to_owned());
         }
+        library
+    }
+
+    /// What comes with cgtap, and what is in `dir`. A directory that is not there is empty.
+    #[must_use]
+    pub fn load(dir: &Path) -> Self {
+        let mut library = Self::builtin();
         let mut paths: Vec<PathBuf> = std::fs::read_dir(dir)
             .into_iter()
             .flatten()

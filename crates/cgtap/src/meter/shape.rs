@@ -111,6 +111,8 @@ pub const GRAVE_BYTES: u32 = 24;
 pub const GRACE_NS: u64 = 1_000_000_000;
 /// Resources whose busy time is told apart.
 pub const RESOURCES: u32 = 1_024;
+/// Cgroups above one that is gone that are gone too: further up is not looked.
+pub const CLIMB_MAX: i32 = 16;
 /// Cgroups below limited ones that are charged to budgets.
 pub const CHAINS: u32 = 65_536;
 /// What is read of, each with its labels: engines of open files, processes on GPUs.

@@ -357,7 +357,7 @@ mod tests {
 
     #[test]
     fn what_is_right_stays_and_what_is_not_a_policys_is_never_cleared() {
-        let library = Library::load(std::path::Path::new("/nonexistent"));
+        let library = Library::builtin();
         let make = |wanted: &Wanted| LimitRequest {
             cgroup: CgroupRef::Id(wanted.id),
             meter: library.meters[0].clone(),

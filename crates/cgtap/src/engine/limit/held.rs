@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use cgtap_sys::SysError;
+use cgtap_sys::bpf::Map;
 
 use super::super::error::{Error, Result};
 use super::super::session::{Session, words};
@@ -10,9 +11,7 @@ use super::words::{BudgetWords, map_of};
 use crate::budget::emit::LEVELS_MAX;
 use crate::budget::words::word;
 use crate::id::CgroupId;
-
-/// Cgroups above one that is gone that are gone too.
-const CLIMB_MAX: usize = 16;
+use crate::meter::shape::CLIMB_MAX;
 
 impl Session {
     /// Lets each budget of a group have taken what is held by the cgroups that are charged to it. Only readers
@@ -44,7 +43,7 @@ impl Session {
             let mut at = *cgroup;
             let mut first = None;
             for _ in 0..=CLIMB_MAX {
-                let look = |map: &cgtap_sys::bpf::Map| map.lookup(&at.0.to_ne_bytes());
+                let look = |map: &Map| map.lookup(&at.0.to_ne_bytes());
                 first = look(&chains).map_err(sys)?.and_then(|v| words(&v).next());
                 let above = look(&gone).map_err(sys)?.and_then(|v| words(&v).next());
                 match (first, above) {

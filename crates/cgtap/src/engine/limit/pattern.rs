@@ -196,10 +196,10 @@ impl Session {
         };
         let all = self.budget_words()?;
         let now_ns = now().as_nanos() as u64;
+        let free = places::free(places.as_slice());
         let report = |pattern: &PatternRecord| {
             let group = limits.groups.get(&pattern.group)?;
             let words = BudgetWords::of(&all, pattern.shared).read();
-            let free = places::free(places.as_slice());
             Some(PatternReport {
                 pattern: pattern.pattern.clone(),
                 meter: group.name(),
