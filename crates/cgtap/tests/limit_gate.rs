@@ -231,8 +231,9 @@ fn a_rate_lets_through_what_comes_back() {
     let mut out = BufReader::new(spinner.stdout.take().unwrap());
     let mut line = String::new();
     out.read_line(&mut line).unwrap();
+    let asking = Instant::now();
     std::thread::sleep(Duration::from_secs(3));
-    let least = begun.elapsed().as_secs_f64();
+    let least = asking.elapsed().as_secs_f64();
     drop(spinner.stdin.take());
     out.read_to_string(&mut line).unwrap();
     assert!(spinner.wait().unwrap().success());
@@ -240,7 +241,7 @@ fn a_rate_lets_through_what_comes_back() {
     let through: f64 = words.parse().unwrap();
     let most = 50.0 + begun.elapsed().as_secs_f64() * 500.0;
     assert!(through <= most + 1.0, "{through} of {most}");
-    // It asked all the time, from a moment after the beginning on.
+    // It asked all the time. Longer than the burst lasts it may have had no CPU.
     assert!(through >= (least - 1.0) * 500.0, "{through} in {least} s");
 }
 

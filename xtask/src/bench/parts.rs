@@ -41,7 +41,7 @@ impl Bare {
 
     /// A dispatcher on these maps.
     fn dispatcher(&self, by_table: bool) -> Result<Prog> {
-        let layout = Layout::read(&Btf::vmlinux()?)?;
+        let layout = Layout::read(Btf::vmlinux()?.as_ref())?;
         let table = if by_table {
             Some(current::find(&layout).ok_or("this kernel has no table of current")?)
         } else {

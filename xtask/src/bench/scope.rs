@@ -88,7 +88,7 @@ fn load(name: &str, spec: &HookSpec, insns: &[cgtap::asm::Insn], maps: &[&Map]) 
 
 fn make(hook: &str, scope: &str, access: Access, part: Part) -> Result<Loaded> {
     let spec: HookSpec = format!("{hook} scope={scope}").parse()?;
-    let layout = Layout::read(&Btf::vmlinux()?)?;
+    let layout = Layout::read(Btf::vmlinux()?.as_ref())?;
     let (_, info) = target::resolve(&spec)?;
     let found = scope::resolve(&spec, &info)?;
     let table = current::find(&layout);

@@ -1,7 +1,9 @@
 //! BTF that is built: types and strings added, other BTF merged in.
 
+use std::cell::RefCell;
 use std::ffi::{CStr, CString, c_int};
 use std::ptr::NonNull;
+use std::rc::{Rc, Weak};
 
 use crate::errno::Errno;
 
@@ -82,14 +84,34 @@ pub struct Btf {
 pub struct ModuleBtf {
     // The order is that of dropping: the user before what it uses.
     btf: Btf,
-    vmlinux: Btf,
+    _vmlinux: Rc<Btf>,
 }
 
-impl ModuleBtf {
-    /// Gives the kernel's BTF back.
-    #[must_use]
-    pub fn into_vmlinux(self) -> Btf {
-        self.vmlinux
+/// The kernel's BTF as this thread has it.
+#[derive(Default)]
+struct Vmlinux {
+    read: Weak<Btf>,
+    kept: Option<Rc<Btf>>,
+    keepers: u32,
+}
+
+thread_local! {
+    static VMLINUX: RefCell<Vmlinux> = RefCell::default();
+}
+
+/// For as long as it lives, this thread reads the kernel's BTF once at most. They may be nested.
+#[derive(Debug)]
+#[must_use = "the kernel's BTF is kept for as long as this lives"]
+pub struct KeptVmlinux(std::marker::PhantomData<Rc<Btf>>);
+
+impl Drop for KeptVmlinux {
+    fn drop(&mut self) {
+        VMLINUX.with_borrow_mut(|vmlinux| {
+            vmlinux.keepers = vmlinux.keepers.saturating_sub(1);
+            if vmlinux.keepers == 0 {
+                vmlinux.kept = None;
+            }
+        });
     }
 }
 
@@ -184,16 +206,36 @@ impl Btf {
         Self::owned("make empty BTF", ptr)
     }
 
-    /// The BTF of the running kernel, without its modules'. Reads about 5 MB.
+    /// The BTF of the running kernel, without its modules'. Reads about 5 MB, unless this thread
+    /// has it already ([`Btf::keep_vmlinux`]).
     ///
     /// # Errors
     /// [`BtfError::Libbpf`] with `ENOENT` or `ESRCH` on a kernel without
     /// `CONFIG_DEBUG_INFO_BTF`.
-    pub fn vmlinux() -> Result<Self, BtfError> {
-        let _quiet = super::log::Capture::start();
-        // SAFETY: takes nothing.
-        let ptr = unsafe { libbpf_sys::btf__load_vmlinux_btf() };
-        Self::owned("read the kernel's BTF (/sys/kernel/btf/vmlinux)", ptr)
+    pub fn vmlinux() -> Result<Rc<Self>, BtfError> {
+        VMLINUX.with_borrow_mut(|vmlinux| {
+            if let Some(read) = vmlinux.read.upgrade() {
+                return Ok(read);
+            }
+            let _quiet = super::log::Capture::start();
+            // SAFETY: takes nothing.
+            let ptr = unsafe { libbpf_sys::btf__load_vmlinux_btf() };
+            let what = "read the kernel's BTF (/sys/kernel/btf/vmlinux)";
+            let read = Rc::new(Self::owned(what, ptr)?);
+            vmlinux.read = Rc::downgrade(&read);
+            vmlinux.kept = (vmlinux.keepers > 0).then(|| read.clone());
+            Ok(read)
+        })
+    }
+
+    /// Lets this thread keep the kernel's BTF once it was read: for work that asks for it in
+    /// several places.
+    pub fn keep_vmlinux() -> KeptVmlinux {
+        VMLINUX.with_borrow_mut(|vmlinux| {
+            vmlinux.keepers += 1;
+            vmlinux.kept = vmlinux.read.upgrade();
+        });
+        KeptVmlinux(std::marker::PhantomData)
     }
 
     /// The types that a module adds to those of `vmlinux`, which is needed to read them: ids go on
@@ -201,19 +243,16 @@ impl Btf {
     ///
     /// # Errors
     /// [`BtfError::Libbpf`] with `ENOENT` for a module that is not loaded or has no BTF.
-    pub fn module(name: &str, vmlinux: Self) -> Result<ModuleBtf, (BtfError, Self)> {
+    pub fn module(name: &str, vmlinux: &Rc<Self>) -> Result<ModuleBtf, BtfError> {
         let _quiet = super::log::Capture::start();
-        let c_name = match c_name(name) {
-            Ok(c_name) => c_name,
-            Err(e) => return Err((e, vmlinux)),
-        };
+        let c_name = c_name(name)?;
         // SAFETY: NUL-terminated name, live base, which `ModuleBtf` keeps as long as its user.
         let ptr =
             unsafe { libbpf_sys::btf__load_module_btf(c_name.as_ptr(), vmlinux.ptr.as_ptr()) };
-        match Self::owned("read a module's BTF", ptr) {
-            Ok(btf) => Ok(ModuleBtf { btf, vmlinux }),
-            Err(e) => Err((e, vmlinux)),
-        }
+        Ok(ModuleBtf {
+            btf: Self::owned("read a module's BTF", ptr)?,
+            _vmlinux: Rc::clone(vmlinux),
+        })
     }
 
     /// Appends every type of `other`. String offsets change too: whoever holds some (line

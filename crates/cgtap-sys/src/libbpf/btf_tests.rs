@@ -91,3 +91,19 @@ fn bytes_that_are_no_btf_are_refused() {
         Err(BtfError::Malformed { .. })
     ));
 }
+
+#[test]
+fn the_kernels_types_are_read_once_while_they_are_kept() {
+    let read = |btf: &Btf| btf.ptr.as_ptr();
+    let kept = Btf::keep_vmlinux();
+    let first = read(&Btf::vmlinux().unwrap());
+    drop(Btf::keep_vmlinux());
+    let user = Btf::vmlinux().unwrap();
+    assert_eq!(read(&user), first);
+    drop(kept);
+    // Whoever has it shares it, and the last one frees it.
+    assert!(std::rc::Rc::ptr_eq(&user, &Btf::vmlinux().unwrap()));
+    let weak = std::rc::Rc::downgrade(&user);
+    drop(user);
+    assert!(weak.upgrade().is_none());
+}

@@ -18,7 +18,7 @@ mod btf_tests;
 #[cfg(test)]
 mod child_tests;
 
-pub use btf::{Btf, BtfError, Linkage, ModuleBtf, TypeShift};
+pub use btf::{Btf, BtfError, KeptVmlinux, Linkage, ModuleBtf, TypeShift};
 pub use btf_layout::{Member, SectionVar};
 pub use btf_read::{BtfKind, IntInfo};
 pub use child::{ChildError, ChildLimits, Reply, run_in_child, signal_name};

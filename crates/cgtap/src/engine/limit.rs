@@ -18,6 +18,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use cgtap_sys::Errno;
+use cgtap_sys::libbpf::Btf;
 
 use super::error::{Error, ErrorKind, Result};
 use super::session::Session;
@@ -137,6 +138,7 @@ impl Engine {
     /// [`Error`]: EINVAL for what cannot be limited so, ENOENT for a limit that is not there or a
     /// gate that this kernel lacks, ENOSPC when there are too many. Nothing has changed then.
     pub fn change_limits(&self, change: &LimitChange) -> Result<Vec<LimitReport>> {
+        let _kept = Btf::keep_vmlinux();
         let mut last = None;
         for way in 0..WAYS_MAX {
             match self.try_limits(change, way) {
@@ -171,6 +173,7 @@ impl Engine {
     /// # Errors
     /// [`Error`] as [`Engine::change_limits`].
     pub fn check_limit(&self, request: &LimitRequest) -> Result<Action> {
+        let _kept = Btf::keep_vmlinux();
         let mut first = None;
         for way in 0..WAYS_MAX {
             match look(request, way, &mut Looked::default()) {

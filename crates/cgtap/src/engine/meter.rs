@@ -161,6 +161,7 @@ impl Engine {
         cgroup: &CgroupRef,
         lifetime: Lifetime,
     ) -> Result<EnabledMeter> {
+        let _kept = Btf::keep_vmlinux();
         let taken = |e: &EnabledMeter| e.name == meter.name && lifetime == Lifetime::Pinned;
         if let Some(enabled) = self.meters()?.into_iter().find(taken) {
             return Err(Error::new(
@@ -252,6 +253,7 @@ impl Engine {
     /// # Errors
     /// [`Error`] as [`Engine::enable_meter`], as far as it can be told before.
     pub fn check_meter(&self, meter: &Meter) -> Result<()> {
+        let _kept = Btf::keep_vmlinux();
         Compiled::new(meter).map(drop)
     }
 
@@ -260,6 +262,7 @@ impl Engine {
     /// # Errors
     /// As [`Engine::check_meter`].
     pub fn meter_code(&self, meter: &Meter) -> Result<Vec<MeterCode>> {
+        let _kept = Btf::keep_vmlinux();
         let compiled = Compiled::new(meter)?.for_loading();
         let access = compiled.ways().first().copied().unwrap_or(Access::Probe);
         let programs = compiled.programs(access)?;

@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use cgtap_sys::bpf::{Map, get_map};
+use cgtap_sys::libbpf::Btf;
 use cgtap_sys::memory::Words;
 use cgtap_sys::{Errno, SysError, task};
 
@@ -262,6 +263,7 @@ impl Session {
 
     /// Does a change: whatever goes wrong in it, the state is as before.
     pub(super) fn change<T>(&mut self, f: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
+        let _kept = Btf::keep_vmlinux();
         self.words.set(UNDER_WAY, 1);
         self.is_unfinished = false;
         let before = self.config.clone();

@@ -7,6 +7,8 @@ mod table;
 
 use std::time::Instant;
 
+use cgtap_sys::libbpf::Btf;
+
 use self::hooks::Hooks;
 use self::meters::Meters;
 use self::table::Table;
@@ -38,6 +40,7 @@ impl Engine {
     /// [`Error`](super::Error) as [`Engine::attach`], and for a perf event that this machine does
     /// not have.
     pub fn stat(&self, request: StatRequest) -> Result<Stat> {
+        let _kept = Btf::keep_vmlinux();
         let hierarchy = self.hierarchy()?;
         let mut cgroups = Vec::new();
         for reference in &request.cgroups {

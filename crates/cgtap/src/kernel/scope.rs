@@ -144,7 +144,7 @@ pub fn in_types<T>(
     match &info.module {
         None => Ok(look(&vmlinux)),
         Some(module) => {
-            let btf = Btf::module(module, vmlinux).map_err(|(e, _)| unread(e))?;
+            let btf = Btf::module(module, &vmlinux).map_err(unread)?;
             Ok(look(&btf))
         }
     }

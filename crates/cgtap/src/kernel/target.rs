@@ -5,6 +5,7 @@
 
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use cgtap_sys::bpf::{ProgType, module_btf};
 use cgtap_sys::libbpf::{Btf, BtfKind};
@@ -247,33 +248,27 @@ fn in_binary(spec: &HookSpec, path: &Path) -> HookSpec {
     )
 }
 
+/// What was found and the module it is in; or the kernel's BTF, to tell what there is instead.
+pub type Searched<T> = Result<(T, Option<String>), Rc<Btf>>;
+
 /// Looks in the kernel's BTF, then in that of each loaded module.
 ///
 /// # Errors
 /// [`TargetError::Unsupported`] without BTF.
-pub fn search<T>(
-    find: impl Fn(&Btf) -> Option<T>,
-) -> Result<Result<(T, Option<String>), Btf>, TargetError> {
-    let mut vmlinux = Btf::vmlinux().map_err(|e| TargetError::Unsupported {
+pub fn search<T>(find: impl Fn(&Btf) -> Option<T>) -> Result<Searched<T>, TargetError> {
+    let vmlinux = Btf::vmlinux().map_err(|e| TargetError::Unsupported {
         what: "types of its functions",
         why: format!("{e}; that takes CONFIG_DEBUG_INFO_BTF"),
     })?;
     if let Some(found) = find(&vmlinux) {
         return Ok(Ok((found, None)));
     }
-    for name in modules() {
-        match Btf::module(&name, vmlinux) {
-            Ok(module) => {
-                if let Some(found) = find(&module) {
-                    return Ok(Ok((found, Some(name))));
-                }
-                vmlinux = module.into_vmlinux();
-            }
-            // It was unloaded meanwhile.
-            Err((_, kept)) => vmlinux = kept,
-        }
-    }
-    Ok(Err(vmlinux))
+    // One that cannot be read was unloaded meanwhile.
+    let found = modules().into_iter().find_map(|name| {
+        let module = Btf::module(&name, &vmlinux).ok()?;
+        Some((find(&module)?, Some(name)))
+    });
+    Ok(found.ok_or(vmlinux))
 }
 
 /// Loaded modules that have BTF.

@@ -5,6 +5,7 @@
 //! `current`, the task that runs (`struct task_struct`).
 
 use std::cell::OnceCell;
+use std::rc::Rc;
 
 use cgtap_sys::libbpf::{Btf, BtfKind};
 
@@ -77,7 +78,7 @@ enum Fields<'a> {
 
 struct EventNames<'a> {
     fields: Fields<'a>,
-    vmlinux: OnceCell<Result<Btf, String>>,
+    vmlinux: OnceCell<Result<Rc<Btf>, String>>,
     paired: Paired<'a>,
 }
 
@@ -148,7 +149,7 @@ impl<'a> EventNames<'a> {
         let read = || Btf::vmlinux().map_err(|e| e.to_string());
         self.vmlinux
             .get_or_init(read)
-            .as_ref()
+            .as_deref()
             .map_err(Clone::clone)
     }
 

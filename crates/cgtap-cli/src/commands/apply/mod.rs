@@ -7,6 +7,7 @@ use std::path::Path;
 
 use cgtap::engine::ErrorKind;
 use cgtap::policy;
+use cgtap_sys::libbpf::Btf;
 use serde::Serialize;
 
 pub use self::difference::{Act, Change, Difference, Reach, Stand};
@@ -33,6 +34,7 @@ pub fn run(context: &Context, args: &ApplyArgs) -> Result<Status, Failure> {
         context.pretty(&policy::schema())?;
         return Ok(Status::DONE);
     };
+    let _kept = Btf::keep_vmlinux();
     let engine = context.engine()?;
     let policy = Policy::read(&engine, &args.meters, file)?;
     for wrong in policy.wrong() {
@@ -76,6 +78,7 @@ pub fn apply(
     policy: &Policy,
     absent: Absent,
 ) -> Result<Difference, Failure> {
+    let _kept = Btf::keep_vmlinux();
     let mut tries = 0;
     let mut done: Option<Difference> = None;
     loop {
