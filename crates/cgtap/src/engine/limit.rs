@@ -6,12 +6,16 @@
 
 mod ask;
 mod birth;
+mod chargers;
 mod controllers;
 mod freeze;
+mod gates;
 mod held;
 mod pattern;
 mod plan;
+mod ready;
 mod settle;
+mod value;
 mod words;
 
 use std::collections::BTreeMap;
@@ -149,7 +153,7 @@ impl Engine {
                 // The kernel has no such gate: it may have the next one.
                 Err(e) if is_of_way(&e) && change.requests().any(LimitRequest::may_gate) => {
                     tracing::debug!("limits, way {way}: {e}: {}", e.log());
-                    let is_end = plan::is_last_way(change, way);
+                    let is_end = value::is_last_way(change, way);
                     last.get_or_insert(e);
                     if is_end {
                         break;
@@ -318,7 +322,7 @@ impl<'a> Looked<'a> {
     fn group(
         &mut self,
         request: &'a LimitRequest,
-        asked: &plan::Asked<'_>,
+        asked: &value::Asked<'_>,
         action: Action,
         way: usize,
     ) -> Result<Group> {
@@ -342,7 +346,7 @@ fn look<'a>(
     looked: &mut Looked<'a>,
 ) -> Result<(Group, Action)> {
     let name = request.value_name();
-    let asked = plan::Asked::new(&request.meter, &request.value, &request.labels)?;
+    let asked = value::Asked::new(&request.meter, &request.value, &request.labels)?;
     let action = match request.action {
         Some(action) => action,
         None => asked.usual_action(),
