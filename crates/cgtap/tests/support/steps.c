@@ -7,6 +7,8 @@
  *   give KEY        lseek(-1, KEY, 2)
  *   write SIZE N    N writes of SIZE bytes to /dev/null
  *   sleep MS
+ *   brief DIR COUNT   COUNT cgroups below DIR, one after the other: made, gone into, two writes of
+ *                     10 bytes there, left for DIR, removed
  *
  * Prints the monotonic time in nanoseconds before and after each `begin` and `end`, a line each.
  */
@@ -15,6 +17,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
@@ -32,6 +35,35 @@ static void seek(long key, long whence)
 	syscall(SYS_lseek, -1, key, whence);
 }
 
+static int enter(const char *dir)
+{
+	char path[4096];
+	int fd, is_in;
+
+	snprintf(path, sizeof(path), "%s/cgroup.procs", dir);
+	fd = open(path, O_WRONLY);
+	is_in = fd >= 0 && write(fd, "0", 1) == 1;
+	close(fd);
+	return is_in;
+}
+
+static int brief(const char *dir, long count, int null)
+{
+	char path[4096];
+
+	for (long i = 0; i < count; i++) {
+		snprintf(path, sizeof(path), "%s/c%ld", dir, i);
+		if (mkdir(path, 0755) || !enter(path))
+			return 0;
+		for (int call = 0; call < 2; call++)
+			if (write(null, "0123456789", 10) != 10)
+				return 0;
+		if (!enter(dir) || rmdir(path))
+			return 0;
+	}
+	return 1;
+}
+
 int main(int argc, char **argv)
 {
 	static char bytes[1 << 20];
@@ -42,14 +74,15 @@ int main(int argc, char **argv)
 		long one = i + 1 < argc ? atol(argv[i + 1]) : 0;
 
 		if (!strcmp(step, "cgroup")) {
-			char path[4096];
-			int fd;
-
-			snprintf(path, sizeof(path), "%s/cgroup.procs", argv[++i]);
-			fd = open(path, O_WRONLY);
-			if (fd < 0 || write(fd, "0", 1) != 1)
+			if (!enter(argv[++i]))
 				return 1;
-			close(fd);
+			continue;
+		}
+		if (!strcmp(step, "brief")) {
+			const char *dir = argv[++i];
+
+			if (!brief(dir, atol(argv[++i]), null))
+				return 1;
 			continue;
 		}
 		i++;
