@@ -2,6 +2,7 @@
 //!
 //! The reference is docs/meters.md; the JSON schema is made of the types here.
 
+mod gates;
 mod reader;
 #[cfg(test)]
 mod tests;
