@@ -16,8 +16,8 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use cgtap::meter::library::BUILTIN;
-use meter_support::{both, enable, usage};
-use support::Sandbox;
+use meter_support::{both, enable, of, usage};
+use support::{Sandbox, program};
 
 /// Works when it is told to, says when it has, and sleeps.
 const WORKER: &str =
@@ -102,6 +102,9 @@ impl Drop for Worker {
     }
 }
 
+/// A cgroup, what was charged to it before, and its workers with what they had been told of before.
+type Group = (&'static str, Told, Vec<(Worker, Told)>);
+
 /// Two cgroups with so many workers each: what is charged is what their tasks waited since they are in there.
 fn held_to_the_kernel(cpus: &str, workers: usize, is_waiting: impl Fn(u64) -> bool) {
     let sandbox = Sandbox::new("runqueue");
@@ -110,10 +113,10 @@ fn held_to_the_kernel(cpus: &str, workers: usize, is_waiting: impl Fn(u64) -> bo
         .find(|(name, _)| *name == "runqueue")
         .unwrap();
     enable(&sandbox, text);
-    let mut groups: Vec<(&str, Told, Vec<(Worker, Told)>)> = Vec::new();
+    let mut groups: Vec<Group> = Vec::new();
     for cgroup in ["a", "b"] {
         sandbox.cgroup(cgroup);
-        let of = (0..workers).map(|_| {
+        let members = (0..workers).map(|_| {
             let mut worker = Worker::new(cpus);
             let procs = sandbox.dir(cgroup).join("cgroup.procs");
             std::fs::write(procs, worker.child.id().to_string()).unwrap();
@@ -123,14 +126,14 @@ fn held_to_the_kernel(cpus: &str, workers: usize, is_waiting: impl Fn(u64) -> bo
             let before = worker.told();
             (worker, before)
         });
-        let of: Vec<(Worker, Told)> = of.collect();
+        let members: Vec<(Worker, Told)> = members.collect();
         let report = usage(&sandbox);
         let charged = |value| both(&sandbox, &report, cgroup, value).0;
         let before = Told {
             waited_ns: charged("runqueue_wait"),
             left: charged("runqueue_switches"),
         };
-        groups.push((cgroup, before, of));
+        groups.push((cgroup, before, members));
     }
     for round in 1..=3 {
         let mut all: Vec<&mut Worker> = groups
@@ -173,4 +176,36 @@ fn the_wait_for_one_cpu_is_what_the_kernel_says() {
 fn tasks_that_are_moved_while_they_wait_are_charged_for_all_of_it() {
     let all = "0-4095";
     held_to_the_kernel(all, 3, |waited_ns| waited_ns > 0);
+}
+
+/// A thread that calls exec gets the pid of the first one of its process, and the kernel's count of it stays
+/// its own: one is not taken for the other, however many turns they had.
+#[test]
+fn a_thread_that_calls_exec_is_not_taken_for_the_first_one() {
+    let (_, text) = BUILTIN.iter().find(|m| m.0 == "runqueue").unwrap();
+    let sandbox = Sandbox::new("runqueue");
+    enable(&sandbox, text);
+    sandbox.cgroup("a");
+    let start = Instant::now();
+    for ahead in -3..=12 {
+        let status = Command::new(program(
+            "exec_thread",
+            "support/exec_thread.c",
+            &["-pthread"],
+        ))
+        .arg(sandbox.dir("a").join("cgroup.procs"))
+        .arg(ahead.to_string())
+        .status()
+        .unwrap();
+        assert!(status.success(), "{status}");
+        let wait = of(&usage(&sandbox), &sandbox.path("a"), "runqueue_wait");
+        // A difference that fell below 0 makes the sum fall by as much, which nobody sees in the sum: it is in the
+        // highest bucket. None waited for longer than all of this took.
+        let longest = wait.histogram.unwrap().own_buckets.len();
+        let most_ns = start.elapsed().as_nanos();
+        assert!(
+            wait.own > 0 && longest <= 128 - most_ns.leading_zeros() as usize,
+            "{ahead} turns ahead: a wait in bucket {longest}, in {most_ns} ns"
+        );
+    }
 }
