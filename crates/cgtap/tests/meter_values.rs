@@ -152,6 +152,43 @@ fn what_is_held_is_given_back_by_whoever_took_it() {
     assert_eq!(of(&report, "/", "held_bytes").total, 170);
 }
 
+/// By how much a number is above that of the event before of the same task.
+const MARKS: &str = r#"
+name = "marks"
+help = "Marks"
+values.grown = { help = "By how much they grew" }
+[[probes]]
+hook = "tracepoint:syscalls/sys_enter_getpriority"
+key = "current->pid"
+carry.before = "who"
+carry.doubled = "who * 2"
+if = 'before != 0 && doubled == before + before'
+do.grown = "sum(who - before)"
+"#;
+
+#[test]
+fn an_event_has_the_numbers_that_the_one_before_with_its_key_left() {
+    let words = "mark 5 mark 9 @b mark 20 @a mark 26";
+    let sandbox = Sandbox::new("meter");
+    enable(&sandbox, MARKS);
+    steps(&sandbox, "a", words);
+    let grown = |cgroup: &str| both(&sandbox, &usage(&sandbox), cgroup, "marks_grown");
+    assert_eq!((grown("a"), grown("b")), ((10, 10), (11, 11)));
+    drop(sandbox);
+
+    // What happens elsewhere it does not see.
+    let sandbox = Sandbox::new("meter");
+    let a = sandbox.cgroup("a");
+    sandbox
+        .engine
+        .enable_meter(&meter(MARKS), &a, Lifetime::Pinned)
+        .unwrap();
+    steps(&sandbox, "a", words);
+    let report = usage(&sandbox);
+    assert_eq!(both(&sandbox, &report, "a", "marks_grown"), (21, 21));
+    assert_eq!(of(&report, "/", "marks_grown").total, 21);
+}
+
 #[test]
 fn labels_that_are_too_many_go_to_other_and_nothing_is_lost() {
     let sandbox = Sandbox::new("meter");

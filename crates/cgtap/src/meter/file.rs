@@ -176,13 +176,18 @@ struct ProbeFile {
     of: Option<Text>,
     /// The note that says who is charged, and since when.
     since: Option<String>,
-    /// What the note is found by.
+    /// What the note, or what is carried, is found by.
     #[schemars(with = "Option<String>")]
     key: Option<Text>,
     /// Only if this is not 0.
     #[serde(rename = "if")]
     #[schemars(with = "Option<String>")]
     condition: Option<Text>,
+    /// Numbers of this event that the next one with the same key has here, by the name that it has for them;
+    /// 0 at the first.
+    #[serde(default)]
+    #[schemars(with = "BTreeMap<String, String>")]
+    carry: Texts,
     /// An expression for each label.
     #[serde(default)]
     #[schemars(with = "BTreeMap<String, String>")]
@@ -210,6 +215,8 @@ struct ProbeElse {
     #[serde(rename = "if")]
     #[schemars(with = "Option<String>")]
     condition: Option<Text>,
+    #[schemars(with = "Option<BTreeMap<String, String>>")]
+    carry: Option<Texts>,
     #[schemars(with = "Option<BTreeMap<String, String>>")]
     by: Option<Texts>,
     #[serde(rename = "do")]

@@ -89,6 +89,7 @@ impl<'a> Line<'a> {
             since: note.as_ref().map(|_| NOTE.to_owned()),
             key: note.as_ref().map_or_else(Vec::new, |(_, own)| own.clone()),
             condition,
+            carry: Vec::new(),
             by,
             updates,
         };

@@ -4,7 +4,7 @@ use super::chain;
 use super::code::{Emitter, NOTED_MAX, Slots, TooDeep};
 use super::entry;
 use super::expr::{Label, Node};
-use super::resolve::{Do, Find, Job, Owner, Program, TEXT_WORDS};
+use super::resolve::{Carried, Do, Find, Job, Owner, Program, TEXT_WORDS};
 use super::shape::{Shape, Sink, control, maps, note};
 use super::usage::BUCKETS;
 use super::written::KEYS_MAX;
@@ -104,7 +104,11 @@ pub fn generate(plan: Plan<'_>, program: &Program, neutral: i32) -> Result<Vec<I
     generator.b.push(Insn::mov(Reg::R6, Reg::R1));
     match &program.job {
         Job::Note { note, key, keep } => generator.note(program, *note, key, keep)?,
-        Job::Charge { by, updates } => generator.charge(program, by, updates)?,
+        Job::Charge {
+            carried,
+            by,
+            updates,
+        } => generator.charge(program, carried.as_ref(), by, updates)?,
     }
     let mut b = generator.b;
     b.place(out)
@@ -265,9 +269,57 @@ impl Generator<'_> {
         Ok(())
     }
 
+    /// What the event before with the same key left is in its slots, 0 where there was none; this one's is
+    /// in its place.
+    fn carry(&mut self, carried: &Carried) -> Result<(), CodeError> {
+        let word = |at: usize| at as i16 * 8;
+        let kept = |at: usize| word(note::KEPT + at);
+        for (at, node) in carried.keep.iter().enumerate() {
+            self.emit.number(&mut self.b, node)?;
+            self.store(self.stack.note + kept(at), Reg::R7);
+        }
+        self.note_key(&carried.key)?;
+        let map = self.plan.sink.first_note() + carried.note as u32;
+        self.b
+            .call_map(map, self.stack.note, helper::MAP_LOOKUP_ELEM);
+        let (unknown, known) = (self.b.label(), self.b.label());
+        self.b.jump_if_imm(Cond::Eq, Reg::R0, 0, unknown);
+        // An entry that was evicted is another key's at once.
+        for at in 0..KEYS_MAX {
+            self.b
+                .push(Insn::load(Size::Dw, Reg::R1, Reg::R0, word(at)));
+            self.load(Reg::R2, self.stack.note + word(at));
+            self.b.jump_if(Cond::Ne, Reg::R1, Reg::R2, unknown);
+        }
+        for at in 0..carried.keep.len() {
+            self.b
+                .push(Insn::load(Size::Dw, Reg::R1, Reg::R0, kept(at)));
+            self.store(self.stack.slots.noted + word(at), Reg::R1);
+            self.load(Reg::R1, self.stack.note + kept(at));
+            self.b
+                .push(Insn::store(Size::Dw, Reg::R0, kept(at), Reg::R1));
+        }
+        self.b.jump(known).place(unknown);
+        let unused = [note::CGROUP, note::AT_NS].into_iter();
+        let unused = unused.chain(note::KEPT + carried.keep.len()..note::WORDS);
+        let slots = (0..carried.keep.len()).map(|at| self.stack.slots.noted + word(at));
+        for at in unused.map(|at| self.stack.note + word(at)).chain(slots) {
+            self.b.push(Insn::store_imm(Size::Dw, Reg::R10, at, 0));
+        }
+        self.b.stack_address(Reg::R3, self.stack.note);
+        self.b.push(Insn::mov_imm(Reg::R4, 0));
+        self.b
+            .call_map(map, self.stack.note, helper::MAP_UPDATE_ELEM);
+        self.b.jump_if_imm(Cond::Eq, Reg::R0, 0, known);
+        self.b.increment(maps::CONTROL, control::NOTES_LOST);
+        self.b.place(known);
+        Ok(())
+    }
+
     fn charge(
         &mut self,
         program: &Program,
+        carried: Option<&Carried>,
         by: &[Label],
         updates: &[(usize, Do)],
     ) -> Result<(), CodeError> {
@@ -285,6 +337,12 @@ impl Generator<'_> {
                 let map = self.plan.sink.first_note() + find.note as u32;
                 self.b
                     .call_map(map, self.stack.note, helper::MAP_DELETE_ELEM);
+            }
+        }
+        if let Some(carried) = carried {
+            self.carry(carried)?;
+            if asks_note {
+                self.condition(program)?;
             }
         }
         self.cgroup(&program.owner);

@@ -98,6 +98,17 @@ pub struct Find {
     pub is_last: bool,
 }
 
+/// What goes from an event to the next one with the same key.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Carried {
+    /// Index of the note that holds it.
+    pub note: usize,
+    /// The key.
+    pub key: Vec<Node>,
+    /// What this event leaves.
+    pub keep: Vec<Node>,
+}
+
 /// What a program does.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Job {
@@ -112,6 +123,8 @@ pub enum Job {
     },
     /// Charges.
     Charge {
+        /// What the event before left, and this one leaves.
+        carried: Option<Carried>,
         /// One a label.
         by: Vec<Label>,
         /// What is done with which value.
@@ -148,25 +161,34 @@ impl Resolved {
     pub fn only(&self, value: usize) -> Self {
         let mut programs: Vec<Program> = Vec::new();
         for program in &self.programs {
-            let Job::Charge { by, updates } = &program.job else {
+            let Job::Charge {
+                carried,
+                by,
+                updates,
+            } = &program.job
+            else {
                 continue;
             };
             let updates: Vec<_> = updates.iter().filter(|u| u.0 == value).cloned().collect();
             if !updates.is_empty() {
-                let by = by.clone();
+                let (carried, by) = (carried.clone(), by.clone());
                 programs.push(Program {
-                    job: Job::Charge { by, updates },
+                    job: Job::Charge {
+                        carried,
+                        by,
+                        updates,
+                    },
                     ..program.clone()
                 });
             }
         }
         // Notes are made of notes before them.
-        let mut needed: Vec<usize> = programs.iter().filter_map(Program::finds).collect();
+        let mut needed: Vec<usize> = programs.iter().filter_map(Program::reads).collect();
         for program in self.programs.iter().rev() {
             if let Job::Note { note, .. } = program.job
                 && needed.contains(&note)
             {
-                needed.extend(program.finds());
+                needed.extend(program.reads());
             }
         }
         needed.sort_unstable();
@@ -190,6 +212,9 @@ impl Resolved {
         for program in &mut all {
             if let Owner::Noted(find) = &mut program.owner {
                 find.note = place(find.note);
+            }
+            if let Some(carried) = program.carried() {
+                carried.note = place(carried.note);
             }
         }
         Self {
@@ -269,18 +294,23 @@ pub fn resolve(meter: &Meter) -> Result<Resolved, ResolveError> {
             });
         }
     }
+    let mut notes = known.len();
     let mut labels: Vec<Option<Shown>> = vec![None; meter.labels.len()];
     for probe in &meter.probes {
-        let (program, shown) = first(&probe.choices, |choice| {
+        let (mut program, shown) = first(&probe.choices, |choice| {
             probe_program(meter, choice, &known, &labels)
         })?;
         labels = shown.into_iter().map(Some).collect();
+        if let Some(carried) = program.carried() {
+            carried.note = notes;
+            notes += 1;
+        }
         programs.push(program);
     }
     Ok(Resolved {
         programs,
         labels: labels.into_iter().map(Option::unwrap_or_default).collect(),
-        notes: known.len(),
+        notes,
     })
 }
 
@@ -576,10 +606,20 @@ fn probe_program(
 ) -> Result<(Program, Vec<Shown>), ResolveError> {
     let place = Place::find(&choice.hook)?;
     let since = note_named(known, choice.since.as_deref(), &place)?;
+    let names: Vec<String> = choice.carry.iter().map(|(name, _)| name.clone()).collect();
     let paired = Paired {
         is_paired: since.is_some(),
-        noted: since.map_or(&[], |at| &known[at].keep),
+        noted: since.map_or(&names, |at| &known[at].keep),
     };
+    // What is left is this event's own.
+    let alone = Paired {
+        is_paired: false,
+        noted: &[],
+    };
+    let keep = place.check(alone, |c| {
+        let keep = choice.carry.iter().map(|(_, e)| c.number(e));
+        keep.collect::<Result<Vec<Node>, _>>()
+    })?;
     let (key, by, updates, condition) = place.check(paired, |c| {
         let by: Vec<Label> = choice
             .by
@@ -625,12 +665,21 @@ fn probe_program(
              for {LABEL_WORDS_MAX}"
         )));
     }
+    let carried = (!keep.is_empty()).then(|| Carried {
+        note: 0,
+        key: key.clone(),
+        keep,
+    });
     let noted = since.map(|note| Find {
         note,
         key,
         is_last: true,
     });
-    let job = Job::Charge { by, updates };
+    let job = Job::Charge {
+        carried,
+        by,
+        updates,
+    };
     Ok((place.program(noted, condition, job), shown))
 }
 
@@ -710,11 +759,19 @@ impl Program {
         matches!(self.owner, Owner::Noted(_))
     }
 
-    /// The note that says whose its events are.
-    fn finds(&self) -> Option<usize> {
-        match &self.owner {
-            Owner::Noted(find) => Some(find.note),
+    /// The note that it reads: that says whose its events are, or that the event before left.
+    fn reads(&self) -> Option<usize> {
+        match (&self.owner, &self.job) {
+            (Owner::Noted(find), _) => Some(find.note),
+            (_, Job::Charge { carried, .. }) => carried.as_ref().map(|c| c.note),
             _ => None,
+        }
+    }
+
+    fn carried(&mut self) -> Option<&mut Carried> {
+        match &mut self.job {
+            Job::Charge { carried, .. } => carried.as_mut(),
+            Job::Note { .. } => None,
         }
     }
 }

@@ -141,6 +141,7 @@ fn the_code_of_a_meter_is_what_it_was() {
         owner: Owner::Current,
         condition: Some(number("h > 5 && text == \"R\"")),
         job: Job::Charge {
+            carried: None,
             by: vec![super::expr::check_label("b", &label, &Fields, Vec::new()).unwrap()],
             updates: vec![(0, Do::Sum(number("h * 8 + d"))), (1, Do::Count)],
         },

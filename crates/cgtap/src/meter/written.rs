@@ -134,6 +134,8 @@ pub struct ProbeChoice {
     pub key: Vec<Expr>,
     /// Only if this is not 0.
     pub condition: Option<Expr>,
+    /// Numbers that the next event with the same key has, by name.
+    pub carry: Vec<(String, Expr)>,
     /// One expression a label, in the order of the meter's labels.
     pub by: Vec<Expr>,
     /// What is done with which value.

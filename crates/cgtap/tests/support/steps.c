@@ -6,6 +6,7 @@
  *   take KEY SIZE   lseek(-1, KEY, SIZE + 100)
  *   give KEY        lseek(-1, KEY, 2)
  *   write SIZE N    N writes of SIZE bytes to /dev/null
+ *   mark N          getpriority(99, N), which fails
  *   sleep MS
  *   brief DIR COUNT   COUNT cgroups below DIR, one after the other: made, gone into, two writes of
  *                     10 bytes there, left for DIR, removed
@@ -101,6 +102,8 @@ int main(int argc, char **argv)
 			while (count--)
 				if (write(null, bytes, one) != one)
 					return 1;
+		} else if (!strcmp(step, "mark")) {
+			syscall(SYS_getpriority, 99, one);
 		} else if (!strcmp(step, "sleep")) {
 			usleep(one * 1000);
 		} else {

@@ -28,6 +28,7 @@ struct ProbeParts<'f> {
     since: Option<&'f String>,
     key: Option<&'f Text>,
     condition: Option<&'f Text>,
+    carry: &'f Texts,
     by: &'f Texts,
     updates: &'f Texts,
 }
@@ -296,19 +297,24 @@ impl Reader<'_> {
         if let Some(after) = parts.after {
             self.known(before, after, line)?;
         }
-        if parts.keep.len() > NOTED_MAX {
-            return Err(self.wrong(line, format!("a note keeps at most {NOTED_MAX} numbers")));
-        }
-        let keep = parts.keep.iter();
         Ok(NoteChoice {
             hook: self.hook(parts.hook, parts.of)?,
             key: self.key(parts.key)?,
             after: parts.after.cloned(),
             condition: parts.condition.map(|c| self.expr(c)).transpose()?,
-            keep: keep
-                .map(|(name, text)| Ok((name.clone(), self.expr(text)?)))
-                .collect::<Result<_, FileError>>()?,
+            keep: self.numbers(parts.keep)?,
         })
+    }
+
+    /// Numbers that stay for another event, by name.
+    fn numbers(&self, texts: &Texts) -> Result<Vec<(String, Expr)>, FileError> {
+        if let Some(first) = texts.values().next().filter(|_| texts.len() > NOTED_MAX) {
+            let why = format!("at most {NOTED_MAX} numbers are kept");
+            return Err(self.wrong(self.line_of(first), why));
+        }
+        let all = texts.iter();
+        all.map(|(name, text)| Ok((name.clone(), self.expr(text)?)))
+            .collect()
     }
 
     fn known<'n>(&self, notes: &'n [Note], name: &str, line: usize) -> Result<&'n Note, FileError> {
@@ -339,6 +345,7 @@ impl Reader<'_> {
                 since: probe.since.as_ref(),
                 key: probe.key.as_ref(),
                 condition: probe.condition.as_ref(),
+                carry: &probe.carry,
                 by: &probe.by,
                 updates: &probe.updates,
             };
@@ -350,6 +357,7 @@ impl Reader<'_> {
                     since: other.since.as_ref().or(main.since),
                     key: other.key.as_ref().or(main.key),
                     condition: other.condition.as_ref().or(main.condition),
+                    carry: other.carry.as_ref().unwrap_or(main.carry),
                     by: other.by.as_ref().unwrap_or(main.by),
                     updates: other.updates.as_ref().unwrap_or(main.updates),
                 };
@@ -384,10 +392,24 @@ impl Reader<'_> {
                     ));
                 }
             }
-            (None, Some(key)) => {
-                return Err(self.wrong(self.line_of(key), "a key finds a note: say since which"));
+            (None, Some(key)) if parts.carry.is_empty() => {
+                let why = "a key finds a note, say since which; or what is carried";
+                return Err(self.wrong(self.line_of(key), why));
             }
-            (None, None) => {}
+            _ => {}
+        }
+        let carry = self.numbers(parts.carry)?;
+        if let Some(carried) = parts.carry.values().next() {
+            let why = match (parts.since, parts.key) {
+                (Some(_), _) => {
+                    "a probe has numbers of a note (since) or of the event before (carry)"
+                }
+                (None, None) => "carried from which event? say the key that both have",
+                (None, Some(_)) => "",
+            };
+            if !why.is_empty() {
+                return Err(self.wrong(self.line_of(carried), why));
+            }
         }
         let mut by = Vec::new();
         for name in file.labels.keys() {
@@ -402,6 +424,7 @@ impl Reader<'_> {
             since: parts.since.cloned(),
             key,
             condition: parts.condition.map(|c| self.expr(c)).transpose()?,
+            carry,
             by,
             updates: self.updates(file, parts, forms)?,
         })

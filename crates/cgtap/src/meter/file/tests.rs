@@ -150,6 +150,12 @@ const WRONG: &[(&str, &str, usize, &str)] = &[
     ),
     ("since = \"begun\"\n", "", 17, "say since which"),
     (
+        "since = \"begun\"\n",
+        "since = \"begun\"\ncarry.x = \"now\"\n",
+        18,
+        "or of the event before",
+    ),
+    (
         "key = \"current->pid, 1\"",
         "key = \"1\"",
         15,
