@@ -25,21 +25,21 @@ fn mended(name: &str, words: &[&str], damage: impl FnOnce(&Sandbox)) {
     let ledger = Ledger::open();
     let (sandbox, before) = sandbox(name);
     damage(&sandbox);
-    let report = sandbox.engine.doctor(false).unwrap();
-    assert!(report.repaired.is_empty());
-    let problems = report.state_problems.join("\n");
+    let found = sandbox.engine.state_problems();
+    let problems = found.join("\n");
     for word in words {
         assert!(problems.contains(word), "`{word}` is not in: {problems}");
     }
     assert_eq!(
         sandbox.engine.state_problems(),
-        report.state_problems,
+        found,
         "looking changes nothing"
     );
-    let report = sandbox.engine.doctor(true).unwrap();
-    println!("{problems}\n=> {:?}", report.repaired);
-    assert_eq!(report.state_problems, Vec::<String>::new(), "{problems}");
-    assert!(!report.repaired.is_empty() || words.is_empty());
+    let repaired = sandbox.engine.repair().unwrap();
+    println!("{problems}\n=> {repaired:?}");
+    let left = sandbox.engine.state_problems();
+    assert_eq!(left, Vec::<String>::new(), "{problems}");
+    assert!(!repaired.is_empty() || words.is_empty());
     let after = Shape::of(&sandbox);
     assert_eq!(after, before);
     after.runs(&sandbox, "c", 7);
@@ -70,6 +70,22 @@ fn pins(sandbox: &Sandbox, dir: &str, start: &str) -> Vec<String> {
 #[test]
 fn nothing_is_wrong_with_a_whole_state() {
     mended("doctor-whole", &[], |_| {});
+}
+
+/// The whole of `doctor`, which tries the kernel too; the other tests ask for the state alone.
+#[test]
+fn the_doctor_says_what_is_wrong_and_mends_it_when_told() {
+    let (sandbox, before) = sandbox("doctor-told");
+    unpin(&sandbox, "reaper");
+    let report = sandbox.engine.doctor(false).unwrap();
+    let problems = report.state_problems.join("\n");
+    assert!(problems.contains("reaper is missing"), "{problems}");
+    assert_eq!(report.repaired, Vec::<String>::new());
+    assert!(!report.features.is_empty());
+    let report = sandbox.engine.doctor(true).unwrap();
+    assert_eq!(report.state_problems, Vec::<String>::new());
+    assert!(!report.repaired.is_empty());
+    assert_eq!(Shape::of(&sandbox), before);
 }
 
 #[test]
@@ -271,12 +287,8 @@ fn a_cgroup_that_went_unseen_is_noticed() {
 fn a_lost_image_is_said_and_can_be_detached() {
     let (sandbox, before) = sandbox("doctor-image");
     unpin(&sandbox, "instances/2/image");
-    let problems = sandbox
-        .engine
-        .doctor(true)
-        .unwrap()
-        .state_problems
-        .join("\n");
+    sandbox.engine.repair().unwrap();
+    let problems = sandbox.engine.state_problems().join("\n");
     assert!(problems.contains("instance 2 is damaged"), "{problems}");
     assert!(problems.contains("cgtap detach --instance 2"), "{problems}");
     before.runs(&sandbox, "c", 2);
@@ -300,8 +312,7 @@ fn a_lost_image_with_its_hook_is_given_up() {
     let (sandbox, _) = sandbox("doctor-lost");
     unpin(&sandbox, "instances/2/image");
     unpin(&sandbox, "hooks/1/progs");
-    let report = sandbox.engine.doctor(true).unwrap();
-    let repaired = report.repaired.join("\n");
+    let repaired = sandbox.engine.repair().unwrap().join("\n");
     assert!(
         repaired.contains("is lost: its instance 2 is damaged"),
         "{repaired}"
@@ -341,9 +352,9 @@ fn a_half_made_state_is_removed() {
         let (sandbox, _) = sandbox("doctor-half");
         unpin(&sandbox, "config");
         if repair {
-            let report = sandbox.engine.doctor(true).unwrap();
-            assert_eq!(report.state_problems, Vec::<String>::new());
-            assert!(report.repaired.iter().any(|r| r.contains("hooks/1/link")));
+            let repaired = sandbox.engine.repair().unwrap();
+            assert_eq!(sandbox.engine.state_problems(), Vec::<String>::new());
+            assert!(repaired.iter().any(|r| r.contains("hooks/1/link")));
         } else {
             assert!(
                 sandbox

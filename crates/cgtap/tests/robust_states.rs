@@ -47,7 +47,7 @@ fn record(name: &str, words: &[&str], bytes: impl FnOnce(Vec<u8>) -> Vec<u8>) {
             .engine
             .attach(sandbox.request("c", "robust"))
             .unwrap_err(),
-        sandbox.engine.doctor(true).unwrap_err(),
+        sandbox.engine.repair().unwrap_err(),
     ];
     for error in errors {
         assert_eq!(error.kind(), ErrorKind::State, "{error}");
@@ -140,9 +140,9 @@ fn left_alone(name: &str, errno: Errno, words: &[&str], disturb: impl Fn(&Path, 
             .attach(sandbox.request("c", "robust"))
             .unwrap_err(),
         sandbox.engine.detach(&Detach::All).unwrap_err(),
-        sandbox.engine.doctor(true).unwrap_err(),
+        sandbox.engine.repair().unwrap_err(),
     ];
-    let problems = sandbox.engine.doctor(false).unwrap().state_problems;
+    let problems = sandbox.engine.state_problems();
     for text in errors.iter().map(ToString::to_string).chain(problems) {
         for word in words {
             assert!(text.contains(word), "`{word}` is not in: {text}");

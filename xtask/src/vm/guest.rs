@@ -182,7 +182,7 @@ impl Guest<'_> {
     }
 
     fn wait(&self, qemu: &mut Child, interrupted: &AtomicBool) -> Result<Waited> {
-        let deadline = Instant::now() + Duration::from_secs(self.options.timeout_s);
+        let deadline = Instant::now() + Duration::from_secs(self.options.timeout_s());
         loop {
             if let Some(status) = qemu.try_wait()? {
                 // The terminal's Ctrl-C reaches QEMU too.

@@ -64,12 +64,20 @@ struct Run {
     command: Vec<String>,
 }
 
+impl Options {
+    /// Seconds until the guest is killed.
+    fn timeout_s(&self) -> u64 {
+        self.timeout_s.unwrap_or(1800)
+    }
+}
+
 /// What a guest is given.
 #[derive(Clone, clap::Args)]
 pub struct Options {
-    /// Seconds until the guest is killed.
-    #[arg(long = "timeout", value_name = "SECONDS", default_value_t = 1800)]
-    timeout_s: u64,
+    /// Seconds until the guest is killed [default: 1800; for tests as long as all their binaries may
+    /// take].
+    #[arg(long = "timeout", value_name = "SECONDS")]
+    timeout_s: Option<u64>,
     /// Memory in MiB. The files that the guest writes are in it.
     #[arg(long = "memory", value_name = "MIB", default_value_t = 2048)]
     memory_mib: u32,
@@ -133,7 +141,7 @@ fn run_command(cache: &Cache, run: &Run) -> Result<ExitCode> {
         End::TimedOut => {
             eprintln!(
                 "vm: killed after {} s; --timeout gives it more",
-                run.options.timeout_s
+                run.options.timeout_s()
             );
             // As timeout(1) has it.
             Ok(ExitCode::from(124))

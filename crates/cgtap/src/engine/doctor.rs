@@ -1,5 +1,7 @@
 //! What can be done here, and whether the state is whole.
 
+use cgtap_sys::libbpf::Btf;
+
 use super::error::Result;
 use super::report::DoctorReport;
 use super::{Engine, repair};
@@ -11,6 +13,7 @@ impl Engine {
     /// # Errors
     /// [`super::Error`] if a repair was asked for and failed.
     pub fn doctor(&self, repair: bool) -> Result<DoctorReport> {
+        let _kept = Btf::keep_vmlinux();
         let mut report = DoctorReport {
             kernel: feature::release(),
             features: feature::probe_all(self.state(), self.options.cgroup_root.as_deref()),

@@ -17,6 +17,9 @@ use crate::vm::{Options, simgpu};
 /// What a guest takes of the host's memory besides its own, in MiB.
 const OVERHEAD_MIB: u64 = 512;
 
+/// What a guest takes to come up and to end, in seconds, on a busy machine.
+const BOOT_S: u64 = 120;
+
 /// Tests for one boot of a guest.
 pub struct Job {
     kernel: Unpacked,
@@ -41,6 +44,9 @@ impl Job {
             Boot::Virgl => format!("{} with virgl", kernel.name),
         };
         options.virgl |= boot == Boot::Virgl;
+        // One that hangs is ended by its own time; what is here is for a kernel that does.
+        let all = BOOT_S + plan.binaries.len() as u64 * plan.timeout_s;
+        options.timeout_s.get_or_insert(all);
         if ["guest_gpu", "guest_limit"]
             .iter()
             .any(|name| plan.has(name))
@@ -81,7 +87,7 @@ impl Job {
             End::Exited(code) => Some(format!("the test agent ended with status {code}")),
             End::TimedOut => Some(format!(
                 "the guest was killed after {} s; --timeout gives it more",
-                self.options.timeout_s
+                self.options.timeout_s()
             )),
             End::Died(words) => Some(words),
         };
