@@ -23,6 +23,9 @@ use robust_support::load::Load;
 use robust_support::shape::Shape;
 use support::{Sandbox, ids};
 
+/// With fewer changes there is nothing to be seen.
+const CHANGES_MIN: u64 = 11;
+
 /// A sandbox with instances that stay loaded: each is attached to a cgroup without processes.
 struct Storm {
     sandbox: Sandbox,
@@ -79,15 +82,13 @@ impl Storm {
         let load = Load::run(1, &self.sandbox.dir("c")).go();
         let end = Instant::now() + Duration::from_secs(amount(4, 4, 30));
         let mut changes = 0;
-        while Instant::now() < end {
+        // However long so many take: in a guest without KVM a change is half a second.
+        while Instant::now() < end || changes < CHANGES_MIN {
             change(changes);
             changes += 1;
         }
         let events = load.stop()[0];
-        assert!(
-            changes > 10 && events > 1000,
-            "{changes} changes, {events} events"
-        );
+        assert!(events > 1000, "{changes} changes, {events} events");
         (changes, events)
     }
 
