@@ -34,6 +34,10 @@ impl Device {
         let number = NUMBER.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let file = scratch().join(format!("scope-{name}-{}-{number}.img", std::process::id()));
         std::fs::write(&file, vec![7; BLOCKS as usize * 4096]).unwrap();
+        // In a guest it is a module, and no udev loads it; elsewhere losetup says what is missing.
+        if std::env::var_os("CGTAP_GUEST").is_some() {
+            run(Command::new("modprobe").arg("loop"));
+        }
         let mut words = String::new();
         // Finding a free one and taking it are two steps: somebody else may be faster.
         for _ in 0..50 {
