@@ -14,7 +14,7 @@ mod support;
 use std::path::Path;
 use std::process::Command;
 
-use meter_support::{both, enable, usage};
+use meter_support::{both, builtin, enable, usage};
 use support::{Sandbox, program, scratch};
 
 /// The stand-in at `path`.
@@ -27,10 +27,7 @@ fn library(path: &Path) {
 
 /// The meter, of the library at `path`.
 fn enabled(sandbox: &Sandbox, path: &Path) {
-    let (_, text) = cgtap::meter::library::BUILTIN
-        .iter()
-        .find(|(name, _)| *name == "cuda")
-        .unwrap();
+    let text = builtin("cuda");
     let hook = format!("uprobe:{}:", path.display());
     enable(sandbox, &text.replace("uprobe:libcuda.so.1:", &hook));
 }

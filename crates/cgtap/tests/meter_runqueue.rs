@@ -15,8 +15,7 @@ use std::path::PathBuf;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use cgtap::meter::library::BUILTIN;
-use meter_support::{both, enable, of, usage};
+use meter_support::{both, builtin, enable, of, usage};
 use support::{Sandbox, program};
 
 /// Works when it is told to, says when it has, and sleeps.
@@ -46,13 +45,12 @@ impl Worker {
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
-        let worker = Self {
+        let mut worker = Self {
             ask: child.stdin.take().unwrap(),
             said: BufReader::new(child.stdout.take().unwrap()),
             child,
         };
         // It is the shell by then.
-        let mut worker = worker;
         worker.ask(1);
         worker.wait();
         worker
@@ -108,11 +106,7 @@ type Group = (&'static str, Told, Vec<(Worker, Told)>);
 /// Two cgroups with so many workers each: what is charged is what their tasks waited since they are in there.
 fn held_to_the_kernel(cpus: &str, workers: usize, is_waiting: impl Fn(u64) -> bool) {
     let sandbox = Sandbox::new("runqueue");
-    let (_, text) = BUILTIN
-        .iter()
-        .find(|(name, _)| *name == "runqueue")
-        .unwrap();
-    enable(&sandbox, text);
+    enable(&sandbox, builtin("runqueue"));
     let mut groups: Vec<Group> = Vec::new();
     for cgroup in ["a", "b"] {
         sandbox.cgroup(cgroup);
@@ -182,9 +176,8 @@ fn tasks_that_are_moved_while_they_wait_are_charged_for_all_of_it() {
 /// its own: one is not taken for the other, however many turns they had.
 #[test]
 fn a_thread_that_calls_exec_is_not_taken_for_the_first_one() {
-    let (_, text) = BUILTIN.iter().find(|m| m.0 == "runqueue").unwrap();
     let sandbox = Sandbox::new("runqueue");
-    enable(&sandbox, text);
+    enable(&sandbox, builtin("runqueue"));
     sandbox.cgroup("a");
     let start = Instant::now();
     for ahead in -3..=12 {

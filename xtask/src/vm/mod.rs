@@ -64,13 +64,6 @@ struct Run {
     command: Vec<String>,
 }
 
-impl Options {
-    /// Seconds until the guest is killed.
-    fn timeout_s(&self) -> u64 {
-        self.timeout_s.unwrap_or(1800)
-    }
-}
-
 /// What a guest is given.
 #[derive(Clone, clap::Args)]
 pub struct Options {
@@ -99,6 +92,13 @@ pub struct Options {
     /// A variable for the command: NAME (the value it has here) or NAME=VALUE.
     #[arg(long)]
     env: Vec<String>,
+}
+
+impl Options {
+    /// Seconds until the guest is killed.
+    fn timeout_s(&self) -> u64 {
+        self.timeout_s.unwrap_or(1800)
+    }
 }
 
 /// Does it.

@@ -23,7 +23,7 @@ use crate::kernel::tracepoint::lacking;
 const CURRENT: &str = "current";
 
 /// What the paired probe gives.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Paired<'a> {
     /// There is one.
     pub is_paired: bool,

@@ -143,6 +143,30 @@ impl Generator<'_> {
         Ok(())
     }
 
+    /// Goes to `other` if the entry at a register is not that of the note's key: one that is evicted is
+    /// another key's at once.
+    fn unless_of_key(&mut self, entry: Reg, other: Target) {
+        for at in (0..KEYS_MAX as i16).map(|word| word * 8) {
+            self.b.push(Insn::load(Size::Dw, Reg::R1, entry, at));
+            self.load(Reg::R2, self.stack.note + at);
+            self.b.jump_if(Cond::Ne, Reg::R1, Reg::R2, other);
+        }
+    }
+
+    /// Puts the note into its map and goes to `done`, or falls through where there is no room, which is
+    /// counted.
+    fn put_note(&mut self, number: usize, done: Target) {
+        self.b.stack_address(Reg::R3, self.stack.note);
+        self.b.push(Insn::mov_imm(Reg::R4, 0));
+        self.b.call_map(
+            self.plan.sink.first_note() + number as u32,
+            self.stack.note,
+            helper::MAP_UPDATE_ELEM,
+        );
+        self.b.jump_if_imm(Cond::Eq, Reg::R0, 0, done);
+        self.b.increment(maps::CONTROL, control::NOTES_LOST);
+    }
+
     /// Finds a note: its cgroup is in the key of usage, its age and what it keeps in their slots.
     fn find(&mut self, find: &Find) -> Result<(), CodeError> {
         self.note_key(&find.key)?;
@@ -168,14 +192,8 @@ impl Generator<'_> {
             ));
             self.store(self.stack.slots.noted + word(kept), Reg::R1);
         }
-        // An entry that is evicted is another key's at once: what was read is this key's if the key
-        // still is.
-        for at in 0..KEYS_MAX {
-            self.b
-                .push(Insn::load(Size::Dw, Reg::R1, Reg::R9, word(at)));
-            self.load(Reg::R2, self.stack.note + word(at));
-            self.b.jump_if(Cond::Ne, Reg::R1, Reg::R2, missed);
-        }
+        // What was read is this key's if the key still is.
+        self.unless_of_key(Reg::R9, missed);
         self.b.push(Insn::call(helper::KTIME_GET_NS));
         self.store(self.stack.now, Reg::R0);
         let after = self.b.label();
@@ -256,16 +274,7 @@ impl Generator<'_> {
         self.store(self.stack.note + word(note::CGROUP), Reg::R1);
         self.b.push(Insn::call(helper::KTIME_GET_NS));
         self.store(self.stack.note + word(note::AT_NS), Reg::R0);
-        self.b.stack_address(Reg::R3, self.stack.note);
-        self.b.push(Insn::mov_imm(Reg::R4, 0));
-        self.b.call_map(
-            self.plan.sink.first_note() + number as u32,
-            self.stack.note,
-            helper::MAP_UPDATE_ELEM,
-        );
-        let out = self.out;
-        self.b.jump_if_imm(Cond::Eq, Reg::R0, 0, out);
-        self.b.increment(maps::CONTROL, control::NOTES_LOST);
+        self.put_note(number, self.out);
         Ok(())
     }
 
@@ -284,13 +293,7 @@ impl Generator<'_> {
             .call_map(map, self.stack.note, helper::MAP_LOOKUP_ELEM);
         let (unknown, known) = (self.b.label(), self.b.label());
         self.b.jump_if_imm(Cond::Eq, Reg::R0, 0, unknown);
-        // An entry that was evicted is another key's at once.
-        for at in 0..KEYS_MAX {
-            self.b
-                .push(Insn::load(Size::Dw, Reg::R1, Reg::R0, word(at)));
-            self.load(Reg::R2, self.stack.note + word(at));
-            self.b.jump_if(Cond::Ne, Reg::R1, Reg::R2, unknown);
-        }
+        self.unless_of_key(Reg::R0, unknown);
         for at in 0..carried.keep.len() {
             self.b
                 .push(Insn::load(Size::Dw, Reg::R1, Reg::R0, kept(at)));
@@ -306,12 +309,7 @@ impl Generator<'_> {
         for at in unused.map(|at| self.stack.note + word(at)).chain(slots) {
             self.b.push(Insn::store_imm(Size::Dw, Reg::R10, at, 0));
         }
-        self.b.stack_address(Reg::R3, self.stack.note);
-        self.b.push(Insn::mov_imm(Reg::R4, 0));
-        self.b
-            .call_map(map, self.stack.note, helper::MAP_UPDATE_ELEM);
-        self.b.jump_if_imm(Cond::Eq, Reg::R0, 0, known);
-        self.b.increment(maps::CONTROL, control::NOTES_LOST);
+        self.put_note(carried.note, known);
         self.b.place(known);
         Ok(())
     }

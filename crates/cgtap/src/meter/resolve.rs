@@ -565,12 +565,8 @@ fn note_program(
     number: usize,
 ) -> Result<(Program, Vec<String>), ResolveError> {
     let place = Place::find(&choice.hook)?;
-    let paired = Paired {
-        is_paired: false,
-        noted: &[],
-    };
     let after = note_named(known, choice.after.as_deref(), &place)?;
-    let (key, keep, condition) = place.check(paired, |c| {
+    let (key, keep, condition) = place.check(Paired::default(), |c| {
         let keep: Vec<Node> = choice
             .keep
             .iter()
@@ -611,15 +607,13 @@ fn probe_program(
         is_paired: since.is_some(),
         noted: since.map_or(&names, |at| &known[at].keep),
     };
-    // What is left is this event's own.
-    let alone = Paired {
-        is_paired: false,
-        noted: &[],
+    // What is left is this event's own. Most leave nothing, and names are looked for in the kernel's types.
+    let keep = match choice.carry.as_slice() {
+        [] => Vec::new(),
+        carry => place.check(Paired::default(), |c| {
+            carry.iter().map(|(_, e)| c.number(e)).collect()
+        })?,
     };
-    let keep = place.check(alone, |c| {
-        let keep = choice.carry.iter().map(|(_, e)| c.number(e));
-        keep.collect::<Result<Vec<Node>, _>>()
-    })?;
     let (key, by, updates, condition) = place.check(paired, |c| {
         let by: Vec<Label> = choice
             .by
@@ -706,10 +700,7 @@ fn gate_program(
     let asked = choice
         .held(value)
         .ok_or_else(|| place.wrong("the value is not held here"))?;
-    let paired = Paired {
-        is_paired: false,
-        noted: &[],
-    };
+    let paired = Paired::default();
     let expected = choice.expects.iter().find(|(held, _)| *held == value);
     let (condition, by, ask, expect, twice, writes) = place.check(paired, |c| {
         let by = choice.by.iter().zip(labels).zip(&meter.labels);

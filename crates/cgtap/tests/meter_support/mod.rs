@@ -13,6 +13,7 @@ use std::process::Command;
 
 use cgtap::engine::{CgroupRef, Lifetime, UsageReport, UsageRequest, UsageValue};
 use cgtap::meter::file;
+use cgtap::meter::library::BUILTIN;
 use cgtap::meter::written::Meter;
 
 use crate::support::{Sandbox, program};
@@ -52,6 +53,12 @@ since = "begun"
 key = "offset"
 do = { done = "count()", elapsed = "hist(elapsed)", busy = "busy(7)" }
 "#;
+
+/// The file of a meter that comes with cgtap.
+pub fn builtin(name: &str) -> &'static str {
+    let found = BUILTIN.iter().find(|(known, _)| *known == name);
+    found.unwrap().1
+}
 
 /// The meter of a file's text.
 pub fn meter(text: &str) -> Meter {

@@ -1,6 +1,6 @@
 //! How the record becomes what its limits take: programs that charge, gates that ask, and what serves both.
 
-use cgtap_sys::bpf::{Map, get_map};
+use cgtap_sys::bpf::Map;
 
 use super::super::CgroupRef;
 use super::super::attach::{self, attach_one, remember};
@@ -157,10 +157,6 @@ pub(super) fn install(
 impl Session {
     /// The budgets and the denials of the state.
     pub(in crate::engine) fn budget_maps(&self) -> Result<(Map, Map)> {
-        let open = |name: &str| {
-            let path = self.path(name);
-            get_map(&path).map_err(|e| Error::sys(format!("open {}", path.display()), &e))
-        };
-        Ok((open(pins::BUDGETS)?, open(pins::DENIALS)?))
+        Ok((self.pinned(pins::BUDGETS)?, self.pinned(pins::DENIALS)?))
     }
 }

@@ -399,17 +399,14 @@ impl Reader<'_> {
             _ => {}
         }
         let carry = self.numbers(parts.carry)?;
-        if let Some(carried) = parts.carry.values().next() {
-            let why = match (parts.since, parts.key) {
-                (Some(_), _) => {
-                    "a probe has numbers of a note (since) or of the event before (carry)"
-                }
-                (None, None) => "carried from which event? say the key that both have",
-                (None, Some(_)) => "",
-            };
-            if !why.is_empty() {
-                return Err(self.wrong(self.line_of(carried), why));
-            }
+        let carried = parts.carry.values().next();
+        if let (Some(_), Some(carried)) = (parts.since, carried) {
+            let why = "a probe has numbers of a note (since) or of the event before (carry)";
+            return Err(self.wrong(self.line_of(carried), why));
+        }
+        if let (None, Some(carried)) = (parts.key, carried) {
+            let why = "carried from which event? say the key that both have";
+            return Err(self.wrong(self.line_of(carried), why));
         }
         let mut by = Vec::new();
         for name in file.labels.keys() {
