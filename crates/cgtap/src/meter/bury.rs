@@ -14,10 +14,13 @@ use crate::kernel::layout::Layout;
 /// The tracepoint.
 pub const HOOK: &str = "tp_btf:cgroup_rmdir";
 
-/// Cgroups and labels that are dealt with at one removal.
-const STEPS: i32 = 64;
-/// With so many graves nobody is waited for.
-const CROWDED: i32 = (GRAVES - GRAVES / 4) as i32;
+/// Cgroups and labels that are dealt with at one removal: more than one cgroup has, so that graves get
+/// fewer however many cgroups are removed in a row.
+const STEPS: i32 = LABEL_SETS as i32 * 2;
+/// With so many graves the grace is not waited for.
+const CROWDED: i32 = (GRAVES / 4 * 3) as i32;
+/// With so many a reader is not waited for either: what finds no grave is not moved at all.
+const JAMMED: i32 = (GRAVES / 16 * 15) as i32;
 /// Cgroups above one that is gone that are gone too.
 const CLIMB_MAX: i32 = 8;
 
@@ -112,7 +115,8 @@ fn dig(b: &mut Builder, layout: &Layout, stack: &Stack, out: Label) {
 
 /// Moves what is old enough, one cgroup and labels a step.
 fn fill(b: &mut Builder, shape: &Shape, stack: &Stack, out: Label) {
-    let (step, next, crowded, filled) = (b.label(), b.label(), b.label(), b.label());
+    let (step, next, filled) = (b.label(), b.label(), b.label());
+    let (crowded, jammed) = (b.label(), b.label());
     b.place(step);
     // R7 = the oldest grave, R8 = its number.
     get(b, Reg::R8, control::FILLED);
@@ -130,9 +134,12 @@ fn fill(b: &mut Builder, shape: &Shape, stack: &Stack, out: Label) {
         .push(Insn::load(Size::Dw, Reg::R2, Reg::R7, 16))
         .push(Insn::mov(Reg::R3, Reg::R1))
         .push(Insn::alu(Alu::Sub, Reg::R3, Reg::R2))
-        .jump_if_imm(Cond::Lt, Reg::R3, GRACE_NS as i32, out);
+        .jump_if_imm(Cond::Lt, Reg::R3, GRACE_NS as i32, out)
+        .place(crowded)
+        .jump_if_imm(Cond::Ge, Reg::R9, JAMMED, jammed)
+        .push(Insn::load(Size::Dw, Reg::R1, Reg::R10, stack.now));
     get(b, Reg::R2, control::HOLD_UNTIL_NS);
-    b.jump_if(Cond::Lt, Reg::R1, Reg::R2, out).place(crowded);
+    b.jump_if(Cond::Lt, Reg::R1, Reg::R2, out).place(jammed);
 
     // R9 = which of the labels that there are is next.
     get(b, Reg::R9, control::CURSOR);
