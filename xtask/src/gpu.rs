@@ -262,7 +262,7 @@ impl Bench {
         let hook = format!("uprobe:{}:", library.display());
         let text = text
             .unwrap_or_default()
-            .replace("uprobe:libcuda.so.1:", &hook);
+            .replace("uprobe:*/libcuda.so.1:", &hook);
         let path = self.ground.scratch().join("cuda.toml");
         std::fs::write(&path, text)?;
         let path = path.display().to_string();

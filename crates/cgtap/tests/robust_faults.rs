@@ -88,7 +88,8 @@ fn failing_everywhere(name: &str, errors: &[&str], change: impl Fn(&Shape, &str)
         }
     }
     println!("{name}: {refused} refused, {done} done all the same, {never} never began");
-    assert!(refused > 10, "{calls:?}");
+    // Some calls may fail and the change is done by another way; many may not. In guests few are tried.
+    assert!(refused * 3 >= refused + done + never, "{calls:?}");
     drop(sandbox);
     ledger.close();
 }

@@ -28,6 +28,9 @@ pub fn run(context: &Context, args: ListArgs) -> Result<Status, Failure> {
     if lists.iter().all(|list| list.attachments.is_empty()) {
         context.teller.note("nothing is attached");
     }
+    for files in render::files(&lists) {
+        context.teller.note(&files);
+    }
     for loss in render::losses(&lists) {
         context.teller.note(&loss);
     }

@@ -1,4 +1,5 @@
-//! Reading for limits, in a thread of its own: a reading may take longer than a look at budgets.
+//! Reading for limits, and following the files of hooks, in a thread of its own: it may take longer than a
+//! look at budgets.
 
 use std::collections::BTreeSet;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
@@ -71,7 +72,7 @@ impl Said {
     fn of(&mut self, reader: &mut Reader, teller: &Teller) {
         let unread: BTreeSet<String> = match reader.step() {
             Ok(unread) => unread.into_iter().flatten().collect(),
-            Err(e) => [format!("limits on what is read were not charged: {e}")].into(),
+            Err(e) => [format!("what is read was not read: {e}")].into(),
         };
         for why in unread.difference(&self.0) {
             teller.note(why);

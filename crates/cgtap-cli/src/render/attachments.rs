@@ -1,5 +1,7 @@
 //! What was attached, and the lists.
 
+use std::collections::BTreeSet;
+
 use cgtap::engine::{AttachReport, AttachmentReport, DetachReport, ListReport};
 
 use super::{Cell, Column, Look, Table, Tone, counted};
@@ -108,6 +110,15 @@ fn flags(attachment: &AttachmentReport) -> String {
     flags.join(", ")
 }
 
+/// Where hooks at `*/FILE` stand, a note each.
+pub fn files(lists: &[ListReport]) -> Vec<String> {
+    let lists = lists.iter().filter(|list| !list.files.is_empty());
+    let notes: BTreeSet<String> = lists
+        .map(|list| format!("{} stands in {}", list.hook, list.files.join(", ")))
+        .collect();
+    notes.into_iter().collect()
+}
+
 /// What the lists' hooks lost, a note each. A hook has one dispatcher, whatever the number of its
 /// lists, so each hook is told of once.
 pub fn losses(lists: &[ListReport]) -> Vec<String> {
@@ -182,6 +193,7 @@ mod tests {
             mode: Mode::Multi,
             revision: 3,
             effective,
+            files: Vec::new(),
             attachments,
             recursion_misses: 0,
             lost: 0,

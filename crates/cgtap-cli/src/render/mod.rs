@@ -21,7 +21,7 @@ use anstyle::{AnsiColor, Style};
 use crate::cli::Color;
 use crate::failure::Failure;
 
-pub use attachments::{attached, detached, list, losses, replaced};
+pub use attachments::{attached, detached, files, list, losses, replaced};
 pub use doctor::doctor;
 pub use limits::{denials, explained, follows, later, limit_amount, limit_value, limited, limits};
 pub use maps::{maps, storage};

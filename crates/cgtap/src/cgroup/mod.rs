@@ -1,5 +1,6 @@
 //! Cgroups: found by path or id, with their place in the hierarchy.
 
+pub mod mounts;
 pub mod name;
 pub mod pattern;
 pub mod runtime;
@@ -11,6 +12,7 @@ use std::path::{Path, PathBuf};
 
 use cgtap_sys::{Errno, handle};
 
+use self::mounts::Mount;
 use crate::id::CgroupId;
 
 /// `CGROUP2_SUPER_MAGIC` (include/uapi/linux/magic.h).
@@ -306,9 +308,7 @@ impl Hierarchy {
             what: format!("of process {pid}"),
             source,
         })?;
-        // cgroup2 is the hierarchy without a number (cgroups(7)).
-        let path = text.lines().find_map(|line| line.strip_prefix("0::/"));
-        let path = path.ok_or(CgroupError::NoMount)?;
+        let path = unified(&text).ok_or(CgroupError::NoMount)?;
         self.by_path(&self.root.join(path))
     }
 
@@ -400,6 +400,21 @@ impl Hierarchy {
     }
 }
 
+/// A process's cgroup in the cgroup2 hierarchy, as a path below the root. `dir` is its directory in /proc.
+///
+/// # Errors
+/// There is no such process any more, or it is in no cgroup of that hierarchy.
+pub fn of_process(dir: &Path) -> std::io::Result<PathBuf> {
+    let text = std::fs::read_to_string(dir.join("cgroup"))?;
+    let path = unified(&text).map(PathBuf::from);
+    path.ok_or_else(|| std::io::ErrorKind::NotFound.into())
+}
+
+/// The line of cgroup2, which is the hierarchy without a number (cgroups(7)), without its first slash.
+fn unified(text: &str) -> Option<&str> {
+    text.lines().find_map(|line| line.strip_prefix("0::/"))
+}
+
 /// The mount point of the cgroup2 in /proc/self/mountinfo (proc_pid_mountinfo(5)) that shows most of the
 /// hierarchy: a part of it may be mounted elsewhere. The first of several.
 fn find_mount() -> Option<PathBuf> {
@@ -408,23 +423,10 @@ fn find_mount() -> Option<PathBuf> {
 }
 
 fn topmost(mountinfo: &str) -> Option<PathBuf> {
-    let mounts = mountinfo.lines().filter_map(|line| {
-        let (head, tail) = line.split_once(" - ")?;
-        let mut words = head.split(' ').skip(3);
-        let (root, point) = (words.next()?, words.next()?);
-        tail.starts_with("cgroup2 ").then_some((root, point))
-    });
-    let (_, point) = mounts.min_by_key(|(root, _)| root.len())?;
-    Some(unescape(point))
-}
-
-/// Mount points have blanks and backslashes as `\040` and `\134`.
-fn unescape(text: &str) -> PathBuf {
-    PathBuf::from(
-        text.replace("\\040", " ")
-            .replace("\\011", "\t")
-            .replace("\\134", "\\"),
-    )
+    let mounts = Mount::parse(mountinfo).into_iter();
+    let mounts = mounts.filter(|mount| mount.fs_type == "cgroup2");
+    let first = mounts.min_by_key(|mount| mount.root.as_os_str().len())?;
+    Some(first.point)
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use super::pool::{BtfPool, MapPool};
 use super::specialise::PoolIndex;
 use crate::asm::{Code, Cond, Insn, Reg, Size, encode, helper};
 use crate::hook::HookKind;
-use crate::kernel::target::{Target, TargetError, open_probe, open_sampled};
+use crate::kernel::target::{Target, TargetError, open_kprobe, open_sampled, open_uprobe};
 
 /// A program to try, with its constants built in.
 #[derive(Clone, Copy, Debug)]
@@ -123,8 +123,12 @@ pub fn check(
         HookKind::RawTracepoint => in_arguments(&prog, target)?,
         HookKind::RawTracepointWritable => in_buffer(&prog, candidate.code, target)?,
         HookKind::Tracepoint => in_record(&prog, target)?,
-        HookKind::Kprobe | HookKind::Kretprobe | HookKind::Uprobe | HookKind::Uretprobe => {
-            at_event(&prog, open_probe(target.spec, target.info)?)?;
+        HookKind::Kprobe | HookKind::Kretprobe => at_event(&prog, open_kprobe(target.spec)?)?,
+        HookKind::Uprobe | HookKind::Uretprobe => {
+            // What it may read is the same in all files.
+            if let Some(place) = target.info.places.first() {
+                at_event(&prog, open_uprobe(target.spec, place)?)?;
+            }
         }
         HookKind::PerfEvent => {
             let cpu = target.info.cpus.first().copied().unwrap_or(0);

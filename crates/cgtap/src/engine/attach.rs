@@ -53,7 +53,13 @@ impl Engine {
         let hierarchy = self.hierarchy()?;
         let cgroup = super::find_cgroup(&hierarchy, &request.cgroup)?;
         let session = Session::create(self.state(), hierarchy)?;
-        session.change_or_go(|session| attach_in(session, request, source, &cgroup))
+        let report =
+            session.change_or_go(|session| attach_in(session, request, source, &cgroup))?;
+        let attached = &report.attachments;
+        if attached.iter().any(|a| a.hook.mapped().is_some()) {
+            self.follow_at_once();
+        }
+        Ok(report)
     }
 }
 

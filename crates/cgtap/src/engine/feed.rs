@@ -13,6 +13,7 @@ use std::collections::BTreeSet;
 use cgtap_sys::Errno;
 
 use super::error::{Error, ErrorKind, Result};
+use super::follow;
 use super::session::Session;
 use super::{Engine, Lock};
 use crate::id::InstanceId;
@@ -60,13 +61,15 @@ impl Wanting<'_> {
 }
 
 impl Engine {
-    /// Whether a meter is enabled, or a limit set, whose figures are read from processes.
+    /// Whether processes are looked at to tell what was used: for the figures of a meter or of a limit, or for
+    /// the files that a hook stands in.
     ///
     /// # Errors
     /// A state that cannot be read.
     pub fn is_reading(&self) -> Result<bool> {
         let session = Session::open(self.state(), Lock::Shared, self.hierarchy()?)?;
-        Ok(session.is_some_and(|s| is_wanted(&s) || limits(&s).next().is_some()))
+        Ok(session
+            .is_some_and(|s| is_wanted(&s) || limits(&s).next().is_some() || follow::is_wanted(&s)))
     }
 
     /// Reads what meters read, and charges what is new. What could not be read comes with it in words;

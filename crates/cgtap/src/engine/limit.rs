@@ -147,6 +147,7 @@ impl Engine {
         for way in 0..WAYS_MAX {
             match self.try_limits(change, way) {
                 Ok(ids) => {
+                    self.follow_at_once();
                     let all = self.limits(None)?;
                     return Ok(all.into_iter().filter(|l| ids.contains(&l.id)).collect());
                 }

@@ -9,6 +9,7 @@ mod detach;
 mod doctor;
 mod error;
 mod feed;
+mod follow;
 mod foundation;
 mod instance;
 mod limit;
@@ -27,6 +28,7 @@ mod usage;
 mod workshop;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 pub use error::{Error, ErrorKind, Result};
 pub use feed::Reader;
@@ -61,6 +63,7 @@ use crate::store::dir::Lock;
 #[derive(Clone, Debug)]
 pub struct Engine {
     options: Options,
+    pace: Arc<follow::Pace>,
 }
 
 impl Engine {
@@ -69,7 +72,10 @@ impl Engine {
     /// # Errors
     /// None yet; what is wrong with the state or the hierarchy is said by the call that needs it.
     pub fn open(options: Options) -> Result<Self> {
-        Ok(Self { options })
+        Ok(Self {
+            options,
+            pace: Arc::default(),
+        })
     }
 
     /// The state's directory.

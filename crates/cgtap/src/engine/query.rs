@@ -80,13 +80,15 @@ impl Counts {
         counts.notes_lost = switch.notes_lost();
         let sys = |e| Error::sys(format!("look at the dispatcher of {}", hook.spec), &e);
         let misses = |name: &str| {
-            let link = get_link(&session.path(&pins::hook(id, name)))?;
+            let link = get_link(&session.path(name))?;
             let prog = Prog::from_id(link.info()?.prog_id)?;
             Ok(prog.info()?.recursion_misses)
         };
-        counts.recursion_misses = misses(pins::HOOK_LINK).map_err(sys)?;
+        // One program stands behind all links.
+        let first = pins::hook_link(id, hook.links().first().copied().unwrap_or(0));
+        counts.recursion_misses = misses(&first).map_err(sys)?;
         if hook.scope.owner().is_some() {
-            counts.notes_lost += misses(pins::NOTER).map_err(sys)?;
+            counts.notes_lost += misses(&pins::hook(id, pins::NOTER)).map_err(sys)?;
         }
         Ok(counts)
     }
@@ -175,6 +177,7 @@ impl Engine {
                     cgroup: cgroup.path.clone(),
                     cgroup_id: cgroup.id,
                     hook: hook.spec.clone(),
+                    files: hook.files(),
                     mode: own.map_or(Mode::None, |l| l.mode),
                     revision: hook.lists.revision(cgroup.id),
                     effective: request.effective,

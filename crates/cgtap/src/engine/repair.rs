@@ -16,6 +16,8 @@ use super::session::{self, Session, counter, desired};
 use crate::attach::Anchor;
 use crate::cgroup::Hierarchy;
 use crate::id::InstanceId;
+use crate::kernel::mapped::FileId;
+use crate::kernel::target::Place;
 use crate::object::image::ObjectImage;
 use crate::store::blob;
 use crate::store::config::{Config, HookId, HookRecord};
@@ -243,6 +245,23 @@ fn is_sound(name: &str, path: &Path) -> std::result::Result<(), String> {
     }
 }
 
+/// Looks for the places of a hook in files again: those may be others by now, or gone.
+fn stand_anew(record: &mut HookRecord) {
+    let (spec, places) = (&record.spec, &record.target.places);
+    let again = places.iter().filter_map(|place| {
+        let path = Path::new(&place.path);
+        match FileId::of(path).is_ok_and(|file| file == place.file) {
+            true => Some(place.clone()),
+            false => Place::find(spec, place.number, path).ok(),
+        }
+    });
+    let again: Vec<Place> = again.collect();
+    // With none it is the kernel that says what is wrong.
+    if !again.is_empty() {
+        record.target.places = again;
+    }
+}
+
 impl Session {
     /// Builds the damaged hooks anew from the images; counts are taken over as far as they can be
     /// read. Between the old dispatcher and the new one nothing runs there.
@@ -269,6 +288,7 @@ impl Session {
                         *record.counted.entry(member.attachment).or_default() += runs;
                     }
                 }
+                stand_anew(record);
                 record.sets.clear();
                 record.retired.clear();
                 let lost: Vec<_> = record

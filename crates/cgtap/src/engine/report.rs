@@ -55,6 +55,9 @@ pub struct ListReport {
     /// The hook; in JSON its scope is a member of its own.
     #[serde(flatten, serialize_with = "hook_and_scope")]
     pub hook: HookSpec,
+    /// The files that a hook at `*/FILE` stands in; what processes map later is added when usage is read.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub files: Vec<String>,
     /// Mode of the cgroup's own list; `none` where it has none of its own.
     pub mode: Mode,
     /// Revision of the cgroup's own list.

@@ -109,8 +109,8 @@ impl Session {
         }
         let links = anchor::attach(&fresh.dispatcher, &hook.target())
             .map_err(|e| refused(&hook.spec, &e))?;
-        for (link, name) in links.iter().zip(pins::hook_links(id, links.len())) {
-            pin(link, &self.path(&name)).map_err(sys)?;
+        for (link, number) in links.iter().zip(hook.links()) {
+            pin(link, &self.path(&pins::hook_link(id, number))).map_err(sys)?;
         }
         Ok(())
     }

@@ -14,6 +14,7 @@ use cgtap_sys::memory::Words;
 
 use super::error::{Error, Result};
 use super::feed;
+use super::follow;
 use super::query::lost_at;
 use super::report::{Histogram, UsageReport, UsageRow, UsageValue};
 use super::request::UsageRequest;
@@ -285,10 +286,22 @@ impl Engine {
             return Ok(UsageReport::default());
         };
         let mut unread = Vec::new();
+        if follow::is_wanted(&session) {
+            drop(session);
+            unread = self.follow()?;
+            let opened = Session::open(self.state(), Lock::Shared, self.hierarchy()?)?;
+            match opened {
+                Some(opened) => session = opened,
+                None => return Ok(UsageReport::default()),
+            }
+        }
         if feed::is_wanted(&session) {
             drop(session);
             match self.feed()? {
-                Some(fed) => (session, unread) = fed,
+                Some((fed, words)) => {
+                    session = fed;
+                    unread.extend(words);
+                }
                 None => return Ok(UsageReport::default()),
             }
         }

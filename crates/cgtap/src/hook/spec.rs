@@ -69,6 +69,8 @@ fn word(s: &str) -> bool {
         && !s.starts_with('.')
 }
 
+/// What stands before a file's name that is meant wherever processes map one.
+const MAPPED: &str = "*/";
 /// Longest name of a function that kallsyms knows (`KSYM_NAME_LEN`).
 const NAME_MAX: usize = 512;
 /// Longest path (`PATH_MAX`) with a symbol of a C++ or Rust program.
@@ -101,9 +103,11 @@ fn has_form(form: TargetForm, target: &str) -> bool {
             target.len() <= BINARY_MAX
                 && !target.contains(|c: char| c.is_control())
                 && !target.contains(SCOPE)
-                && target
-                    .rsplit_once(':')
-                    .is_some_and(|(binary, symbol)| !binary.is_empty() && !symbol.is_empty())
+                && target.rsplit_once(':').is_some_and(|(binary, symbol)| {
+                    let mapped = binary.strip_prefix(MAPPED);
+                    let is_named = mapped.is_none_or(|name| !name.contains('/'));
+                    !mapped.unwrap_or(binary).is_empty() && is_named && !symbol.is_empty()
+                })
         }
         TargetForm::EventPeriod => match target.split_once('/') {
             Some((name, period)) => word(name) && sampling(period).is_some(),
@@ -242,6 +246,13 @@ impl HookSpec {
             }
         };
         Some((path, place))
+    }
+
+    /// The name of a hook's files, where these are all of the name that processes map, and this
+    /// machine's own: `*/NAME`. `None` for any other hook.
+    #[must_use]
+    pub fn mapped(&self) -> Option<&str> {
+        self.binary()?.0.strip_prefix(MAPPED)
     }
 
     /// Event and period of a hook at an overflow; `None` for any other hook. No period: what is
@@ -533,6 +544,11 @@ mod tests {
             assert_eq!(spec(text).event(), Some(want), "{text}");
         }
         assert_eq!(spec("raw_tp:x").binary(), None);
+        assert_eq!(spec("uprobe:*/a.so.1:f").mapped(), Some("a.so.1"));
+        assert_eq!(spec("uprobe:/a.so.1:f").mapped(), None);
+        for wrong in ["uprobe:*/:f", "uprobe:*/a/b:f", "uprobe:*/a:"] {
+            assert!(wrong.parse::<HookSpec>().is_err(), "{wrong}");
+        }
         assert_eq!(spec("raw_tp:x").event(), None);
         if cfg!(target_arch = "x86_64") {
             let spec = HookSpec::from_section("ksyscall/openat").unwrap().unwrap();

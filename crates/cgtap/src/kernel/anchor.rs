@@ -7,10 +7,12 @@ use cgtap_sys::{Errno, SysError, perf};
 
 use super::function;
 use super::pretend::{self, Pretended};
-use super::target::{Target, TargetError, addresses, open_probe, open_sampled};
+use super::target::{
+    Place, Target, TargetError, addresses, open_kprobe, open_sampled, open_uprobe,
+};
 use crate::asm::{Insn, Reg, encode, helper};
 use crate::cgroup::Hierarchy;
-use crate::hook::HookKind;
+use crate::hook::{HookKind, HookSpec};
 
 /// A PROG_ARRAY of one entry, to try with.
 pub(super) fn jump_table() -> Result<Map, SysError> {
@@ -64,8 +66,8 @@ pub fn takes_jumps(target: &Target<'_>) -> Result<bool, TargetError> {
 }
 
 /// Attaches the program at the target. Classic tracepoints and probes take a perf event on one
-/// CPU: the kernel keeps programs with the place, and they run on all. Only what is sampled is an
-/// event a CPU, and so a link a CPU; a CPU that comes online later has none.
+/// CPU: the kernel keeps programs with the place, and they run on all. What is sampled is an
+/// event a CPU, and so a link a CPU; a CPU that comes online later has none. A uprobe has a link a file.
 ///
 /// # Errors
 /// The kernel's answer; `E2BIG` or `ENOSPC` where a classic tracepoint has 64 programs already, or
@@ -83,9 +85,14 @@ pub fn attach(prog: &Prog, target: &Target<'_>) -> Result<Vec<Link>, TargetError
             let event = perf::open_tracepoint(target.info.tracefs_id)?;
             Link::perf_event(prog, event.as_fd())?
         }
-        HookKind::Kprobe | HookKind::Kretprobe | HookKind::Uprobe | HookKind::Uretprobe => {
-            let event = open_probe(target.spec, target.info)?;
-            Link::perf_event(prog, event.as_fd())?
+        HookKind::Kprobe | HookKind::Kretprobe => {
+            Link::perf_event(prog, open_kprobe(target.spec)?.as_fd())?
+        }
+        HookKind::Uprobe | HookKind::Uretprobe => {
+            let places = target.info.places.iter();
+            return places
+                .map(|place| at_place(prog, target.spec, place))
+                .collect();
         }
         HookKind::KprobeMulti | HookKind::KretprobeMulti => {
             let addresses = addresses(target.spec.target())?;
@@ -112,6 +119,14 @@ pub fn attach(prog: &Prog, target: &Target<'_>) -> Result<Vec<Link>, TargetError
         }
     };
     Ok(vec![link])
+}
+
+/// Attaches the program at a place in a file.
+///
+/// # Errors
+/// The kernel's answer.
+pub fn at_place(prog: &Prog, spec: &HookSpec, place: &Place) -> Result<Link, TargetError> {
+    Ok(Link::perf_event(prog, open_uprobe(spec, place)?.as_fd())?)
 }
 
 /// Attaches a cgroup/dev program to the root of the hierarchy, where it is asked for all tasks, beside

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use object::elf::{PF_X, SHT_SYMTAB};
+use object::elf::{DT_SONAME, PF_X, SHT_SYMTAB};
 use object::read::elf::{FileHeader, SectionHeader};
 use object::{Object, ObjectSegment, ObjectSymbol, ReadCache, SegmentFlags, SymbolKind};
 
@@ -34,6 +34,16 @@ pub enum BinaryError {
         name: String,
         /// ` in DIR, DIR`, or nothing.
         looked: String,
+    },
+    /// No such file is here, and no process maps one.
+    #[error(
+        "this machine has no file {name}, and no process maps one{unreached}; try again when one runs that does"
+    )]
+    Unmapped {
+        /// What was asked for.
+        name: String,
+        /// What may be one and cannot be reached, in parentheses; or nothing.
+        unreached: String,
     },
     /// It cannot be read.
     #[error("cannot read {}: {source}", path.display())]
@@ -127,6 +137,20 @@ pub fn find(name: &str) -> Result<PathBuf, BinaryError> {
             looked: format!(" in {}", dirs.join(", ")),
         }),
     }
+}
+
+/// What a library says that it is called (`DT_SONAME`).
+#[must_use]
+pub fn soname(path: &Path) -> Option<String> {
+    let cache = ReadCache::new(File::open(path).ok()?);
+    let elf = Elf::parse(&cache).ok()?;
+    let (endian, data) = (elf.endian(), elf.data());
+    let sections = elf.elf_section_table();
+    let (entries, names) = sections.dynamic(endian, data).ok()??;
+    let strings = sections.strings(endian, data, names).ok()?;
+    let entry = entries.iter().find(|e| e.d_tag.get(endian) == DT_SONAME)?;
+    let offset = u32::try_from(entry.d_val.get(endian)).ok()?;
+    String::from_utf8(strings.get(offset).ok()?.to_vec()).ok()
 }
 
 /// Where `place` lies in the file, in bytes from its beginning: what the kernel wants of a uprobe.
@@ -265,6 +289,8 @@ mod tests {
     fn libc_is_found_with_its_functions() {
         let libc = find("libc.so.6").unwrap();
         assert!(libc.is_absolute());
+        assert_eq!(soname(&libc).as_deref(), Some("libc.so.6"));
+        assert_eq!(soname(Path::new("/etc/passwd")), None);
         let getpid = offset(&libc, BinaryPlace::Symbol("getpid", 0)).unwrap();
         assert_eq!(
             offset(&libc, BinaryPlace::Symbol("getpid", 2)).unwrap(),

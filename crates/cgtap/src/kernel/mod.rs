@@ -12,6 +12,7 @@ pub mod format;
 pub mod function;
 pub mod layout;
 mod lsm;
+pub mod mapped;
 pub mod path;
 pub mod perf_event;
 pub mod pretend;

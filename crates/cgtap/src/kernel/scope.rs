@@ -71,6 +71,13 @@ fn resolve_owner(
     let keys: Vec<(&Path, Follow)> = owner.keys().iter().map(|p| (p, to_key as Follow)).collect();
     let keys = walks(spec, info, &keys)?;
     let at = owner.noted_at();
+    if at.mapped().is_some() {
+        return Err(TargetError::Scope {
+            hook: spec.to_string(),
+            path: format!("what is noted at {at}"),
+            why: "notes are made at one place: name the file".to_owned(),
+        });
+    }
     let (_, noted_at) = target::resolve(at)?;
     let mut paths: Vec<(&Path, Follow)> =
         owner.by().iter().map(|p| (p, to_key as Follow)).collect();

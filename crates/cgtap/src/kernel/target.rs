@@ -3,6 +3,7 @@
 //! Where the kernel can be asked whether a place can be probed, it is asked by opening a probe
 //! there for a moment; only a refusal is looked into, to say what is wrong.
 
+use std::collections::BTreeSet;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -17,6 +18,7 @@ use super::binary::{self, BinaryError};
 use super::cpu;
 use super::function::{self, Known};
 use super::lsm;
+use super::mapped::{self, FileId};
 use super::perf_event::PerfEvent;
 use super::pretend::{self, Pretended};
 use super::tracepoint::{self, TracepointError, hint};
@@ -34,8 +36,8 @@ pub struct TargetInfo {
     pub arg_count: u32,
     /// tracefs id of a classic tracepoint.
     pub tracefs_id: u64,
-    /// Place of a uprobe in its file, in bytes.
-    pub file_offset: u64,
+    /// Places of a uprobe in files, each with a link of its own.
+    pub places: Vec<Place>,
     /// CPUs that an event is opened on, each with a link of its own.
     pub cpus: Vec<u32>,
     /// What is known of the returns of programs here.
@@ -55,6 +57,40 @@ pub enum Returned {
     Errno,
     /// Yes or no: 1 or 0.
     Flag,
+}
+
+/// Where a uprobe stands.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Place {
+    /// Number of its link.
+    pub number: u32,
+    /// The file.
+    pub path: String,
+    /// Which file that is.
+    pub file: FileId,
+    /// In bytes from its beginning.
+    pub offset: u64,
+}
+
+impl Place {
+    /// Where the hook stands in a file.
+    ///
+    /// # Errors
+    /// [`TargetError::Binary`] if it has no such place.
+    pub fn find(spec: &HookSpec, number: u32, path: &Path) -> Result<Self, TargetError> {
+        let (_, place) = spec.binary().unwrap_or(("", BinaryPlace::Offset(0)));
+        let offset = binary::offset(path, place)?;
+        let file = FileId::of(path).map_err(|source| BinaryError::Read {
+            path: path.to_owned(),
+            source,
+        })?;
+        Ok(Self {
+            number,
+            path: path.display().to_string(),
+            file,
+            offset,
+        })
+    }
 }
 
 impl TargetInfo {
@@ -171,7 +207,9 @@ impl TargetError {
             Self::Sys(e) => e.errno,
             Self::Tracepoint(_) | Self::Unknown { .. } => Errno::ENOENT,
             Self::Binary(e) => match e {
-                BinaryError::Missing { .. } | BinaryError::NoSymbol { .. } => Errno::ENOENT,
+                BinaryError::Missing { .. }
+                | BinaryError::Unmapped { .. }
+                | BinaryError::NoSymbol { .. } => Errno::ENOENT,
                 BinaryError::Read { source, .. } => source.raw_os_error().map_or(Errno::EIO, Errno),
                 BinaryError::NotElf { .. }
                 | BinaryError::Ambiguous { .. }
@@ -232,6 +270,9 @@ fn lacking_trampolines() -> TargetError {
 /// leads on from. One that is not found keeps its name: a hook may outlive its binary's.
 #[must_use]
 pub fn one_name(spec: &HookSpec) -> HookSpec {
+    if spec.mapped().is_some() {
+        return spec.clone();
+    }
     match spec.binary().map(|(name, _)| binary::find(name)) {
         Some(Ok(path)) => in_binary(spec, &path),
         _ => spec.clone(),
@@ -361,30 +402,34 @@ fn source(name: &'static str) -> Result<ProbeSource, TargetError> {
     }
 }
 
-/// Opens the probe of a hook.
+/// Opens the probe of a hook at a function of the kernel.
 ///
 /// # Errors
 /// [`TargetError::Unsupported`] without such probes, or the kernel's answer.
-pub fn open_probe(spec: &HookSpec, info: &TargetInfo) -> Result<OwnedFd, TargetError> {
-    let is_return = spec.kind().is_return();
-    Ok(match spec.binary() {
-        Some((path, _)) => perf::open_probe(
-            source("uprobe")?,
-            is_return,
-            path.as_bytes(),
-            info.file_offset,
-        )?,
-        None => {
-            let (function, offset) = spec.function();
-            perf::open_probe(source("kprobe")?, is_return, function.as_bytes(), offset)?
-        }
-    })
+pub fn open_kprobe(spec: &HookSpec) -> Result<OwnedFd, TargetError> {
+    let (function, offset) = spec.function();
+    let (source, is_return) = (source("kprobe")?, spec.kind().is_return());
+    Ok(perf::open_probe(
+        source,
+        is_return,
+        function.as_bytes(),
+        offset,
+    )?)
+}
+
+/// Opens the probe of a hook at a place in a file.
+///
+/// # Errors
+/// As [`open_kprobe`].
+pub fn open_uprobe(spec: &HookSpec, place: &Place) -> Result<OwnedFd, TargetError> {
+    let (source, is_return) = (source("uprobe")?, spec.kind().is_return());
+    let path = place.path.as_bytes();
+    Ok(perf::open_probe(source, is_return, path, place.offset)?)
 }
 
 fn kprobe(spec: &HookSpec) -> Result<TargetInfo, TargetError> {
-    let info = TargetInfo::default();
-    let error = match open_probe(spec, &info) {
-        Ok(_) => return Ok(info),
+    let error = match open_kprobe(spec) {
+        Ok(_) => return Ok(TargetInfo::default()),
         Err(TargetError::Sys(e)) => e,
         Err(other) => return Err(other),
     };
@@ -453,15 +498,22 @@ pub fn addresses(pattern: &str) -> Result<Vec<u64>, TargetError> {
 }
 
 fn uprobe(spec: &HookSpec) -> Result<(HookSpec, TargetInfo), TargetError> {
-    let (name, place) = spec.binary().unwrap_or(("", BinaryPlace::Offset(0)));
-    let path = binary::find(name)?;
-    let info = TargetInfo {
-        file_offset: binary::offset(&path, place)?,
-        ..TargetInfo::default()
+    let (canonical, place) = match spec.mapped() {
+        Some(name) => (spec.clone(), mapped_place(spec, name)?),
+        None => {
+            let name = spec.binary().map_or("", |(name, _)| name);
+            let path = binary::find(name)?;
+            (in_binary(spec, &path), Place::find(spec, 0, &path)?)
+        }
     };
-    let canonical = in_binary(spec, &path);
-    match open_probe(&canonical, &info) {
-        Ok(_) => Ok((canonical, info)),
+    match open_uprobe(&canonical, &place) {
+        Ok(_) => {
+            let info = TargetInfo {
+                places: vec![place],
+                ..TargetInfo::default()
+            };
+            Ok((canonical, info))
+        }
         Err(TargetError::Sys(e)) => Err(TargetError::Refused {
             what: format!("cannot probe {}", canonical.target()),
             why: "the kernel does not take the file; is it on a file system that can be mapped \
@@ -471,6 +523,33 @@ fn uprobe(spec: &HookSpec) -> Result<(HookSpec, TargetInfo), TargetError> {
         }),
         Err(other) => Err(other),
     }
+}
+
+/// The first of a hook's files: this machine's own, or one that a process maps. The others are found when
+/// it is known for which cgroups they are looked for.
+fn mapped_place(spec: &HookSpec, name: &str) -> Result<Place, TargetError> {
+    let missing = match binary::find(name) {
+        Ok(path) => return Place::find(spec, 0, &mapped::real(&path)),
+        Err(missing) => missing,
+    };
+    let names = BTreeSet::from([name.to_owned()]);
+    let scan = mapped::scan(&names).map_err(|_| missing)?;
+    let mut refused = None;
+    for (_, file) in scan.files(name) {
+        match Place::find(spec, 0, &file.path) {
+            Ok(place) => return Ok(place),
+            Err(e) => refused = Some(e),
+        }
+    }
+    let unreached: Vec<&str> = scan.unreached.iter().map(String::as_str).collect();
+    Err(refused.unwrap_or_else(|| {
+        let unreached = match unreached.is_empty() {
+            true => String::new(),
+            false => format!(" that it could be found by ({})", unreached.join("; ")),
+        };
+        let name = name.to_owned();
+        BinaryError::Unmapped { name, unreached }.into()
+    }))
 }
 
 /// The event of a hook, and how often it calls.

@@ -131,7 +131,7 @@ pub struct UsageReport {
     pub unpaired: u64,
     /// Events charged to the labels `other`, because there were too many.
     pub other_labels: u64,
-    /// What could not be read of meters that read, in words.
+    /// What could not be read of meters that read, and files that meters do not stand in, in words.
     pub unread: Vec<String>,
     /// What each value tells, by its name, in a sentence.
     #[serde(skip)]

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, major, statat};
 
 use super::fdinfo::Client;
+use crate::cgroup;
 
 /// Majors of GPUs and of accelerators (include/uapi/linux/major.h).
 const MAJORS: [u32; 2] = [226, 261];
@@ -110,7 +111,7 @@ fn process(dir: &Path, pid: u32) -> io::Result<Vec<OpenFile>> {
             continue;
         }
         if whose.is_none() {
-            whose = Some((started(dir)?, cgroup(dir)?));
+            whose = Some((started(dir)?, cgroup::of_process(dir)?));
         }
         let (started, cgroup) = whose.clone().unwrap_or_default();
         found.push(OpenFile {
@@ -149,16 +150,4 @@ pub fn started(dir: &Path) -> io::Result<u64> {
     let field = behind.split_whitespace().nth(19);
     let number = field.and_then(|field| field.parse().ok());
     number.ok_or_else(|| io::ErrorKind::InvalidData.into())
-}
-
-/// A process's cgroup in the cgroup2 hierarchy, which is the one without a number (cgroups(7)), as a path
-/// below the root. `dir` is its directory in /proc.
-///
-/// # Errors
-/// There is no such process any more, or it is in no cgroup of that hierarchy.
-pub fn cgroup(dir: &Path) -> io::Result<PathBuf> {
-    let text = std::fs::read_to_string(dir.join("cgroup"))?;
-    let path = text.lines().find_map(|line| line.strip_prefix("0::/"));
-    path.map(PathBuf::from)
-        .ok_or_else(|| io::ErrorKind::NotFound.into())
 }

@@ -205,10 +205,22 @@ impl HookRecord {
         }
     }
 
-    /// Links that its dispatcher is attached by.
+    /// The files that it follows, if it does that.
     #[must_use]
-    pub fn link_count(&self) -> usize {
-        self.target.cpus.len().max(1)
+    pub fn files(&self) -> Vec<String> {
+        let places = self.target.places.iter();
+        let places = places.filter(|_| self.spec.mapped().is_some());
+        places.map(|place| place.path.clone()).collect()
+    }
+
+    /// The numbers of the links that its dispatcher is attached by.
+    #[must_use]
+    pub fn links(&self) -> Vec<u32> {
+        let places = &self.target.places;
+        match places.is_empty() {
+            false => places.iter().map(|place| place.number).collect(),
+            true => (0..self.target.cpus.len().max(1) as u32).collect(),
+        }
     }
 
     /// The sets that have a place in the kernel.

@@ -60,12 +60,13 @@ pub fn hook(hook: HookId, what: &str) -> String {
 /// The pins of the maps of a hook, which [`crate::dispatch::switch::Switch`] makes.
 pub const HOOK_MAPS: [&str; 5] = ["progs", "cache", "control", "table_even", "table_odd"];
 
-/// The links of a hook, `link` and then `link_1`, `link_2`, ...; with them the hook is live.
-pub fn hook_links(id: HookId, count: usize) -> impl Iterator<Item = String> {
-    (0..count).map(move |at| match at {
+/// A link of a hook by its number: `link`, `link_1`, `link_2`, ...; with them the hook is live.
+#[must_use]
+pub fn hook_link(id: HookId, number: u32) -> String {
+    match number {
         0 => hook(id, HOOK_LINK),
-        _ => hook(id, &format!("{HOOK_LINK}_{at}")),
-    })
+        _ => hook(id, &format!("{HOOK_LINK}_{number}")),
+    }
 }
 
 /// Where the turns of a hook's sets are written down, where they take some.
@@ -80,7 +81,9 @@ pub fn turn(id: HookId, set: u16) -> String {
 /// All links of a hook: those of its dispatcher, then those of its sets.
 pub fn all_links(id: HookId, record: &HookRecord) -> Vec<String> {
     let turns = record.all_sets().filter(|_| record.turns);
-    hook_links(id, record.link_count())
+    let links = record.links().into_iter();
+    links
+        .map(|number| hook_link(id, number))
         .chain(turns.map(|set| turn(id, set.head)))
         .collect()
 }
@@ -90,8 +93,8 @@ pub const NOTES: &str = "notes";
 /// The link of the program that makes them.
 pub const NOTER: &str = "noter";
 
-/// The first link of a hook.
-pub const HOOK_LINK: &str = "link";
+/// What the links of a hook are called; the first of them is.
+const HOOK_LINK: &str = "link";
 
 /// Whether a pin below the state is a link of a hook.
 #[must_use]

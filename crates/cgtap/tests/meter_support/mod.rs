@@ -11,7 +11,7 @@
 
 use std::process::Command;
 
-use cgtap::engine::{CgroupRef, Lifetime, UsageReport, UsageRequest, UsageValue};
+use cgtap::engine::{CgroupRef, Error, Lifetime, UsageReport, UsageRequest, UsageValue};
 use cgtap::meter::file;
 use cgtap::meter::library::BUILTIN;
 use cgtap::meter::written::Meter;
@@ -67,11 +67,14 @@ pub fn meter(text: &str) -> Meter {
 
 /// Lets a meter count in the whole sandbox.
 pub fn enable(sandbox: &Sandbox, text: &str) {
+    try_enable(sandbox, text).unwrap_or_else(|e| panic!("{e}\n{}", e.log()));
+}
+
+/// As [`enable`], where that may fail.
+pub fn try_enable(sandbox: &Sandbox, text: &str) -> Result<(), Error> {
     let top = CgroupRef::Path(sandbox.dir(""));
-    sandbox
-        .engine
-        .enable_meter(&meter(text), &top, Lifetime::Pinned)
-        .unwrap_or_else(|e| panic!("{e}\n{}", e.log()));
+    let enabled = (sandbox.engine).enable_meter(&meter(text), &top, Lifetime::Pinned);
+    enabled.map(drop)
 }
 
 /// What all cgroups used.

@@ -1,5 +1,6 @@
 /* With -DLIBRARY: functions of the names and arguments of CUDA's driver API that do nothing. Without:
- * a client that calls them: CGROUP.PROCS ROUNDS. */
+ * a client that calls them: CGROUP.PROCS ROUNDS [WAIT]. With WAIT it says that it is there and waits for
+ * a byte before the rounds. CGROUP.PROCS may be - for the cgroup that it is in. */
 typedef unsigned long long ptr;
 
 #ifdef LIBRARY
@@ -29,9 +30,15 @@ int cuMemAlloc_v2(ptr *out, unsigned long bytes);
 
 int main(int argc, char **argv)
 {
-	int fd = open(argv[1], O_WRONLY);
+	char byte = '.';
 
-	if (fd < 0 || write(fd, "0", 1) != 1)
+	if (argv[1][0] != '-') {
+		int fd = open(argv[1], O_WRONLY);
+
+		if (fd < 0 || write(fd, "0", 1) != 1)
+			return 1;
+	}
+	if (argc > 3 && (write(1, &byte, 1) != 1 || read(0, &byte, 1) != 1))
 		return 1;
 	for (int round = atoi(argv[2]); round > 0; round--) {
 		cuMemAlloc_v2(0, 4096);

@@ -84,7 +84,7 @@ impl Page {
         if page.head("cgtap_lost", "counter", None, lost) {
             page.plain("cgtap_lost_total", ledger.lost());
         }
-        let unread = "Reasons for which something of meters that read could not be read; `cgtap usage` has them in words.";
+        let unread = "Reasons for which something could not be read, or a file not be probed; `cgtap usage` has them in words.";
         if page.head("cgtap_unread", "gauge", None, unread) {
             page.plain("cgtap_unread", ledger.unread());
         }

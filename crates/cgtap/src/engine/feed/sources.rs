@@ -9,7 +9,7 @@ use cgtap_sys::Errno;
 use super::super::error::{Error, ErrorKind, Result};
 use super::super::session::Session;
 use super::super::usage;
-use crate::cgroup::Cgroup;
+use crate::cgroup::{self, Cgroup};
 use crate::id::CgroupId;
 use crate::kernel::pretend;
 use crate::meter::record::MeterRecord;
@@ -177,7 +177,7 @@ impl Cgroups<'_> {
     fn whose(&mut self, pid: u32) -> Option<Whose> {
         let dir = pretend::root().join("proc").join(pid.to_string());
         let ticks = proc::started(&dir).ok()?;
-        let path = proc::cgroup(&dir).ok()?;
+        let path = cgroup::of_process(&dir).ok()?;
         let per_second = rustix::param::clock_ticks_per_second().max(1);
         Some(Whose {
             cgroup: self.id(&path),

@@ -1,0 +1,242 @@
+//! Hooks at `*/FILE` follow the files that processes map: those of containers that were started since.
+//!
+//! Nobody tells of a mapping, so all processes are looked at now and then: whenever such a hook is made,
+//! by whoever reads usage, and by whoever reads for limits. What they called before that was not seen.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use cgtap_sys::SysError;
+use cgtap_sys::bpf::{Prog, get_link, pin};
+
+use super::error::{Error, ErrorKind, Result};
+use super::session::Session;
+use super::{Engine, Lock};
+use crate::cgroup::Hierarchy;
+use crate::id::CgroupId;
+use crate::kernel::anchor;
+use crate::kernel::mapped::{FileId, Scan, scan};
+use crate::kernel::target::Place;
+use crate::store::config::{HookId, HookRecord};
+use crate::store::pins;
+
+/// Files that a hook stands in at the most. What is beyond is told, not probed.
+pub const FILES_MAX: usize = 64;
+/// For so many times as long as looking took it is not done again: 2 % of a CPU.
+const REST: u32 = 50;
+
+/// When processes were looked at last.
+#[derive(Debug, Default)]
+pub(super) struct Pace(Mutex<Option<Look>>);
+
+#[derive(Clone, Debug)]
+struct Look {
+    ended: Instant,
+    took: Duration,
+    unreached: Vec<String>,
+}
+
+impl Pace {
+    fn last(&self) -> MutexGuard<'_, Option<Look>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whether a hook follows files.
+pub(super) fn is_wanted(session: &Session) -> bool {
+    following(session).next().is_some()
+}
+
+fn following(session: &Session) -> impl Iterator<Item = (HookId, &HookRecord, &str)> {
+    let hooks = session.config.hooks.iter().filter(|(_, h)| h.is_active());
+    hooks.filter_map(|(id, hook)| Some((*id, hook, hook.spec.mapped()?)))
+}
+
+/// What is to change at a hook.
+#[derive(Debug, Default)]
+struct Change {
+    come: Vec<Place>,
+    /// Numbers of links.
+    gone: BTreeSet<u32>,
+}
+
+impl Engine {
+    /// Looks at all processes for files that hooks at `*/FILE` are to stand in and do not, and puts them
+    /// there; takes them out of files that are no more. Not again within 50 times as long as that took: what
+    /// was found then comes back.
+    ///
+    /// Returns, in words, what has the name of such a file and is not probed.
+    ///
+    /// # Errors
+    /// [`Error`]: a state or a process list that cannot be read, a change that failed, of which nothing
+    /// is left.
+    pub fn follow(&self) -> Result<Vec<String>> {
+        if let Some(last) = &*self.pace.last()
+            && last.ended.elapsed() < last.took * REST
+        {
+            return Ok(last.unreached.clone());
+        }
+        self.follow_now()
+    }
+
+    /// As [`Engine::follow`], whenever it was done last; what goes wrong is only said: the hooks are there.
+    pub(super) fn follow_at_once(&self) {
+        match self.follow_now() {
+            Ok(unreached) => unreached.iter().for_each(|why| tracing::warn!("{why}")),
+            Err(e) => tracing::warn!("{e}"),
+        }
+    }
+
+    fn follow_now(&self) -> Result<Vec<String>> {
+        let began = Instant::now();
+        let open = |lock| Session::open(self.state(), lock, self.hierarchy()?);
+        let names: BTreeSet<String> = match open(Lock::Shared)? {
+            Some(session) => following(&session).map(|(.., n)| n.to_owned()).collect(),
+            None => BTreeSet::new(),
+        };
+        if names.is_empty() {
+            return Ok(Vec::new());
+        }
+        let scan = scan(&names).map_err(|e| {
+            let what = format!("cannot list the processes that map files of hooks: {e}");
+            Error::new(ErrorKind::Kernel, what)
+        })?;
+        let mut unreached = scan.unreached.clone();
+        let is_new = match open(Lock::Shared)? {
+            Some(session) => !changes(&session, &scan, &mut unreached).is_empty(),
+            None => false,
+        };
+        // What others did meanwhile is in the record by now.
+        if is_new && let Some(mut session) = open(Lock::Exclusive)? {
+            let changes = changes(&session, &scan, &mut unreached);
+            session.change(|session| session.move_links(&changes, &mut unreached))?;
+        }
+        let unreached: Vec<String> = unreached.into_iter().collect();
+        *self.pace.last() = Some(Look {
+            ended: Instant::now(),
+            took: began.elapsed(),
+            unreached: unreached.clone(),
+        });
+        Ok(unreached)
+    }
+}
+
+impl Session {
+    /// Attaches the dispatchers of hooks at new places, and takes them away from old ones.
+    fn move_links(
+        &mut self,
+        changes: &BTreeMap<HookId, Change>,
+        unreached: &mut BTreeSet<String>,
+    ) -> Result<()> {
+        let before = pins::expected(&self.config);
+        let mut next = self.config.clone();
+        for (id, change) in changes {
+            let Some(hook) = next.hooks.get_mut(id) else {
+                continue;
+            };
+            let sys = |e: SysError| Error::sys(format!("attach {} at more files", hook.spec), &e);
+            let first = hook.links().first().copied().unwrap_or(0);
+            let link = get_link(&self.path(&pins::hook_link(*id, first))).map_err(sys)?;
+            let prog = Prog::from_id(link.info().map_err(sys)?.prog_id).map_err(sys)?;
+            for place in &change.come {
+                match anchor::at_place(&prog, &hook.spec, place) {
+                    Ok(link) => {
+                        pin(&link, &self.path(&pins::hook_link(*id, place.number))).map_err(sys)?;
+                        hook.target.places.push(place.clone());
+                    }
+                    Err(e) => drop(unreached.insert(format!("{} is not probed: {e}", place.path))),
+                }
+            }
+            let places = &mut hook.target.places;
+            // The hook is live by its links: one stays.
+            if places
+                .iter()
+                .any(|place| !change.gone.contains(&place.number))
+            {
+                places.retain(|place| !change.gone.contains(&place.number));
+            }
+        }
+        self.write_config(next)?;
+        if let Err(e) = self.clear(&before) {
+            self.unfinished(&e);
+        }
+        Ok(())
+    }
+}
+
+/// What is to change at each hook for it to stand in all files that processes of its cgroups map.
+fn changes(
+    session: &Session,
+    scan: &Scan,
+    unreached: &mut BTreeSet<String>,
+) -> BTreeMap<HookId, Change> {
+    let mut families = Families::of(&session.hierarchy);
+    let mut all = BTreeMap::new();
+    for (id, hook, name) in following(session) {
+        let attached: BTreeSet<CgroupId> = hook.lists.configured().collect();
+        let places = &hook.target.places;
+        let mut change = Change::default();
+        for (file, mapped) in scan.files(name) {
+            let is_known = places.iter().any(|place| place.file == file);
+            let mut cgroups = mapped.cgroups.iter();
+            if is_known || !cgroups.any(|path| families.is_below(path, &attached)) {
+                continue;
+            }
+            if places.len() + change.come.len() >= FILES_MAX {
+                unreached.insert(format!(
+                    "{} is not probed: {} stands in {FILES_MAX} files already",
+                    mapped.path.display(),
+                    hook.spec
+                ));
+                continue;
+            }
+            let last = places.iter().chain(&change.come).map(|place| place.number);
+            let number = last.max().map_or(0, |last| last + 1);
+            match Place::find(&hook.spec, number, &mapped.path) {
+                Ok(place) => change.come.push(place),
+                Err(e) => drop(unreached.insert(format!("it is not probed: {e}"))),
+            }
+        }
+        let mapped: BTreeSet<FileId> = scan.files(name).map(|(file, _)| file).collect();
+        let gone = places.iter().filter(|place| {
+            let is_there = FileId::of(place.path.as_ref()).is_ok_and(|file| file == place.file);
+            !is_there && !mapped.contains(&place.file)
+        });
+        change.gone = gone.map(|place| place.number).collect();
+        if change.gone.len() == places.len() && change.come.is_empty() {
+            change.gone.clear();
+        }
+        if !change.come.is_empty() || !change.gone.is_empty() {
+            all.insert(id, change);
+        }
+    }
+    all
+}
+
+/// The cgroups of processes, with those above them.
+struct Families<'a> {
+    hierarchy: &'a Hierarchy,
+    known: BTreeMap<PathBuf, Vec<CgroupId>>,
+}
+
+impl<'a> Families<'a> {
+    fn of(hierarchy: &'a Hierarchy) -> Self {
+        Self {
+            hierarchy,
+            known: BTreeMap::new(),
+        }
+    }
+
+    /// Whether the cgroup at `path`, below the root, is one of `cgroups` or below it. One that is gone is not.
+    fn is_below(&mut self, path: &PathBuf, cgroups: &BTreeSet<CgroupId>) -> bool {
+        if !self.known.contains_key(path) {
+            let found = self.hierarchy.by_path(path);
+            let line = found.map(|c| [vec![c.id], c.ancestors].concat());
+            self.known.insert(path.clone(), line.unwrap_or_default());
+        }
+        let line = self.known.get(path).map_or(&[][..], Vec::as_slice);
+        line.iter().any(|id| cgroups.contains(id))
+    }
+}
