@@ -19,7 +19,7 @@ mod support;
 use std::io::{BufRead, BufReader};
 use std::process::Stdio;
 
-use guest_support::containers::{Containerd, Ground, IMAGE, podman};
+use guest_support::containers::{Containerd, Ground, IMAGE, cuda, podman};
 use guest_support::wait_until;
 use serde_json::Value;
 use support::{Running, Sandbox};
@@ -137,6 +137,70 @@ fn podmans_containers_have_their_names_images_and_usage() {
     assert_eq!(born(&row(&sandbox, "/libpod_parent")), before + 30);
     assert_eq!(sandbox.run(&["usage", "container:shop"]).status, 1);
     assert_eq!(born(&row(&sandbox, "container:db")), 12);
+    sandbox.run(&["meter", "disable", "--all"]).done();
+}
+
+/// The files that the meter of CUDA stands in, as podman and containerd keep them.
+fn libraries(sandbox: &Sandbox) -> [Vec<String>; 2] {
+    let said = sandbox.run(&["--json", "list"]).done().json();
+    let lists = said["lists"].as_array().unwrap();
+    let launches = |list: &&Value| list["hook"] == "uprobe:*/libcuda.so.1:cuLaunchKernel";
+    let files = &lists.iter().find(launches).unwrap()["files"];
+    let files = files.as_array().unwrap().iter();
+    let files: Vec<String> = files.map(|f| f.as_str().unwrap().to_owned()).collect();
+    let at = |store: &str| {
+        let here = files.iter().filter(|f| f.starts_with(store));
+        let here: Vec<String> = here.cloned().collect();
+        assert!(here.iter().all(|f| f.ends_with(cuda::LIBRARY)), "{files:?}");
+        here
+    };
+    let both = [
+        "/var/lib/containers/storage/overlay/",
+        "/var/lib/containerd/",
+    ]
+    .map(at);
+    assert_eq!(both.concat().len(), files.len(), "{files:?}");
+    both
+}
+
+/// What containers call of a library that their image brings is counted, once for each of them; an image
+/// that is removed is not held by it.
+#[test]
+#[ignore = "needs podman and containerd, and takes their storage: ./dev test-vm"]
+fn libraries_of_images_are_seen_in_all_their_containers() {
+    let ground = Ground::new();
+    let sandbox = Sandbox::new();
+    let (web, web_cgroup) = ground.podman("web");
+    let (db, db_cgroup) = ground.podman("db");
+    sandbox.run(&["meter", "enable", "cuda"]).done();
+    assert_eq!((web.does("launched", 4), db.does("launched", 2)), (4, 2));
+    let launched = |cgroup: &str| {
+        let row = row(&sandbox, cgroup);
+        let meters = row["meters"].as_array().unwrap().iter();
+        let launches = meters.filter(|m| m["meter"] == "cuda_launches");
+        launches.map(|m| m["own"].as_u64().unwrap()).sum::<u64>()
+    };
+    // Two kernels and a graph each time.
+    assert_eq!((launched(&web_cgroup), launched(&db_cgroup)), (12, 6));
+    let [podmans, none] = libraries(&sandbox);
+    assert_eq!((podmans.len(), none.len()), (1, 0), "{podmans:?}");
+
+    // Another runtime, later: found by a reading.
+    let containerd = Containerd::start(&ground.archive());
+    let app = ground.work("app");
+    let app_cgroup = containerd.run("default", "app", &[], &app);
+    launched(&app_cgroup);
+    assert_eq!(app.does("launched", 3), 3);
+    assert_eq!(launched(&app_cgroup), 9);
+    assert_eq!(libraries(&sandbox).map(|files| files.len()), [1, 1]);
+
+    podman(&["rm", "-f", "-t", "0", "web", "db"]);
+    podman(&["rmi", IMAGE]);
+    assert_eq!(launched(&app_cgroup), 9);
+    assert_eq!(libraries(&sandbox).map(|files| files.len()), [0, 1]);
+    assert_eq!(app.does("launched", 1), 1);
+    assert_eq!(launched(&app_cgroup), 12);
+    containerd.remove("default", "app");
     sandbox.run(&["meter", "disable", "--all"]).done();
 }
 

@@ -9,6 +9,8 @@
     reason = "a test that cannot go on fails"
 )]
 
+#[path = "support/cuda.rs"]
+mod cuda;
 mod meter_support;
 mod support;
 
@@ -18,16 +20,9 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use cuda::{LIBRARY, base, image, library};
 use meter_support::{both, builtin, enable, usage};
 use support::{Sandbox, program, scratch};
-
-/// The stand-in at `path`.
-fn library(path: &Path) {
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support/cuda.c");
-    let mut cc = Command::new("cc");
-    cc.args(["-O2", "-shared", "-fPIC", "-DLIBRARY", "-o"]);
-    support::run(cc.arg(path).arg(source));
-}
 
 /// The meter, of the library at `path`.
 fn enabled(sandbox: &Sandbox, path: &Path) {
@@ -120,43 +115,6 @@ impl Drop for Images {
     }
 }
 
-/// What all images stand on: the C library and its loader, below `dir`.
-fn base(dir: &Path) {
-    std::fs::create_dir_all(dir.join("lib")).unwrap();
-    let loader = match cfg!(target_arch = "aarch64") {
-        true => "ld-linux-aarch64.so.1",
-        false => "ld-linux-x86-64.so.2",
-    };
-    for (name, to) in [(loader, "loader"), ("libc.so.6", "libc.so.6")] {
-        let found = Command::new("cc")
-            .arg(format!("-print-file-name={name}"))
-            .output();
-        let path = String::from_utf8(found.unwrap().stdout).unwrap();
-        std::fs::copy(path.trim(), dir.join("lib").join(to)).unwrap();
-    }
-}
-
-/// An image of containers: a client, and the library that it uses, below `dir`.
-fn image(dir: &Path) {
-    std::fs::create_dir_all(dir.join("lib")).unwrap();
-    let real = dir.join("lib/libcuda.so.550.1");
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support/cuda.c");
-    let mut cc = Command::new("cc");
-    cc.args([
-        "-O2",
-        "-shared",
-        "-fPIC",
-        "-DLIBRARY",
-        "-Wl,-soname,libcuda.so.1",
-        "-o",
-    ]);
-    support::run(cc.arg(&real).arg(&source));
-    std::os::unix::fs::symlink("libcuda.so.550.1", dir.join("lib/libcuda.so.1")).unwrap();
-    let mut cc = Command::new("cc");
-    cc.args(["-O2", "-Wl,--dynamic-linker=/lib/loader", "-o"]);
-    support::run(cc.arg(dir.join("client")).arg(&source).arg(&real));
-}
-
 /// The client in a container: a root of its own, which is an overlay.
 struct Container(Child);
 
@@ -238,7 +196,7 @@ fn libraries_that_containers_bring_are_found_once_each_and_let_go() {
     let [one, other] = ["one", "other"].map(|name| images.at(name));
     image(&one);
     image(&other);
-    let lib = |image: &Path| image.join("lib/libcuda.so.550.1").canonicalize().unwrap();
+    let lib = |image: &Path| image.join(LIBRARY).canonicalize().unwrap();
 
     // Without a file of this machine's and without a process, there is no such hook.
     let text = builtin("cuda");

@@ -1,5 +1,5 @@
-//! Containers of real runtimes: podman with crun, containerd with runc, an image of busybox alone, no
-//! network. Their storage is in memory, since overlayfs takes no overlayfs for what is below it; that
+//! Containers of real runtimes: podman with crun, containerd with runc, an image of busybox and a stand-in for CUDA's library,
+//! no network. Their storage is in memory, since overlayfs takes no overlayfs for what is below it; that
 //! hides the machine's own, so it is done in guests only.
 
 use std::ffi::CString;
@@ -11,16 +11,21 @@ use rustix::fs::{CWD, FileType, Mode};
 
 use super::{tool, wait_until};
 
+#[path = "../../../cgtap/tests/support/cuda.rs"]
+pub mod cuda;
+
 /// What the image is called.
 pub const IMAGE: &str = "localhost/worker:1";
 /// Where runtimes keep images and containers.
 const STORES: [&str; 2] = ["/var/lib/containers", "/var/lib/containerd"];
 
 /// What a container does: what it is asked for, so many times, and says how many came to something. All
-/// but the subshells is done by the shell itself, so that nothing else is made or opened.
-const WORKER: &str = "while read what count; do done=0; i=0; while [ $i -lt $count ]; do \
-    case $what in born) (:);; opened) true < /dev/zero;; esac && done=$((done+1)); i=$((i+1)); \
-    done; echo $done > /work/said; done <> /work/ask";
+/// but the subshells and `launched` is done by the shell itself, so that nothing else is made or opened. One
+/// more process has its libraries open all the time.
+const WORKER: &str = "export LD_LIBRARY_PATH=/lib; mkfifo /work/never; \
+    /client - 0 wait <> /work/never > /dev/null & while read what count; do done=0; i=0; while [ $i -lt $count ]; do \
+    case $what in born) (:);; opened) true < /dev/zero;; launched) /client - 1;; esac && \
+    done=$((done+1)); i=$((i+1)); done; echo $done > /work/said; done <> /work/ask";
 
 /// A place for images and containers.
 pub struct Ground {
@@ -42,7 +47,11 @@ impl Ground {
             std::fs::create_dir_all(dir.join("root").join(name)).unwrap();
         }
         std::fs::copy("/bin/busybox", dir.join("root/bin/busybox")).unwrap();
-        std::os::unix::fs::symlink("busybox", dir.join("root/bin/sh")).unwrap();
+        for name in ["sh", "mkfifo"] {
+            std::os::unix::fs::symlink("busybox", dir.join("root/bin").join(name)).unwrap();
+        }
+        cuda::base(&dir.join("root"));
+        cuda::image(&dir.join("root"));
         let (root, tar) = (dir.join("root"), dir.join("image.tar"));
         let [root, tar] = [&root, &tar].map(|p| p.to_str().unwrap());
         tool(&["tar", "-C", root, "-cf", tar, "."]);

@@ -1,0 +1,57 @@
+//! Images of containers that bring a stand-in for NVIDIA's CUDA library, and a client of it.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// The library's full name in an image.
+pub const LIBRARY: &str = "lib/libcuda.so.550.1";
+
+fn source() -> PathBuf {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR"));
+    dir.join("../cgtap/tests/support/cuda.c")
+}
+
+fn cc(words: &[&str], out: &Path, of: &[&Path]) {
+    let mut cc = Command::new("cc");
+    let status = cc.args(words).arg("-o").arg(out).args(of).status();
+    assert!(status.unwrap().success(), "{cc:?}");
+}
+
+/// The stand-in at `path`.
+pub fn library(path: &Path) {
+    let words = [
+        "-O2",
+        "-shared",
+        "-fPIC",
+        "-DLIBRARY",
+        "-Wl,-soname,libcuda.so.1",
+    ];
+    cc(&words, path, &[&source()]);
+}
+
+/// What images stand on: the C library and its loader, below `dir`.
+pub fn base(dir: &Path) {
+    std::fs::create_dir_all(dir.join("lib")).unwrap();
+    let loader = match cfg!(target_arch = "aarch64") {
+        true => "ld-linux-aarch64.so.1",
+        false => "ld-linux-x86-64.so.2",
+    };
+    for (name, to) in [(loader, "loader"), ("libc.so.6", "libc.so.6")] {
+        let mut cc = Command::new("cc");
+        let found = cc.arg(format!("-print-file-name={name}")).output();
+        let path = String::from_utf8(found.unwrap().stdout).unwrap();
+        std::fs::copy(path.trim(), dir.join("lib").join(to)).unwrap();
+    }
+}
+
+/// The library, and `client`, which uses it: below `dir`, with all that it stands on at the root of whoever
+/// runs it.
+pub fn image(dir: &Path) {
+    std::fs::create_dir_all(dir.join("lib")).unwrap();
+    let real = dir.join(LIBRARY);
+    library(&real);
+    let name = Path::new(LIBRARY).file_name().unwrap();
+    std::os::unix::fs::symlink(name, dir.join("lib/libcuda.so.1")).unwrap();
+    let words = ["-O2", "-Wl,--dynamic-linker=/lib/loader"];
+    cc(&words, &dir.join("client"), &[&source(), &real]);
+}
