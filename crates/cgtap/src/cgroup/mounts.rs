@@ -84,8 +84,7 @@ fn line(line: &str) -> Option<Mount> {
     })
 }
 
-/// What would end a field is written as its octal number, `\040`; what would end a part of an option of
-/// an overlay with a backslash before it.
+/// What would end a field is written as its octal number, `\040`.
 fn unescape(text: &str) -> PathBuf {
     let mut plain = String::with_capacity(text.len());
     let mut rest = text;

@@ -57,7 +57,9 @@ impl Engine {
             session.change_or_go(|session| attach_in(session, request, source, &cgroup))?;
         let attached = &report.attachments;
         if attached.iter().any(|a| a.hook.mapped().is_some()) {
-            self.follow_at_once();
+            for why in self.follow_now() {
+                tracing::warn!("{why}");
+            }
         }
         Ok(report)
     }

@@ -23,7 +23,7 @@ use crate::store::config::{HookId, HookRecord};
 use crate::store::pins;
 
 /// Files that a hook stands in at the most. What is beyond is told, not probed.
-pub const FILES_MAX: usize = 64;
+const FILES_MAX: usize = 64;
 /// For so many times as long as looking took it is not done again: 2 % of a CPU.
 const REST: u32 = 50;
 
@@ -67,37 +67,42 @@ impl Engine {
     /// there; takes them out of files that are no more. Not again within 50 times as long as that took: what
     /// was found then comes back.
     ///
-    /// Returns, in words, what has the name of such a file and is not probed.
-    ///
-    /// # Errors
-    /// [`Error`]: a state or a process list that cannot be read, a change that failed, of which nothing
-    /// is left.
-    pub fn follow(&self) -> Result<Vec<String>> {
+    /// Returns, in words, what has the name of such a file and is not probed, or why nothing was looked at: the
+    /// hooks are there, and what they stand in they stand in.
+    pub fn follow(&self) -> Vec<String> {
         if let Some(last) = &*self.pace.last()
             && last.ended.elapsed() < last.took * REST
         {
-            return Ok(last.unreached.clone());
+            return last.unreached.clone();
         }
         self.follow_now()
     }
 
-    /// As [`Engine::follow`], whenever it was done last; what goes wrong is only said: the hooks are there.
-    pub(super) fn follow_at_once(&self) {
-        match self.follow_now() {
-            Ok(unreached) => unreached.iter().for_each(|why| tracing::warn!("{why}")),
-            Err(e) => tracing::warn!("{e}"),
-        }
+    /// As [`Engine::follow`], whenever that was done last.
+    pub(super) fn follow_now(&self) -> Vec<String> {
+        let began = Instant::now();
+        let unreached = match self.look_for_files() {
+            Ok(unreached) => unreached.into_iter().collect(),
+            Err(e) => vec![format!(
+                "files that hooks are to stand in were not looked for: {e}"
+            )],
+        };
+        *self.pace.last() = Some(Look {
+            ended: Instant::now(),
+            took: began.elapsed(),
+            unreached: unreached.clone(),
+        });
+        unreached
     }
 
-    fn follow_now(&self) -> Result<Vec<String>> {
-        let began = Instant::now();
+    fn look_for_files(&self) -> Result<BTreeSet<String>> {
         let open = |lock| Session::open(self.state(), lock, self.hierarchy()?);
         let names: BTreeSet<String> = match open(Lock::Shared)? {
             Some(session) => following(&session).map(|(.., n)| n.to_owned()).collect(),
             None => BTreeSet::new(),
         };
         if names.is_empty() {
-            return Ok(Vec::new());
+            return Ok(BTreeSet::new());
         }
         let scan = scan(&names).map_err(|e| {
             let what = format!("cannot list the processes that map files of hooks: {e}");
@@ -113,12 +118,6 @@ impl Engine {
             let changes = changes(&session, &scan, &mut unreached);
             session.change(|session| session.move_links(&changes, &mut unreached))?;
         }
-        let unreached: Vec<String> = unreached.into_iter().collect();
-        *self.pace.last() = Some(Look {
-            ended: Instant::now(),
-            took: began.elapsed(),
-            unreached: unreached.clone(),
-        });
         Ok(unreached)
     }
 }

@@ -147,7 +147,9 @@ impl Engine {
         for way in 0..WAYS_MAX {
             match self.try_limits(change, way) {
                 Ok(ids) => {
-                    self.follow_at_once();
+                    for why in self.follow_now() {
+                        tracing::warn!("{why}");
+                    }
                     let all = self.limits(None)?;
                     return Ok(all.into_iter().filter(|l| ids.contains(&l.id)).collect());
                 }

@@ -288,7 +288,7 @@ impl Engine {
         let mut unread = Vec::new();
         if follow::is_wanted(&session) {
             drop(session);
-            unread = self.follow()?;
+            unread = self.follow();
             let opened = Session::open(self.state(), Lock::Shared, self.hierarchy()?)?;
             match opened {
                 Some(opened) => session = opened,

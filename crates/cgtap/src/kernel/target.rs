@@ -545,7 +545,7 @@ fn mapped_place(spec: &HookSpec, name: &str) -> Result<Place, TargetError> {
     Err(refused.unwrap_or_else(|| {
         let unreached = match unreached.is_empty() {
             true => String::new(),
-            false => format!(" that it could be found by ({})", unreached.join("; ")),
+            false => format!(" that was found ({})", unreached.join("; ")),
         };
         let name = name.to_owned();
         BinaryError::Unmapped { name, unreached }.into()

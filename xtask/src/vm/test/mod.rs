@@ -35,7 +35,7 @@ pub struct Args {
     #[arg(long = "test", value_name = "BINARY")]
     only: Vec<String>,
     /// Seconds for one test binary; then it is killed and its tests that have not ended failed.
-    #[arg(long, value_name = "SECONDS", default_value_t = 1800)]
+    #[arg(long, value_name = "SECONDS", default_value_t = 3600)]
     binary_timeout_s: u64,
     /// Runs them on this machine's own kernel, to compare.
     #[arg(long, conflicts_with = "kernel")]

@@ -59,7 +59,7 @@ impl Reader {
         }
         let mut unread = Vec::new();
         if self.follows {
-            unread = self.engine.follow()?;
+            unread = self.engine.follow();
         }
         if self.has_limits
             && let Some(session) = open(Lock::Exclusive)?
