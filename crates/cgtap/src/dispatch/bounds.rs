@@ -14,7 +14,8 @@ use super::pool::{BtfPool, MapPool};
 use super::specialise::PoolIndex;
 use crate::asm::{Code, Cond, Insn, Reg, Size, encode, helper};
 use crate::hook::HookKind;
-use crate::kernel::target::{Target, TargetError, open_kprobe, open_sampled, open_uprobe};
+use crate::kernel::place;
+use crate::kernel::target::{Target, TargetError, open_kprobe, open_sampled};
 
 /// A program to try, with its constants built in.
 #[derive(Clone, Copy, Debug)]
@@ -127,7 +128,7 @@ pub fn check(
         HookKind::Uprobe | HookKind::Uretprobe => {
             // What it may read is the same in all files.
             if let Some(place) = target.info.places.first() {
-                at_event(&prog, open_uprobe(target.spec, place)?)?;
+                at_event(&prog, place::open(target.spec, place)?)?;
             }
         }
         HookKind::PerfEvent => {

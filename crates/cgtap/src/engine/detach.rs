@@ -13,7 +13,7 @@ use super::session::Session;
 use crate::attach::Anchor;
 use crate::cgroup::Cgroup;
 use crate::id::{AttachmentId, InstanceId};
-use crate::kernel::target;
+use crate::kernel::place;
 use crate::store::config::{Config, HookRecord};
 
 impl Engine {
@@ -148,7 +148,7 @@ fn select(config: &Config, what: &Detach, cgroup: Option<&Cgroup>) -> Result<Vec
             return Ok(ids.iter().copied().filter(|id| seen.insert(*id)).collect());
         }
         Detach::Cgroup(_, hook) => {
-            let filter = hook.clone().map(|h| h.map(target::one_name));
+            let filter = hook.clone().map(|h| h.map(place::one_name));
             all.filter(|(_, at, _)| cgroup.is_some_and(|c| c.id == *at))
                 .filter(|(spec, _, _)| filter.as_ref().is_none_or(|h| h.matches(spec)))
                 // Limits go by `limit clear`.

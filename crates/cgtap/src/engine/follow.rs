@@ -18,7 +18,7 @@ use crate::cgroup::Hierarchy;
 use crate::id::CgroupId;
 use crate::kernel::anchor;
 use crate::kernel::mapped::{FileId, Scan, scan};
-use crate::kernel::target::Place;
+use crate::kernel::place::Place;
 use crate::store::config::{HookId, HookRecord};
 use crate::store::pins;
 

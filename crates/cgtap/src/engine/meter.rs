@@ -20,7 +20,8 @@ use crate::kernel::layout::Layout;
 use crate::kernel::read::Access;
 use crate::meter::image::{self, Placed};
 use crate::meter::record::{MeterRecord, PRIVATE};
-use crate::meter::resolve::{ResolveError, Resolved, resolve};
+use crate::meter::resolve::{ResolveError, resolve};
+use crate::meter::resolved::Resolved;
 use crate::meter::shape::{Shape, Sink};
 use crate::meter::written::Meter;
 

@@ -17,7 +17,7 @@ use crate::attach::{self, Answer, Array, EffectiveEntry, Mode};
 use crate::cgroup::{Cgroup, Hierarchy};
 use crate::hook::HookSpec;
 use crate::id::{AttachmentId, CgroupId, InstanceId};
-use crate::kernel::target;
+use crate::kernel::place;
 use crate::store::config::{Config, HookId, HookRecord};
 use crate::store::pins;
 
@@ -149,7 +149,7 @@ impl Engine {
         };
         let config = &session.config;
         let cgroups = which(&session, request)?;
-        let filter = request.hook.clone().map(|h| h.map(target::one_name));
+        let filter = request.hook.clone().map(|h| h.map(place::one_name));
         let mut reports = Vec::new();
         for (id, hook) in &config.hooks {
             if filter.as_ref().is_some_and(|h| !h.matches(&hook.spec)) || !hook.is_active() {
@@ -209,7 +209,7 @@ impl Engine {
         let empty = attach::Lists::new();
         if let Some(session) = &session {
             let cgroup = super::find_cgroup(&session.hierarchy, cgroup)?;
-            let found = session.config.hook(&target::one_name(hook));
+            let found = session.config.hook(&place::one_name(hook));
             let lists = found.map_or(&empty, |(_, h)| &h.lists);
             return Ok(lists.query(
                 &WayUp::new(&session.config, &cgroup),

@@ -17,7 +17,7 @@ use crate::attach::Anchor;
 use crate::cgroup::Hierarchy;
 use crate::id::InstanceId;
 use crate::kernel::mapped::FileId;
-use crate::kernel::target::Place;
+use crate::kernel::place::Place;
 use crate::object::image::ObjectImage;
 use crate::store::blob;
 use crate::store::config::{Config, HookId, HookRecord};

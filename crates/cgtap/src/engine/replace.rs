@@ -12,7 +12,7 @@ use super::request::{ProgramChoice, ReplaceRequest};
 use super::session::Session;
 use crate::hook::HookSpec;
 use crate::id::{InstanceId, ProgramId};
-use crate::kernel::target;
+use crate::kernel::place;
 use crate::store::config::{Config, MemberRecord};
 
 impl Engine {
@@ -172,5 +172,5 @@ fn fitting(config: &Config, instance: InstanceId, chosen: &[u32], spec: &HookSpe
 /// A section names its hook in any of the ways there are, a binary by any of its paths; `spec` is
 /// the one name of its place.
 fn stands_at(own: &HookSpec, spec: &HookSpec) -> bool {
-    target::one_name(own).with_scope(spec.scope().clone()) == *spec
+    place::one_name(own).with_scope(spec.scope().clone()) == *spec
 }

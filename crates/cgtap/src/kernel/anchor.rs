@@ -6,10 +6,9 @@ use cgtap_sys::bpf::{Link, Map, MapSpec, MapType, Prog, ProgSpec};
 use cgtap_sys::{Errno, SysError, perf};
 
 use super::function;
+use super::place::{self, Place};
 use super::pretend::{self, Pretended};
-use super::target::{
-    Place, Target, TargetError, addresses, open_kprobe, open_sampled, open_uprobe,
-};
+use super::target::{Target, TargetError, addresses, open_kprobe, open_sampled};
 use crate::asm::{Insn, Reg, encode, helper};
 use crate::cgroup::Hierarchy;
 use crate::hook::{HookKind, HookSpec};
@@ -126,7 +125,7 @@ pub fn attach(prog: &Prog, target: &Target<'_>) -> Result<Vec<Link>, TargetError
 /// # Errors
 /// The kernel's answer.
 pub fn at_place(prog: &Prog, spec: &HookSpec, place: &Place) -> Result<Link, TargetError> {
-    Ok(Link::perf_event(prog, open_uprobe(spec, place)?.as_fd())?)
+    Ok(Link::perf_event(prog, place::open(spec, place)?.as_fd())?)
 }
 
 /// Attaches a cgroup/dev program to the root of the hierarchy, where it is asked for all tasks, beside

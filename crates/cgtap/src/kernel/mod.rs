@@ -15,6 +15,7 @@ mod lsm;
 pub mod mapped;
 pub mod path;
 pub mod perf_event;
+pub mod place;
 pub mod pretend;
 pub mod read;
 pub mod scope;

@@ -3,9 +3,8 @@
 //! Where the kernel can be asked whether a place can be probed, it is asked by opening a probe
 //! there for a moment; only a refusal is looked into, to say what is wrong.
 
-use std::collections::BTreeSet;
 use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::rc::Rc;
 
 use cgtap_sys::bpf::{ProgType, module_btf};
@@ -14,16 +13,16 @@ use cgtap_sys::perf::{self, ProbeSource, Sampling};
 use cgtap_sys::{Errno, SysError};
 use serde::{Deserialize, Serialize};
 
-use super::binary::{self, BinaryError};
+use super::binary::BinaryError;
 use super::cpu;
 use super::function::{self, Known};
 use super::lsm;
-use super::mapped::{self, FileId};
 use super::perf_event::PerfEvent;
+use super::place::{self, Place};
 use super::pretend::{self, Pretended};
 use super::tracepoint::{self, TracepointError, hint};
 use crate::hook::kind::Returns;
-use crate::hook::{BinaryPlace, HookKind, HookSpec, Period};
+use crate::hook::{HookKind, HookSpec, Period};
 
 /// What this kernel knows of a hook; 0 or none where the kind has no such thing.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -57,40 +56,6 @@ pub enum Returned {
     Errno,
     /// Yes or no: 1 or 0.
     Flag,
-}
-
-/// Where a uprobe stands.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Place {
-    /// Number of its link.
-    pub number: u32,
-    /// The file.
-    pub path: String,
-    /// Which file that is.
-    pub file: FileId,
-    /// In bytes from its beginning.
-    pub offset: u64,
-}
-
-impl Place {
-    /// Where the hook stands in a file.
-    ///
-    /// # Errors
-    /// [`TargetError::Binary`] if it has no such place.
-    pub fn find(spec: &HookSpec, number: u32, path: &Path) -> Result<Self, TargetError> {
-        let (_, place) = spec.binary().unwrap_or(("", BinaryPlace::Offset(0)));
-        let offset = binary::offset(path, place)?;
-        let file = FileId::of(path).map_err(|source| BinaryError::Read {
-            path: path.to_owned(),
-            source,
-        })?;
-        Ok(Self {
-            number,
-            path: path.display().to_string(),
-            file,
-            offset,
-        })
-    }
 }
 
 impl TargetInfo {
@@ -239,7 +204,7 @@ pub fn resolve(spec: &HookSpec) -> Result<(HookSpec, TargetInfo), TargetError> {
             tracing::debug!("{spec} is {} functions", found.len());
             TargetInfo::default()
         }
-        HookKind::Uprobe | HookKind::Uretprobe => return uprobe(spec),
+        HookKind::Uprobe | HookKind::Uretprobe => return place::resolve(spec),
         HookKind::FmodRet if pretend::is_missing(Pretended::FmodRet) => {
             return Err(lacking_trampolines());
         }
@@ -264,29 +229,6 @@ fn lacking_trampolines() -> TargetError {
         what: "changes of what functions return",
         why: "it was built without CONFIG_DYNAMIC_FTRACE_WITH_DIRECT_CALLS".to_owned(),
     }
-}
-
-/// The one name that stands for all names of a hook's place: a binary under the path that no link
-/// leads on from. One that is not found keeps its name: a hook may outlive its binary's.
-#[must_use]
-pub fn one_name(spec: &HookSpec) -> HookSpec {
-    if spec.mapped().is_some() {
-        return spec.clone();
-    }
-    match spec.binary().map(|(name, _)| binary::find(name)) {
-        Some(Ok(path)) => in_binary(spec, &path),
-        _ => spec.clone(),
-    }
-}
-
-/// The hook at the same place in the binary at `path`.
-fn in_binary(spec: &HookSpec, path: &Path) -> HookSpec {
-    let name = spec.binary().map_or("", |(name, _)| name);
-    let place = &spec.target()[name.len()..];
-    HookSpec::new(spec.kind(), &format!("{}{place}", path.display())).map_or_else(
-        |_| spec.clone(),
-        |found| found.with_scope(spec.scope().clone()),
-    )
 }
 
 /// What was found and the module it is in; or the kernel's BTF, to tell what there is instead.
@@ -379,7 +321,7 @@ pub(super) fn traced(
 }
 
 /// A dynamic event source of perf.
-fn source(name: &'static str) -> Result<ProbeSource, TargetError> {
+pub(super) fn source(name: &'static str) -> Result<ProbeSource, TargetError> {
     let dir = PathBuf::from("/sys/bus/event_source/devices").join(name);
     let number = |file: &str, prefix: &str| {
         let text = std::fs::read_to_string(dir.join(file)).ok()?;
@@ -415,16 +357,6 @@ pub fn open_kprobe(spec: &HookSpec) -> Result<OwnedFd, TargetError> {
         function.as_bytes(),
         offset,
     )?)
-}
-
-/// Opens the probe of a hook at a place in a file.
-///
-/// # Errors
-/// As [`open_kprobe`].
-pub fn open_uprobe(spec: &HookSpec, place: &Place) -> Result<OwnedFd, TargetError> {
-    let (source, is_return) = (source("uprobe")?, spec.kind().is_return());
-    let path = place.path.as_bytes();
-    Ok(perf::open_probe(source, is_return, path, place.offset)?)
 }
 
 fn kprobe(spec: &HookSpec) -> Result<TargetInfo, TargetError> {
@@ -495,61 +427,6 @@ pub fn addresses(pattern: &str) -> Result<Vec<u64>, TargetError> {
         });
     }
     Ok(found.into_keys().collect())
-}
-
-fn uprobe(spec: &HookSpec) -> Result<(HookSpec, TargetInfo), TargetError> {
-    let (canonical, place) = match spec.mapped() {
-        Some(name) => (spec.clone(), mapped_place(spec, name)?),
-        None => {
-            let name = spec.binary().map_or("", |(name, _)| name);
-            let path = binary::find(name)?;
-            (in_binary(spec, &path), Place::find(spec, 0, &path)?)
-        }
-    };
-    match open_uprobe(&canonical, &place) {
-        Ok(_) => {
-            let info = TargetInfo {
-                places: vec![place],
-                ..TargetInfo::default()
-            };
-            Ok((canonical, info))
-        }
-        Err(TargetError::Sys(e)) => Err(TargetError::Refused {
-            what: format!("cannot probe {}", canonical.target()),
-            why: "the kernel does not take the file; is it on a file system that can be mapped \
-                  (not procfs or sysfs)?"
-                .to_owned(),
-            errno: e.errno,
-        }),
-        Err(other) => Err(other),
-    }
-}
-
-/// The first of a hook's files: this machine's own, or one that a process maps. The others are found when
-/// it is known for which cgroups they are looked for.
-fn mapped_place(spec: &HookSpec, name: &str) -> Result<Place, TargetError> {
-    let missing = match binary::find(name) {
-        Ok(path) => return Place::find(spec, 0, &mapped::real(&path)),
-        Err(missing) => missing,
-    };
-    let names = BTreeSet::from([name.to_owned()]);
-    let scan = mapped::scan(&names).map_err(|_| missing)?;
-    let mut refused = None;
-    for (_, file) in scan.files(name) {
-        match Place::find(spec, 0, &file.path) {
-            Ok(place) => return Ok(place),
-            Err(e) => refused = Some(e),
-        }
-    }
-    let unreached: Vec<&str> = scan.unreached.iter().map(String::as_str).collect();
-    Err(refused.unwrap_or_else(|| {
-        let unreached = match unreached.is_empty() {
-            true => String::new(),
-            false => format!(" that was found ({})", unreached.join("; ")),
-        };
-        let name = name.to_owned();
-        BinaryError::Unmapped { name, unreached }.into()
-    }))
 }
 
 /// The event of a hook, and how often it calls.

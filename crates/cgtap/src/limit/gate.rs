@@ -22,7 +22,7 @@ use crate::kernel::{current, emit};
 use crate::meter::CodeError;
 use crate::meter::code::{Emitter, Slots};
 use crate::meter::expr::Label as MeterLabel;
-use crate::meter::resolve::{GateProgram, TEXT_WORDS};
+use crate::meter::resolved::{GateProgram, TEXT_WORDS};
 
 /// Places of the maps in a gate's list.
 pub mod maps {

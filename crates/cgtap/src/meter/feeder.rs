@@ -6,7 +6,7 @@
 use super::chain;
 use super::entry::{self, Places};
 use super::record::MeterRecord;
-use super::resolve::words_of;
+use super::resolved::words_of;
 use super::shape::maps;
 use super::usage::Form;
 use crate::asm::{Builder, Cond, EditError, Frame, Insn, Reg, Size, helper};

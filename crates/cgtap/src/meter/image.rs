@@ -6,7 +6,7 @@ use cgtap_sys::SysError;
 use cgtap_sys::bpf::{Map, MapSpec, MapType, map_flags};
 
 use super::program::{CodeError, Plan, generate};
-use super::resolve::{Program, Resolved};
+use super::resolved::{Job, Program, Resolved};
 use super::shape::{
     CHAINS, CLIENTS, GRAVE_BYTES, GRAVES, LABEL_SETS, NOTES, OTHER_WORD, RESOURCES, Shape, Sink,
     client, control, maps, note,
@@ -84,8 +84,8 @@ pub fn programs(
 
 fn name(program: &Program, at: usize) -> String {
     match program.job {
-        super::resolve::Job::Note { .. } => format!("note_{at}"),
-        super::resolve::Job::Charge { .. } => format!("charge_{at}"),
+        Job::Note { .. } => format!("note_{at}"),
+        Job::Charge { .. } => format!("charge_{at}"),
     }
 }
 

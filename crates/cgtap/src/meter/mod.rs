@@ -14,6 +14,7 @@ mod names;
 mod program;
 pub mod record;
 pub mod resolve;
+pub mod resolved;
 pub mod shape;
 pub mod source;
 pub mod usage;

@@ -4,7 +4,7 @@ use super::chain;
 use super::code::{Emitter, NOTED_MAX, Slots, TooDeep};
 use super::entry;
 use super::expr::{Label, Node};
-use super::resolve::{Carried, Do, Find, Job, Owner, Program, TEXT_WORDS};
+use super::resolved::{Carried, Do, Find, Job, Owner, Program, TEXT_WORDS};
 use super::shape::{Shape, Sink, control, maps, note};
 use super::usage::BUCKETS;
 use super::written::KEYS_MAX;

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::expr::Shown;
-use super::resolve::{Resolved, TEXT_WORDS, words_of};
+use super::resolved::{Resolved, TEXT_WORDS, words_of};
 use super::shape::{OTHER_WORD, Shape};
 use super::source::Source;
 use super::usage::{Form, Truth, Unit};

@@ -1,7 +1,7 @@
 //! The maps of a meter: what stands where.
 
 use super::code::NOTED_MAX;
-use super::resolve::{LABEL_WORDS_MAX, Resolved, words_of};
+use super::resolved::{LABEL_WORDS_MAX, Resolved, words_of};
 use super::usage::{BUCKETS, Form};
 use super::written::{KEYS_MAX, Meter};
 

@@ -13,7 +13,7 @@ use std::path::Path;
 use self::fdinfo::{Engine, Region};
 use self::proc::{OpenFile, Scan};
 use crate::id::CgroupId;
-use crate::meter::resolve::TEXT_WORDS;
+use crate::meter::resolved::TEXT_WORDS;
 use crate::meter::shape::client::{IDENTITY, KEY_WORDS};
 use crate::meter::source::Source;
 

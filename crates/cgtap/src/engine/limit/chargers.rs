@@ -85,7 +85,7 @@ fn make_charger(
     let mut firsts = Vec::new();
     for shown in &resolved.labels {
         firsts.push(begin);
-        begin += crate::meter::resolve::words_of(shown);
+        begin += crate::meter::resolved::words_of(shown);
     }
     let only = ready.only.iter().flat_map(|(label, words)| {
         let first = firsts[*label];

@@ -7,7 +7,8 @@ use super::super::error::{Error, ErrorKind, Result};
 use super::wrong;
 use crate::limit::record::Group;
 use crate::meter::file;
-use crate::meter::resolve::{Resolved, resolve};
+use crate::meter::resolve::resolve;
+use crate::meter::resolved::Resolved;
 use crate::meter::written::Meter;
 
 /// Numbers of label words, and what stands there.

@@ -11,7 +11,8 @@ use crate::hook::HookKind;
 use crate::limit::controller::Controller;
 use crate::limit::record::{Action, GateChoice, Group, Way};
 use crate::meter::library::{Known, Source as MeterSource};
-use crate::meter::resolve::{Resolved, resolve, resolve_gates};
+use crate::meter::resolve::{resolve, resolve_gates};
+use crate::meter::resolved::Resolved;
 use crate::meter::usage::Form;
 use crate::meter::written::Meter;
 

@@ -17,7 +17,7 @@ use crate::asm::{Builder, Cond, Insn, Reg, Size, helper};
 use crate::hook::HookSpec;
 use crate::hook::kind::Returns;
 use crate::id::{AttachmentId, CgroupId, InstanceId};
-use crate::kernel::target;
+use crate::kernel::place;
 use crate::object::image::{MapImage, ObjectImage, ProgramImage};
 
 /// Cgroups that one event can be counted for at a time; more are counted as lost.
@@ -133,7 +133,7 @@ impl Hooks {
     ) -> Result<Self> {
         let mut hooks = Self {
             engine: engine.clone(),
-            specs: specs.iter().map(target::one_name).collect(),
+            specs: specs.iter().map(place::one_name).collect(),
             cgroups: Vec::new(),
             lost_before: 0,
             is_finished: false,
