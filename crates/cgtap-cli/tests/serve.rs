@@ -6,17 +6,25 @@
     reason = "what surprises a test is to end it"
 )]
 
+#[allow(
+    dead_code,
+    reason = "each test file is a crate of its own and uses a part"
+)]
+#[path = "../../cgtap/tests/support/cuda.rs"]
+mod cuda;
 #[path = "support/prometheus.rs"]
 mod prometheus;
 mod support;
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use prometheus::{Prometheus, get, get_open, promtool};
 use rustix::process::{Pid, Signal, kill_process};
-use support::{Ran, Sandbox, object, run};
+use support::{Ran, Running, Sandbox, object, run};
 
 /// A server on a state of its own, with something attached in it.
 struct Serving {
@@ -30,6 +38,11 @@ impl Serving {
         let sandbox = Sandbox::new();
         let mut attach = sandbox.cgtap(&["attach"]);
         Ran::of(attach.arg(&sandbox.directory).arg(object())).done();
+        Self::on(sandbox)
+    }
+
+    /// On a state with whatever is in it.
+    fn on(sandbox: Sandbox) -> Self {
         let mut child = sandbox
             .cgtap(&["--json", "serve", "--listen", "127.0.0.1:0"])
             .stdout(Stdio::piped())
@@ -133,6 +146,59 @@ fn it_keeps_two_privileges_and_reads_with_them() {
     std::fs::remove_dir(&below).unwrap();
     let page = get(serving.address, "/metrics");
     assert_eq!(page.status, 200, "{page:?}");
+}
+
+/// A process in a sandbox's cgroup that maps a library and does nothing.
+fn maps(sandbox: &Sandbox, library: &Path) -> Running {
+    let procs = sandbox.directory.join("cgroup.procs");
+    // What cat says comes after the library was mapped.
+    let script = format!(
+        "echo $$ > {}; LD_PRELOAD={} exec cat",
+        procs.display(),
+        library.display()
+    );
+    let mut shell = Command::new("sh");
+    shell.args(["-ec", &script]);
+    shell.stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut child = shell.spawn().unwrap();
+    child.stdin.as_mut().unwrap().write_all(b".").unwrap();
+    child.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
+    Running(child)
+}
+
+#[test]
+fn libraries_that_are_mapped_later_are_probed_with_the_privileges_that_are_kept() {
+    let sandbox = Sandbox::new();
+    let dir = tempfile::tempdir().unwrap();
+    let [first, later] = ["first", "later"].map(|name| {
+        let dir = dir.path().join(name);
+        std::fs::create_dir(&dir).unwrap();
+        let library = dir.join("libcuda.so.1");
+        cuda::library(&library);
+        library
+    });
+    let _first = maps(&sandbox, &first);
+    let enable = ["meter", "enable", "--cgroup", &sandbox.cgroup, "cuda"];
+    sandbox.run(&enable).done();
+    let serving = Serving::on(sandbox);
+    // Those of a reading, and CAP_SYS_PTRACE, 19.
+    let kept = 1 << 2 | 1 << 19 | 1 << 21;
+    assert!(serving.fields("CapEff:").iter().all(|f| *f == kept));
+    let _later = maps(&serving.sandbox, &later);
+    let files = || {
+        let said = serving.sandbox.run(&["--json", "list"]).done().json();
+        let lists = said["lists"].as_array().unwrap().clone();
+        let launches =
+            |list: &&serde_json::Value| list["hook"] == "uprobe:*/libcuda.so.1:cuLaunchKernel";
+        let list = lists.iter().find(launches).unwrap();
+        list["files"].as_array().unwrap().len()
+    };
+    // Nobody asks for it: it looks by itself.
+    let end = Instant::now() + Duration::from_secs(60);
+    while files() < 2 {
+        assert!(Instant::now() < end, "it stands in {} files", files());
+        std::thread::sleep(Duration::from_millis(100));
+    }
 }
 
 #[test]
