@@ -174,17 +174,18 @@ fn libraries_that_are_mapped_later_are_probed_with_the_privileges_that_are_kept(
         let dir = dir.path().join(name);
         std::fs::create_dir(&dir).unwrap();
         let library = dir.join("libcuda.so.1");
-        cuda::library(&library);
+        cuda::library(&library, cuda::NAME);
         library
     });
-    let _first = maps(&sandbox, &first);
+    let first = maps(&sandbox, &first);
     let enable = ["meter", "enable", "--cgroup", &sandbox.cgroup, "cuda"];
     sandbox.run(&enable).done();
     let serving = Serving::on(sandbox);
     // Those of a reading, and CAP_SYS_PTRACE, 19.
     let kept = 1 << 2 | 1 << 19 | 1 << 21;
     assert!(serving.fields("CapEff:").iter().all(|f| *f == kept));
-    let _later = maps(&serving.sandbox, &later);
+    // Both end before the sandbox does.
+    let _both = [first, maps(&serving.sandbox, &later)];
     let files = || {
         let said = serving.sandbox.run(&["--json", "list"]).done().json();
         let lists = said["lists"].as_array().unwrap().clone();

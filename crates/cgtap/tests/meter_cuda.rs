@@ -20,7 +20,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use cuda::{LIBRARY, base, image, library};
+use cuda::{LIBRARY, NAME, base, image, library};
 use meter_support::{both, builtin, enable, usage};
 use support::{Sandbox, program, scratch};
 
@@ -35,8 +35,8 @@ fn enabled(sandbox: &Sandbox, path: &Path) {
 fn the_machines_library_is_seen_in_containers_that_are_given_it_and_another_is_not() {
     let host = scratch().join("libcuda-machine.so");
     let own = scratch().join("libcuda-container.so");
-    library(&host);
-    library(&own);
+    library(&host, host.to_str().unwrap());
+    library(&own, own.to_str().unwrap());
     let client = program("cuda-container", "support/cuda.c", &[own.to_str().unwrap()]);
     let sandbox = Sandbox::new("meter");
     enabled(&sandbox, &host);
@@ -57,7 +57,7 @@ fn the_machines_library_is_seen_in_containers_that_are_given_it_and_another_is_n
 #[test]
 fn launches_copies_and_allocations_are_the_callers() {
     let path = scratch().join("libcuda-stand-in.so");
-    library(&path);
+    library(&path, path.to_str().unwrap());
     let client = program("cuda-client", "support/cuda.c", &[path.to_str().unwrap()]);
 
     let sandbox = Sandbox::new("meter");
@@ -270,10 +270,10 @@ fn only_files_that_processes_of_its_cgroups_map_are_probed_and_what_cannot_be_is
         dir.join("libcuda.so.1")
     };
     let [good, same, outside, gone] = ["good", "same", "outside", "gone"].map(dir);
-    library(&good);
+    library(&good, NAME);
     std::fs::hard_link(&good, &same).unwrap();
-    library(&outside);
-    library(&gone);
+    library(&outside, NAME);
+    library(&gone, NAME);
     // It says that it is one, and is not.
     let [empty, source] = ["libcuda.so.999", "empty.c"].map(|name| images.at(name));
     std::fs::write(&source, "int other(void) { return 0; }").unwrap();

@@ -44,6 +44,10 @@ pub fn simulated_gpu() -> bool {
         assert_eq!(std::env::var("CGTAP_GUEST").unwrap(), "6.18");
         return false;
     }
+    if Path::new("/dev/simgpu").exists() {
+        // Of a test that failed.
+        tool(&["rmmod", "simgpu"]);
+    }
     tool(&["insmod", &module]);
     wait_until("/dev/simgpu", || Path::new("/dev/simgpu").exists());
     true

@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+/// What the library is called by those that are linked with it.
+pub const NAME: &str = "libcuda.so.1";
 /// The library's full name in an image.
 pub const LIBRARY: &str = "lib/libcuda.so.550.1";
 
@@ -17,15 +19,10 @@ fn cc(words: &[&str], out: &Path, of: &[&Path]) {
     assert!(status.unwrap().success(), "{cc:?}");
 }
 
-/// The stand-in at `path`.
-pub fn library(path: &Path) {
-    let words = [
-        "-O2",
-        "-shared",
-        "-fPIC",
-        "-DLIBRARY",
-        "-Wl,-soname,libcuda.so.1",
-    ];
+/// The stand-in at `path`, which says that it is called so; a path is where it is loaded from then.
+pub fn library(path: &Path, name: &str) {
+    let name = format!("-Wl,-soname,{name}");
+    let words = ["-O2", "-shared", "-fPIC", "-DLIBRARY", &name];
     cc(&words, path, &[&source()]);
 }
 
@@ -49,9 +46,9 @@ pub fn base(dir: &Path) {
 pub fn image(dir: &Path) {
     std::fs::create_dir_all(dir.join("lib")).unwrap();
     let real = dir.join(LIBRARY);
-    library(&real);
-    let name = Path::new(LIBRARY).file_name().unwrap();
-    std::os::unix::fs::symlink(name, dir.join("lib/libcuda.so.1")).unwrap();
+    library(&real, NAME);
+    let full = Path::new(LIBRARY).file_name().unwrap();
+    std::os::unix::fs::symlink(full, dir.join("lib").join(NAME)).unwrap();
     let words = ["-O2", "-Wl,--dynamic-linker=/lib/loader"];
     cc(&words, &dir.join("client"), &[&source(), &real]);
 }
