@@ -9,6 +9,7 @@
     reason = "each test file is a crate of its own and uses a part"
 )]
 
+use std::os::unix::fs::MetadataExt;
 use std::process::Command;
 
 use cgtap::engine::{CgroupRef, Error, Lifetime, UsageReport, UsageRequest, UsageValue};
@@ -126,6 +127,8 @@ pub fn steps(sandbox: &Sandbox, cgroup: &str, steps: &str) -> Vec<Moment> {
     std::fs::create_dir_all(sandbox.dir(cgroup)).unwrap();
     let mut command = Command::new(program("steps", "support/steps.c", &[]));
     command.arg("cgroup").arg(sandbox.dir(cgroup));
+    let sandboxes = std::fs::metadata(sandbox.dir("")).unwrap().ino();
+    command.env("CGTAP_TEST_KEYS", (sandboxes << 16).to_string());
     for word in steps.split_whitespace() {
         match word.strip_prefix('@') {
             // Another cgroup of the sandbox.

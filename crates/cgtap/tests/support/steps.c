@@ -11,6 +11,9 @@
  *   brief DIR COUNT   COUNT cgroups below DIR, one after the other: made, gone into, two writes of
  *                     10 bytes there, left for DIR, removed
  *
+ * To each KEY the number in CGTAP_TEST_KEYS is added: meters see the keys of all that runs on the machine,
+ * and each test has its own.
+ *
  * Prints the monotonic time in nanoseconds before and after each `begin` and `end`, a line each.
  */
 #define _GNU_SOURCE
@@ -31,9 +34,11 @@ static long long now(void)
 	return t.tv_sec * 1000000000LL + t.tv_nsec;
 }
 
+static long keys;
+
 static void seek(long key, long whence)
 {
-	syscall(SYS_lseek, -1, key, whence);
+	syscall(SYS_lseek, -1, keys + key, whence);
 }
 
 static int enter(const char *dir)
@@ -69,7 +74,9 @@ int main(int argc, char **argv)
 {
 	static char bytes[1 << 20];
 	int null = open("/dev/null", O_WRONLY);
+	const char *first = getenv("CGTAP_TEST_KEYS");
 
+	keys = first ? atol(first) : 0;
 	for (int i = 1; i < argc; i++) {
 		const char *step = argv[i];
 		long one = i + 1 < argc ? atol(argv[i + 1]) : 0;
