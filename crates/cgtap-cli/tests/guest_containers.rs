@@ -142,12 +142,7 @@ fn podmans_containers_have_their_names_images_and_usage() {
 
 /// The files that the meter of CUDA stands in, as podman and containerd keep them.
 fn libraries(sandbox: &Sandbox) -> [Vec<String>; 2] {
-    let said = sandbox.run(&["--json", "list"]).done().json();
-    let lists = said["lists"].as_array().unwrap();
-    let launches = |list: &&Value| list["hook"] == "uprobe:*/libcuda.so.1:cuLaunchKernel";
-    let files = &lists.iter().find(launches).unwrap()["files"];
-    let files = files.as_array().unwrap().iter();
-    let files: Vec<String> = files.map(|f| f.as_str().unwrap().to_owned()).collect();
+    let files = sandbox.files("uprobe:*/libcuda.so.1:cuLaunchKernel");
     let at = |store: &str| {
         let here = files.iter().filter(|f| f.starts_with(store));
         let here: Vec<String> = here.cloned().collect();

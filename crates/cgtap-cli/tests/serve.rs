@@ -16,7 +16,7 @@ mod cuda;
 mod prometheus;
 mod support;
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader};
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -150,20 +150,7 @@ fn it_keeps_two_privileges_and_reads_with_them() {
 
 /// A process in a sandbox's cgroup that maps a library and does nothing.
 fn maps(sandbox: &Sandbox, library: &Path) -> Running {
-    let procs = sandbox.directory.join("cgroup.procs");
-    // What cat says comes after the library was mapped.
-    let script = format!(
-        "echo $$ > {}; LD_PRELOAD={} exec cat",
-        procs.display(),
-        library.display()
-    );
-    let mut shell = Command::new("sh");
-    shell.args(["-ec", &script]);
-    shell.stdin(Stdio::piped()).stdout(Stdio::piped());
-    let mut child = shell.spawn().unwrap();
-    child.stdin.as_mut().unwrap().write_all(b".").unwrap();
-    child.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
-    Running(child)
+    Running(cuda::idle(Some(&sandbox.directory), library))
 }
 
 #[test]
@@ -187,12 +174,10 @@ fn libraries_that_are_mapped_later_are_probed_with_the_privileges_that_are_kept(
     // Both end before the sandbox does.
     let _both = [first, maps(&serving.sandbox, &later)];
     let files = || {
-        let said = serving.sandbox.run(&["--json", "list"]).done().json();
-        let lists = said["lists"].as_array().unwrap().clone();
-        let launches =
-            |list: &&serde_json::Value| list["hook"] == "uprobe:*/libcuda.so.1:cuLaunchKernel";
-        let list = lists.iter().find(launches).unwrap();
-        list["files"].as_array().unwrap().len()
+        serving
+            .sandbox
+            .files("uprobe:*/libcuda.so.1:cuLaunchKernel")
+            .len()
     };
     // Nobody asks for it: it looks by itself.
     let end = Instant::now() + Duration::from_secs(60);

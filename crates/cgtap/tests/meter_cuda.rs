@@ -236,20 +236,11 @@ struct Idle(Child);
 
 impl Idle {
     fn start(sandbox: &Sandbox, cgroup: Option<&str>, library: &Path) -> Self {
-        let mut enter = String::new();
-        if let Some(cgroup) = cgroup {
+        let directory = cgroup.map(|cgroup| {
             sandbox.cgroup(cgroup);
-            enter = format!("echo $$ > {}/cgroup.procs;", sandbox.dir(cgroup).display());
-        }
-        // What cat says comes after the library was mapped.
-        let script = format!("{enter} LD_PRELOAD={} exec cat", library.display());
-        let mut shell = Command::new("sh");
-        shell.args(["-ec", &script]);
-        shell.stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut child = shell.spawn().unwrap();
-        child.stdin.as_mut().unwrap().write_all(b".").unwrap();
-        child.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
-        Self(child)
+            sandbox.dir(cgroup)
+        });
+        Self(cuda::idle(directory.as_deref(), library))
     }
 }
 

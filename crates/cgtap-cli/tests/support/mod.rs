@@ -162,6 +162,16 @@ impl Sandbox {
         Ran::of(&mut self.cgtap(words))
     }
 
+    /// The files that a hook at `*/NAME` stands in.
+    #[track_caller]
+    pub fn files(&self, hook: &str) -> Vec<String> {
+        let said = self.run(&["--json", "list"]).done().json();
+        let lists = said["lists"].as_array().unwrap();
+        let list = lists.iter().find(|list| list["hook"] == hook).unwrap();
+        let files = list["files"].as_array().unwrap().iter();
+        files.map(|f| f.as_str().unwrap().to_owned()).collect()
+    }
+
     /// Runs a shell command inside the sandbox's cgroup `name`.
     pub fn inside(&self, name: &str, script: &str) {
         let procs = self.directory.join(name).join("cgroup.procs");

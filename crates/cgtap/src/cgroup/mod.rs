@@ -3,6 +3,7 @@
 pub mod mounts;
 pub mod name;
 pub mod pattern;
+pub mod processes;
 pub mod runtime;
 
 use std::fs::File;

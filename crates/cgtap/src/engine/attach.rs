@@ -8,6 +8,7 @@ use cgtap_sys::bpf::ProgType;
 use super::Engine;
 use super::detach::refuse_limits;
 use super::error::{Error, ErrorKind, Result};
+use super::feed::say_unread;
 use super::instance::{Loaded, Source, instance_of, load};
 use super::report::{AttachReport, AttachedReport};
 use super::request::{AttachRequest, Lifetime, ProgramChoice};
@@ -57,9 +58,7 @@ impl Engine {
             session.change_or_go(|session| attach_in(session, request, source, &cgroup))?;
         let attached = &report.attachments;
         if attached.iter().any(|a| a.hook.mapped().is_some()) {
-            for why in self.follow_now() {
-                tracing::warn!("{why}");
-            }
+            say_unread(&self.follow_now());
         }
         Ok(report)
     }

@@ -161,6 +161,13 @@ fn feed(session: &Session, from: &BTreeSet<Source>) -> Vec<String> {
     unread
 }
 
+/// Says what was not read, where nobody is given it.
+pub(super) fn say_unread(unread: &[String]) {
+    for why in unread {
+        tracing::warn!("{why}");
+    }
+}
+
 fn was(wanting: &Wanting<'_>) -> String {
     let verb = match wanting.to {
         To::Usage => "was",

@@ -200,8 +200,7 @@ fn changes(
         }
         let mapped: BTreeSet<FileId> = scan.files(name).map(|(file, _)| file).collect();
         let gone = places.iter().filter(|place| {
-            let is_there = FileId::of(place.path.as_ref()).is_ok_and(|file| file == place.file);
-            !is_there && !mapped.contains(&place.file)
+            !place.file.is_at(place.path.as_ref()) && !mapped.contains(&place.file)
         });
         change.gone = gone.map(|place| place.number).collect();
         if change.gone.len() == places.len() && change.come.is_empty() {

@@ -25,6 +25,7 @@ use cgtap_sys::Errno;
 use cgtap_sys::libbpf::Btf;
 
 use super::error::{Error, ErrorKind, Result};
+use super::feed::say_unread;
 use super::session::Session;
 use super::{CgroupRef, Engine, Lock};
 use crate::budget::rate::Rate;
@@ -147,9 +148,7 @@ impl Engine {
         for way in 0..WAYS_MAX {
             match self.try_limits(change, way) {
                 Ok(ids) => {
-                    for why in self.follow_now() {
-                        tracing::warn!("{why}");
-                    }
+                    say_unread(&self.follow_now());
                     let all = self.limits(None)?;
                     return Ok(all.into_iter().filter(|l| ids.contains(&l.id)).collect());
                 }
@@ -288,12 +287,6 @@ impl Limits {
         let limit = self.limits.get(&id);
         let group = limit.and_then(|l| self.groups.get(&l.group));
         group.map_or_else(|| id.to_string(), Group::name)
-    }
-}
-
-fn say_unread(unread: &[String]) {
-    for why in unread {
-        tracing::warn!("{why}");
     }
 }
 

@@ -16,7 +16,6 @@ use super::session::{self, Session, counter, desired};
 use crate::attach::Anchor;
 use crate::cgroup::Hierarchy;
 use crate::id::InstanceId;
-use crate::kernel::mapped::FileId;
 use crate::kernel::place::Place;
 use crate::object::image::ObjectImage;
 use crate::store::blob;
@@ -250,7 +249,7 @@ fn stand_anew(record: &mut HookRecord) {
     let (spec, places) = (&record.spec, &record.target.places);
     let again = places.iter().filter_map(|place| {
         let path = Path::new(&place.path);
-        match FileId::of(path).is_ok_and(|file| file == place.file) {
+        match place.file.is_at(path) {
             true => Some(place.clone()),
             false => Place::find(spec, place.number, path).ok(),
         }

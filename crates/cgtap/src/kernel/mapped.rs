@@ -19,7 +19,8 @@ use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
 use serde::{Deserialize, Serialize};
 
 use super::binary;
-use crate::cgroup::{self, mounts::Mount};
+use crate::cgroup::mounts::Mount;
+use crate::cgroup::{self, processes};
 
 /// What ends the name of a file that was removed.
 const DELETED: &str = " (deleted)";
@@ -44,6 +45,12 @@ impl FileId {
     /// What the system says of the path.
     pub fn of(path: &Path) -> io::Result<Self> {
         Ok((&std::fs::metadata(path)?).into())
+    }
+
+    /// Whether the file at `path` is this one.
+    #[must_use]
+    pub fn is_at(self, path: &Path) -> bool {
+        Self::of(path).is_ok_and(|found| found == self)
     }
 }
 
@@ -93,19 +100,7 @@ pub fn scan(names: &BTreeSet<String>) -> io::Result<Scan> {
         known: BTreeMap::new(),
         scan: Scan::default(),
     };
-    let mut refused = 0;
-    for entry in std::fs::read_dir("/proc")? {
-        let Ok(entry) = entry else { continue };
-        let is_process = |name: &str| name.bytes().all(|b| b.is_ascii_digit());
-        if !entry.file_name().to_str().is_some_and(is_process) {
-            continue;
-        }
-        match search.process(&entry.path()) {
-            Err(e) if e.kind() == io::ErrorKind::PermissionDenied => refused += 1,
-            // It ended.
-            Ok(()) | Err(_) => {}
-        }
-    }
+    let refused = processes::each(Path::new("/proc"), |_, dir| search.process(dir))?;
     if refused > 0 {
         let words = format!(
             "what some processes map may not be looked at ({refused} of them); that takes CAP_SYS_PTRACE"
@@ -276,8 +271,7 @@ fn reach(dir: &Path, shown: &Path, ours: &[Mount]) -> Result<PathBuf, String> {
     let within = dir.join("root").join(below);
     let about = std::fs::metadata(&within).map_err(|e| format!("it is not found there: {e}"))?;
     let id = FileId::from(&about);
-    let is_it = |path: &Path| FileId::of(path).is_ok_and(|found| found == id);
-    if is_it(shown) {
+    if id.is_at(shown) {
         return Ok(settle(shown, ours, 0));
     }
     let theirs = mounts(dir);
@@ -291,7 +285,7 @@ fn reach(dir: &Path, shown: &Path, ours: &[Mount]) -> Result<PathBuf, String> {
     }
     let same = ours.iter().filter(|m| m.device == mount.device);
     let mut paths = same.filter_map(|m| m.outside(&inside));
-    match paths.find(|path| is_it(path)) {
+    match paths.find(|path| id.is_at(path)) {
         Some(path) => Ok(settle(&path, ours, 0)),
         None => Err(format!(
             "its file system ({}) is not mounted here",

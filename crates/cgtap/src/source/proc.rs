@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, major, statat};
 
 use super::fdinfo::Client;
-use crate::cgroup;
+use crate::cgroup::{self, processes};
 
 /// Majors of GPUs and of accelerators (include/uapi/linux/major.h).
 const MAJORS: [u32; 2] = [226, 261];
@@ -53,18 +53,10 @@ pub fn scan(root: &Path) -> io::Result<Scan> {
     if !has_devices(root) {
         return Ok(scan);
     }
-    for entry in std::fs::read_dir(root.join("proc"))? {
-        let Ok(entry) = entry else { continue };
-        let name = entry.file_name();
-        let Some(pid) = name.to_str().and_then(|name| name.parse().ok()) else {
-            continue;
-        };
-        match process(&entry.path(), pid) {
-            Ok(found) => scan.take(found),
-            Err(e) if e.kind() == io::ErrorKind::PermissionDenied => scan.refused += 1,
-            Err(_) => {}
-        }
-    }
+    scan.refused = processes::each(&root.join("proc"), |pid, dir| {
+        scan.take(process(dir, pid)?);
+        Ok(())
+    })?;
     Ok(scan)
 }
 

@@ -1,7 +1,8 @@
 //! Images of containers that bring a stand-in for NVIDIA's CUDA library, and a client of it.
 
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 
 /// What the library is called by those that are linked with it.
 pub const NAME: &str = "libcuda.so.1";
@@ -51,4 +52,19 @@ pub fn image(dir: &Path) {
     std::os::unix::fs::symlink(full, dir.join("lib").join(NAME)).unwrap();
     let words = ["-O2", "-Wl,--dynamic-linker=/lib/loader"];
     cc(&words, &dir.join("client"), &[&source(), &real]);
+}
+
+/// A process that maps a library and does nothing; in the cgroup at `directory`, or where the test is.
+pub fn idle(directory: Option<&Path>, library: &Path) -> Child {
+    let enter = directory.map(|dir| format!("echo $$ > {}/cgroup.procs;", dir.display()));
+    let enter = enter.unwrap_or_default();
+    let script = format!("{enter} LD_PRELOAD={} exec cat", library.display());
+    let mut shell = Command::new("sh");
+    shell.args(["-ec", &script]);
+    shell.stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut child = shell.spawn().unwrap();
+    // What cat says comes after the library was mapped.
+    child.stdin.as_mut().unwrap().write_all(b".").unwrap();
+    child.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
+    child
 }
