@@ -1,13 +1,14 @@
 //! Runs the plan, in the guest: each test binary in turn, each with its time.
 
-use std::io::{Read, Write as _};
+use std::fs::File;
+use std::io::Write as _;
+use std::os::unix::fs::FileExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
 use serde::{Deserialize, Serialize};
 
 use super::RESULTS_FILE;
@@ -83,23 +84,21 @@ fn line(result: &BinaryResult) -> String {
 
 fn run_binary(plan: &Plan, binary: &Binary) -> Result<BinaryResult> {
     let start = Instant::now();
+    // Files, no pipes: what a test leaves running may hold them open for ever.
+    let (out, error) = (tempfile::tempfile()?, tempfile::tempfile()?);
     let mut child = command(binary)
         .args(&plan.arguments)
         .args(binary.arguments())
         .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
+        .stdout(out.try_clone()?)
+        .stderr(error.try_clone()?)
         // So that all of it can be killed.
         .process_group(0)
         .spawn()
         .map_err(|e| format!("cannot run {}: {e}", binary.path.display()))?;
-    let (out, error) = (collect(child.stdout.take()), collect(child.stderr.take()));
     let ended = wait(&mut child, start + Duration::from_secs(plan.timeout_s))?;
     let took_s = start.elapsed().as_secs_f64();
-    let text = |thread: JoinHandle<Vec<u8>>| {
-        String::from_utf8_lossy(&thread.join().unwrap_or_default()).into_owned()
-    };
-    let (out, error) = (text(out), text(error));
+    let (out, error) = (all_of(&out)?, all_of(&error)?);
     let mut tests = libtest::parse(&out);
     let why = match ended {
         None => Some(format!("not ended after {} s and killed", plan.timeout_s)),
@@ -161,35 +160,83 @@ fn all_names(plan: &Plan, binary: &Binary) -> Result<Vec<String>> {
     Ok(libtest::listed(&String::from_utf8_lossy(&output.stdout)))
 }
 
+/// Waits for it until then. It is killed when it is late, and in any case what it leaves running of its group.
 fn wait(child: &mut Child, deadline: Instant) -> Result<Option<ExitStatus>> {
-    loop {
-        if let Some(status) = child.try_wait()? {
-            return Ok(Some(status));
+    let group = Pid::from_child(child);
+    let is_over = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+    let has_ended = loop {
+        // Not waited for yet: the group's number stays its own.
+        if waitid(WaitId::Pid(group), is_over)?.is_some() {
+            break true;
         }
         if Instant::now() > deadline {
-            if let Some(group) = i32::try_from(child.id()).ok().and_then(Pid::from_raw) {
-                kill_process_group(group, Signal::KILL)?;
-            }
-            child.wait()?;
-            return Ok(None);
+            break false;
         }
         std::thread::sleep(Duration::from_millis(10));
-    }
+    };
+    kill_process_group(group, Signal::KILL)?;
+    let status = child.wait()?;
+    Ok(has_ended.then_some(status))
 }
 
-fn collect(from: Option<impl Read + Send + 'static>) -> JoinHandle<Vec<u8>> {
-    std::thread::spawn(move || {
-        let mut all = Vec::new();
-        if let Some(mut from) = from {
-            // What came before an error is kept.
-            drop(from.read_to_end(&mut all));
-        }
-        all
-    })
+/// What was written to a file, whoever goes on writing there.
+fn all_of(file: &File) -> Result<String> {
+    let mut bytes = vec![0; usize::try_from(file.metadata()?.len())?];
+    file.read_exact_at(&mut bytes, 0)?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 /// The last lines.
 fn tail(text: &str) -> String {
     let lines: Vec<&str> = text.lines().collect();
     lines[lines.len().saturating_sub(20)..].join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ran(dir: &Path, script: &str, timeout_s: u64) -> BinaryResult {
+        let list = "case $0 in --list) echo 'first: test'; echo 'second: test'; exit;; esac";
+        let binary = Binary {
+            name: "package/binary".to_owned(),
+            path: "/bin/sh".into(),
+            dir: dir.to_owned(),
+        };
+        let plan = Plan {
+            binaries: Vec::new(),
+            arguments: vec!["-c".to_owned(), format!("{list}\n{script}")],
+            timeout_s,
+        };
+        run_binary(&plan, &binary).unwrap()
+    }
+
+    fn failed(result: &BinaryResult) -> Vec<&str> {
+        let tests = result.tests.iter();
+        let failed = tests.filter(|t| matches!(t.outcome, Outcome::Failed(_)));
+        failed.map(|t| t.name.as_str()).collect()
+    }
+
+    /// Who has its output still open, in a group of its own, is not waited for.
+    #[test]
+    fn what_a_test_leaves_running_does_not_keep_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let lets_go = dir.path().join("lets-go");
+        let fifo = lets_go.display();
+        let said = "echo 'test first ... ok'; echo; echo 'test result: ok. 1 passed'";
+        let script = format!("mkfifo {fifo}; setsid cat {fifo} & {said}");
+        let result = ran(dir.path(), &script, 60);
+        assert_eq!(result.tests.len(), 1);
+        assert_eq!(failed(&result), Vec::<&str>::new());
+        // Ends what was left.
+        drop(File::create(lets_go).unwrap());
+    }
+
+    #[test]
+    fn a_late_one_is_killed_and_what_has_not_ended_failed() {
+        let dir = tempfile::tempdir().unwrap();
+        let script = "echo 'test first ... ok'; sleep 1000 & wait";
+        let result = ran(dir.path(), script, 1);
+        assert_eq!(failed(&result), ["second"]);
+    }
 }

@@ -6,7 +6,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::Args;
-use super::plan::{Boot, Plan};
+use super::plan::{Boot, Machine, Plan};
 use super::report::Run;
 use crate::Result;
 use crate::vm::cache::Cache;
@@ -31,19 +31,17 @@ pub struct Job {
 
 impl Job {
     /// Makes all that the guest is given.
-    pub fn prepare(
-        cache: &Cache,
-        args: &Args,
-        kernel: Unpacked,
-        boot: Boot,
-        plan: Plan,
-    ) -> Result<Self> {
+    pub fn prepare(cache: &Cache, args: &Args, kernel: Unpacked, boot: Boot) -> Result<Self> {
+        let plan = boot.plan;
         let mut options = args.options.clone();
-        let name = match boot {
-            Boot::Plain => kernel.name.to_owned(),
-            Boot::Virgl => format!("{} with virgl", kernel.name),
-        };
-        options.virgl |= boot == Boot::Virgl;
+        let mut name = kernel.name.to_owned();
+        if boot.is_named {
+            name.push_str(" only");
+        }
+        if boot.machine == Machine::Virgl {
+            options.virgl = true;
+            name.push_str(" with virgl");
+        }
         // One that hangs is ended by its own time; what is here is for a kernel that does.
         let all = BOOT_S + plan.binaries.len() as u64 * plan.timeout_s;
         options.timeout_s.get_or_insert(all);

@@ -16,6 +16,7 @@ use super::guest::Out;
 use super::{Options, kernels};
 use crate::Result;
 use jobs::Job;
+use plan::Chosen;
 
 pub use agent::Args as AgentArgs;
 pub use agent::run as run_agent;
@@ -31,9 +32,10 @@ pub struct Args {
     /// The kernel's name, or `all`.
     #[arg(long, default_value = "all")]
     kernel: String,
-    /// Only these test binaries, by name.
-    #[arg(long = "test", value_name = "BINARY")]
-    only: Vec<String>,
+    /// Only these test binaries, by name; with a kernel's name before it, on that kernel only, in a guest
+    /// of its own.
+    #[arg(long = "test", value_name = "[KERNEL:]BINARY")]
+    only: Vec<Chosen>,
     /// Seconds for one test binary; then it is killed and its tests that have not ended failed.
     #[arg(long, value_name = "SECONDS", default_value_t = 3600)]
     binary_timeout_s: u64,
@@ -62,13 +64,19 @@ pub fn run(cache: &Cache, args: &Args) -> Result<ExitCode> {
         let run = report::Run::read("here", out.dir(), &plan, None);
         return Ok(report::print(&[run]));
     }
-    let mut jobs = Vec::new();
+    let mut all = Vec::new();
     for kernel in kernels::named(&args.kernel)? {
+        let boots = plan.boots(&args.only, kernel.name);
         let kernel = kernel.unpack(cache)?;
-        for (boot, plan) in plan.boots() {
-            jobs.push(Job::prepare(cache, args, kernel.clone(), boot, plan)?);
+        for boot in boots {
+            all.push((kernel.clone(), boot));
         }
     }
+    // What takes longest is chosen for one kernel alone: begun first, nothing has to wait for it at the end.
+    all.sort_by_key(|(_, boot)| !boot.is_named);
+    let jobs = all.into_iter();
+    let jobs = jobs.map(|(kernel, boot)| Job::prepare(cache, args, kernel, boot));
+    let jobs = jobs.collect::<Result<Vec<_>>>()?;
     match jobs::run(cache, args.at_once, &jobs)? {
         Some(runs) => Ok(report::print(&runs)),
         None => Ok(ExitCode::from(130)),

@@ -2,11 +2,13 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
 use super::{Args, PLAN_FILE};
 use crate::Result;
+use crate::vm::kernels::KERNELS;
 
 /// What the agent does.
 #[derive(Serialize, Deserialize)]
@@ -50,9 +52,19 @@ struct Profile {
     test: bool,
 }
 
-/// How a guest is booted for a test binary.
+/// One guest of a kernel.
+pub struct Boot {
+    /// What it is booted on.
+    pub machine: Machine,
+    /// It has what was chosen for its kernel alone.
+    pub is_named: bool,
+    /// What it runs.
+    pub plan: Plan,
+}
+
+/// What a guest is booted on for a test binary.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Boot {
+pub enum Machine {
     /// With a GPU that shows pictures.
     Plain,
     /// With one that renders 3D on the host, which takes a screen there: it is not asked for where it is
@@ -60,21 +72,75 @@ pub enum Boot {
     Virgl,
 }
 
-impl Plan {
-    /// The plan by how guests are booted for it, those that have something to do.
-    pub fn boots(&self) -> Vec<(Boot, Self)> {
-        let of = |boot: Boot| Self {
-            binaries: (self.binaries.iter())
-                .filter(|b| b.boot() == boot)
-                .cloned()
-                .collect(),
-            arguments: self.arguments.clone(),
-            timeout_s: self.timeout_s,
+/// A test binary that was asked for: `[KERNEL:]BINARY`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Chosen {
+    /// Only on this kernel, in a guest of its own beside the one for what runs on all.
+    kernel: Option<String>,
+    /// TARGET or PACKAGE/TARGET.
+    binary: String,
+}
+
+impl FromStr for Chosen {
+    type Err = Box<dyn std::error::Error + Send + Sync>;
+
+    fn from_str(words: &str) -> Result<Self, Self::Err> {
+        let Some((kernel, binary)) = words.split_once(':') else {
+            let binary = words.to_owned();
+            return Ok(Self {
+                kernel: None,
+                binary,
+            });
         };
-        let all = [Boot::Plain, Boot::Virgl].map(|boot| (boot, of(boot)));
-        all.into_iter()
-            .filter(|(_, plan)| !plan.binaries.is_empty())
-            .collect()
+        let is_one = KERNELS.iter().any(|k| k.name == kernel);
+        if !is_one {
+            let known = KERNELS.map(|k| k.name).join(", ");
+            return Err(format!("there is no kernel {kernel}; known are {known}").into());
+        }
+        Ok(Self {
+            kernel: Some(kernel.to_owned()),
+            binary: binary.to_owned(),
+        })
+    }
+}
+
+impl Chosen {
+    fn is(&self, binary: &Binary) -> bool {
+        binary.name == self.binary || binary.name.ends_with(&format!("/{}", self.binary))
+    }
+}
+
+impl Plan {
+    /// Of the plan what runs on a kernel, by guests, those that have something to do: what was chosen for
+    /// this kernel alone has guests of its own, and so has what needs another machine. Empty choice, all.
+    pub fn boots(&self, only: &[Chosen], kernel: &str) -> Vec<Boot> {
+        let for_it = |c: &Chosen| c.kernel.as_deref() == Some(kernel);
+        let for_all = |c: &Chosen| c.kernel.is_none();
+        let named = |binary: &Binary| only.iter().any(|c| for_it(c) && c.is(binary));
+        let common = |binary: &Binary| {
+            only.is_empty() || only.iter().any(|c| for_all(c) && c.is(binary)) && !named(binary)
+        };
+        let mut all = Vec::new();
+        for machine in [Machine::Virgl, Machine::Plain] {
+            for is_named in [true, false] {
+                let is_here = |b: &&Binary| {
+                    b.machine() == machine && if is_named { named(b) } else { common(b) }
+                };
+                let plan = Self {
+                    binaries: self.binaries.iter().filter(is_here).cloned().collect(),
+                    arguments: self.arguments.clone(),
+                    timeout_s: self.timeout_s,
+                };
+                if !plan.binaries.is_empty() {
+                    all.push(Boot {
+                        machine,
+                        is_named,
+                        plan,
+                    });
+                }
+            }
+        }
+        all
     }
 
     /// A test binary of this name is among them.
@@ -85,10 +151,10 @@ impl Plan {
 }
 
 impl Binary {
-    fn boot(&self) -> Boot {
+    fn machine(&self) -> Machine {
         match self.name.ends_with("/guest_virgl") {
-            true => Boot::Virgl,
-            false => Boot::Plain,
+            true => Machine::Virgl,
+            false => Machine::Plain,
         }
     }
 
@@ -127,26 +193,13 @@ pub fn make(args: &Args) -> Result<Plan> {
     cargo(&["build", "--workspace", "--examples"])?;
     compile_fixtures();
     let mut binaries: Vec<Binary> = built.into_iter().filter_map(test_binary).collect();
-    let chosen = |binary: &Binary| {
-        let target = binary.name.rsplit('/').next().unwrap_or_default();
-        args.only
-            .iter()
-            .any(|only| only == target || *only == binary.name)
-    };
+    if let Some(unknown) = (args.only.iter()).find(|c| !binaries.iter().any(|b| c.is(b))) {
+        let known: Vec<_> = binaries.iter().map(|b| b.name.as_str()).collect();
+        let (unknown, known) = (&unknown.binary, known.join(", "));
+        return Err(format!("no test binary is called {unknown}; there are {known}").into());
+    }
     if !args.only.is_empty() {
-        let known = binaries
-            .iter()
-            .map(|b| b.name.as_str())
-            .collect::<Vec<_>>()
-            .join(", ");
-        binaries.retain(chosen);
-        if binaries.is_empty() {
-            return Err(format!(
-                "no test binary is called {}; there are {known}",
-                args.only.join(" or ")
-            )
-            .into());
-        }
+        binaries.retain(|b| args.only.iter().any(|c| c.is(b)));
     }
     binaries.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(Plan {
@@ -198,4 +251,56 @@ fn cargo(arguments: &[&str]) -> Result<Vec<Message>> {
         .map(serde_json::from_str)
         .collect::<Result<_, _>>();
     Ok(messages.map_err(|e| format!("cannot read cargo's messages: {e}"))?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan(names: &[&str]) -> Plan {
+        let binaries = names.iter().map(|name| Binary {
+            name: format!("package/{name}"),
+            path: PathBuf::new(),
+            dir: PathBuf::new(),
+        });
+        Plan {
+            binaries: binaries.collect(),
+            arguments: Vec::new(),
+            timeout_s: 1,
+        }
+    }
+
+    /// The names in each guest of a kernel.
+    fn boots(words: &[&str], kernel: &str) -> Vec<Vec<String>> {
+        let only: Vec<Chosen> = words.iter().map(|w| w.parse().unwrap()).collect();
+        let plan = plan(&["a", "b", "guest_virgl", "long"]);
+        let names = |plan: Plan| plan.binaries.into_iter().map(|b| b.name).collect();
+        let boots = plan.boots(&only, kernel).into_iter();
+        boots.map(|boot| names(boot.plan)).collect()
+    }
+
+    #[test]
+    fn without_a_choice_all_run_on_each_kernel() {
+        let all = [
+            &["package/guest_virgl"][..],
+            &["package/a", "package/b", "package/long"],
+        ];
+        assert_eq!(boots(&[], "6.1"), all);
+        assert_eq!(boots(&[], "6.12"), all);
+    }
+
+    #[test]
+    fn what_is_for_one_kernel_runs_there_once_beside_the_others() {
+        let words = ["package/a", "6.12:long", "long", "6.12:guest_virgl"];
+        assert_eq!(boots(&words, "6.1"), [["package/a", "package/long"]]);
+        let here = [["package/guest_virgl"], ["package/long"], ["package/a"]];
+        assert_eq!(boots(&words, "6.12"), here);
+        assert_eq!(boots(&["6.12:long"], "6.1"), Vec::<Vec<String>>::new());
+    }
+
+    #[test]
+    fn an_unknown_kernel_is_an_error() {
+        let error = "5.4:long".parse::<Chosen>().unwrap_err().to_string();
+        assert!(error.contains("no kernel 5.4"), "{error}");
+    }
 }
