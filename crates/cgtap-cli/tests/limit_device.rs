@@ -32,7 +32,7 @@ fn client() -> &'static Path {
 /// Runs `cgtap` on a kernel without the better gates.
 fn cgtap(sandbox: &Sandbox, words: &[&str]) -> Ran {
     let mut command = sandbox.cgtap(words);
-    command.env("CGTAP_PRETEND_MISSING", "bpf_lsm,fmod_ret");
+    command.env("CGTAP_PRETEND_MISSING", "trampolines");
     Ran::of(&mut command)
 }
 
@@ -273,6 +273,58 @@ fn what_the_kernel_asks_for_twice_is_charged_once() {
     assert_eq!(stands(&sandbox, id), (9, 0, 5));
 }
 
+/// The meter counts each open once, whatever this kernel has for it: as a function, or as the question to the
+/// device controller.
+#[test]
+fn opens_are_counted_once_by_every_way_to_see_them() {
+    let mut sandbox = Sandbox::new();
+    sandbox.child("a");
+    let block = Node::new("counted", "b 7 0", false);
+    let overlay = Node::new("counted-overlay", "c 1 5", true);
+    let doctor = sandbox.run(&["--json", "doctor"]).done().json();
+    let has = |hook: &str| {
+        let name = format!("hook {hook}");
+        let mut features = doctor["features"].as_array().unwrap().iter();
+        features.find(|f| f["name"] == name).unwrap()["state"] == "yes"
+    };
+    let in_order = ["fentry:security_file_open", "kprobe:security_file_open"];
+    let kinds = ["fentry", "kprobe"];
+    for (lacking, first) in [("", 0), ("trampolines", 1), ("trampolines,kprobes", 2)] {
+        let mut enable = sandbox.cgtap(&["meter", "enable", "device"]);
+        Ran::of(enable.env("CGTAP_PRETEND_MISSING", lacking)).done();
+        let best = (first..2).find(|at| has(kinds[*at]));
+        let hook = best.map_or("cgroup:dev", |at| in_order[at]);
+        let code = sandbox.cgtap(&["meter", "show", "device", "--code"]);
+        let code = Ran::of({ code }.env("CGTAP_PRETEND_MISSING", lacking)).done();
+        assert!(code.out.contains(hook), "{lacking}: {hook}: {}", code.out);
+        for way in [
+            "open", "uring", "worker", "thread", "path", "access", "mknod",
+        ] {
+            assert_eq!(by(&sandbox, "a", way, 7), (7, 0, 0), "{way}");
+        }
+        for (node, times) in [(&block, 3), (&overlay, 5)] {
+            let words = format!("open {} {times}", node.path.display());
+            assert_ne!(opens(&sandbox, "a", &words).2, EPERM);
+        }
+        let path = format!("{}/a", sandbox.cgroup);
+        let usage = sandbox.run(&["--json", "usage", &path]).done().json();
+        let meters = usage["cgroups"][0]["meters"].as_array().unwrap();
+        let own = |device: &str| {
+            let mut of_opens = meters.iter().filter(|m| m["meter"] == "device_opens");
+            of_opens.find(|m| m["labels"]["dev"] == device).unwrap()["own"].clone()
+        };
+        assert_eq!(own("1:5"), 4 * 7 + 5, "{hook}: {usage}");
+        assert_eq!(own("7:0"), 3, "{hook}: {usage}");
+        sandbox.run(&["meter", "disable", "device"]).done();
+    }
+    // Without any of them it cannot be had, and each is told.
+    let mut enable = sandbox.cgtap(&["meter", "enable", "device"]);
+    let enable = enable.env("CGTAP_PRETEND_MISSING", "trampolines,kprobes,cgroup_device");
+    let refused = Ran::of(enable);
+    assert_eq!(refused.status, 1, "{refused:?}");
+    assert!(refused.err.contains("none of its 3 ways"), "{refused:?}");
+}
+
 /// Five levels: charged at all or at none, held by the one that has least.
 #[test]
 fn an_open_is_charged_at_every_level_or_at_none() {
@@ -387,25 +439,29 @@ fn it_holds_with_no_process_alive_and_for_what_comes() {
     assert_eq!(by(&sandbox, "a", "open", 5), (5, 0, 0));
 }
 
-/// Without any of the gates it is refused, with what does without one.
+/// Without any of the gates it is refused, with what does without one. Where the meter cannot be had either,
+/// nothing does.
 #[test]
 fn without_a_gate_it_is_refused_in_words() {
     let sandbox = Sandbox::new();
-    let words = [
-        "limit",
-        "set",
-        &sandbox.cgroup,
-        "device_opens",
-        "1",
-        "--on",
-        "deny:EPERM",
-    ];
-    let mut command = sandbox.cgtap(&words);
-    command.env("CGTAP_PRETEND_MISSING", "bpf_lsm,fmod_ret,cgroup_device");
-    let refused = Ran::of(&mut command);
-    assert_eq!(refused.status, 1, "{refused:?}");
-    for words in ["CONFIG_CGROUP_BPF", "lsm=", "--on freeze"] {
-        assert!(refused.err.contains(words), "{refused:?}");
+    let refused = |meter: &str, on: &str, lacking: &str| {
+        let words = ["limit", "set", &sandbox.cgroup, meter, "1", "--on", on];
+        let mut command = sandbox.cgtap(&words);
+        let refused = Ran::of(command.env("CGTAP_PRETEND_MISSING", lacking));
+        assert_eq!(refused.status, 1, "{refused:?}");
+        refused.err
+    };
+    let said = refused("drm_ioctl_calls", "deny:EDQUOT", "bpf_lsm,trampolines");
+    for words in ["lsm=", "trampolines", "--on freeze"] {
+        assert!(said.contains(words), "{words}: {said}");
+    }
+    let lacking = "bpf_lsm,trampolines,kprobes,cgroup_device";
+    for on in ["deny:EPERM", "observe"] {
+        let said = refused("device_opens", on, lacking);
+        for words in ["kprobes", "CONFIG_CGROUP_BPF", "none of its 3 ways"] {
+            assert!(said.contains(words), "{words}: {said}");
+        }
+        assert!(!said.contains("--on freeze"), "{said}");
     }
 }
 

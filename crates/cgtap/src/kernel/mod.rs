@@ -21,3 +21,4 @@ pub mod read;
 pub mod scope;
 pub mod target;
 pub mod tracepoint;
+mod trampoline;

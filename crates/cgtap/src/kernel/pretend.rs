@@ -26,20 +26,23 @@ pub enum Pretended {
     BpfLsm,
     /// Tail calls at writable tracepoints.
     WritableJumps,
-    /// Functions whose return may be changed.
-    FmodRet,
+    /// Programs at functions, by trampolines.
+    Trampolines,
+    /// Probes at functions.
+    Kprobes,
     /// Programs of the device controller.
     CgroupDevice,
 }
 
 impl Pretended {
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 8] = [
         Self::RdonlyCast,
         Self::ArgCtxTag,
         Self::CurrentTable,
         Self::BpfLsm,
         Self::WritableJumps,
-        Self::FmodRet,
+        Self::Trampolines,
+        Self::Kprobes,
         Self::CgroupDevice,
     ];
 
@@ -52,7 +55,8 @@ impl Pretended {
             Self::CurrentTable => "current_table",
             Self::BpfLsm => "bpf_lsm",
             Self::WritableJumps => "writable_jumps",
-            Self::FmodRet => "fmod_ret",
+            Self::Trampolines => "trampolines",
+            Self::Kprobes => "kprobes",
             Self::CgroupDevice => "cgroup_device",
         }
     }

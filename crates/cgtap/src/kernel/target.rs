@@ -21,6 +21,7 @@ use super::perf_event::PerfEvent;
 use super::place::{self, Place};
 use super::pretend::{self, Pretended};
 use super::tracepoint::{self, TracepointError, hint};
+use super::trampoline;
 use crate::hook::kind::Returns;
 use crate::hook::{HookKind, HookSpec, Period};
 
@@ -205,13 +206,16 @@ pub fn resolve(spec: &HookSpec) -> Result<(HookSpec, TargetInfo), TargetError> {
             TargetInfo::default()
         }
         HookKind::Uprobe | HookKind::Uretprobe => return place::resolve(spec),
-        HookKind::FmodRet if pretend::is_missing(Pretended::FmodRet) => {
-            return Err(lacking_trampolines());
-        }
         HookKind::Fentry | HookKind::Fexit | HookKind::FmodRet => {
-            traced(spec.target(), "function", spec.target())?
+            let info = traced(spec.target(), "function", spec.target())?;
+            trampoline::ask(spec.kind())?;
+            info
         }
-        HookKind::Lsm => lsm::resolve(spec.target())?,
+        HookKind::Lsm => {
+            let info = lsm::resolve(spec.target())?;
+            trampoline::ask(spec.kind())?;
+            info
+        }
         HookKind::PerfEvent => event(spec)?,
         HookKind::CgroupDevice if pretend::is_missing(Pretended::CgroupDevice) => {
             return Err(TargetError::Unsupported {
@@ -222,13 +226,6 @@ pub fn resolve(spec: &HookSpec) -> Result<(HookSpec, TargetInfo), TargetError> {
         HookKind::CgroupDevice => TargetInfo::default(),
     };
     Ok((spec.clone(), info))
-}
-
-fn lacking_trampolines() -> TargetError {
-    TargetError::Unsupported {
-        what: "changes of what functions return",
-        why: "it was built without CONFIG_DYNAMIC_FTRACE_WITH_DIRECT_CALLS".to_owned(),
-    }
 }
 
 /// What was found and the module it is in; or the kernel's BTF, to tell what there is instead.
@@ -327,8 +324,9 @@ pub(super) fn source(name: &'static str) -> Result<ProbeSource, TargetError> {
         let text = std::fs::read_to_string(dir.join(file)).ok()?;
         text.trim().strip_prefix(prefix)?.parse::<u32>().ok()
     };
+    let is_pretended = name == "kprobe" && pretend::is_missing(Pretended::Kprobes);
     match (number("type", ""), number("format/retprobe", "config:")) {
-        (Some(kind), Some(return_bit)) => Ok(ProbeSource { kind, return_bit }),
+        (Some(kind), Some(return_bit)) if !is_pretended => Ok(ProbeSource { kind, return_bit }),
         _ => Err(TargetError::Unsupported {
             what: if name == "kprobe" {
                 "kprobes"

@@ -188,6 +188,9 @@ struct ProbeFile {
     #[serde(default)]
     #[schemars(with = "BTreeMap<String, String>")]
     carry: Texts,
+    /// Events for which this is not 0 come to the hook two times: only the first counts.
+    #[schemars(with = "Option<String>")]
+    twice: Option<Text>,
     /// An expression for each label.
     #[serde(default)]
     #[schemars(with = "BTreeMap<String, String>")]
@@ -217,6 +220,8 @@ struct ProbeElse {
     condition: Option<Text>,
     #[schemars(with = "Option<BTreeMap<String, String>>")]
     carry: Option<Texts>,
+    #[schemars(with = "Option<String>")]
+    twice: Option<Text>,
     #[schemars(with = "Option<BTreeMap<String, String>>")]
     by: Option<Texts>,
     #[serde(rename = "do")]

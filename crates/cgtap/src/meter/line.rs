@@ -90,6 +90,7 @@ impl<'a> Line<'a> {
             key: note.as_ref().map_or_else(Vec::new, |(_, own)| own.clone()),
             condition,
             carry: Vec::new(),
+            twice: None,
             by,
             updates,
         };

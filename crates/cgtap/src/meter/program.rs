@@ -4,7 +4,7 @@ use super::chain;
 use super::code::{Emitter, NOTED_MAX, Slots, TooDeep};
 use super::entry;
 use super::expr::{Label, Node};
-use super::resolved::{Carried, Do, Find, Job, Owner, Program, TEXT_WORDS};
+use super::resolved::{Carried, Do, Find, Job, Owner, Program, TEXT_WORDS, Twice};
 use super::shape::{Shape, Sink, control, maps, note};
 use super::usage::BUCKETS;
 use super::written::KEYS_MAX;
@@ -106,9 +106,13 @@ pub fn generate(plan: Plan<'_>, program: &Program, neutral: i32) -> Result<Vec<I
         Job::Note { note, key, keep } => generator.note(program, *note, key, keep)?,
         Job::Charge {
             carried,
+            twice,
             by,
             updates,
-        } => generator.charge(program, carried.as_ref(), by, updates)?,
+        } => {
+            let before = (carried.as_ref(), twice.as_ref());
+            generator.charge(program, before, by, updates)?;
+        }
     }
     let mut b = generator.b;
     b.place(out)
@@ -314,10 +318,31 @@ impl Generator<'_> {
         Ok(())
     }
 
+    /// Goes on with what comes once, and with the first of what comes two times: the second takes its task's
+    /// note away. Of a pair that was broken off the note stays, and of the next one the second goes on.
+    fn pass_second(&mut self, twice: &Twice) -> Result<(), CodeError> {
+        let once = self.b.label();
+        self.emit.unless(&mut self.b, &twice.when, once)?;
+        for word in 1..note::WORDS as i16 {
+            let at = self.stack.note + word * 8;
+            self.b.push(Insn::store_imm(Size::Dw, Reg::R10, at, 0));
+        }
+        self.b.push(Insn::call(helper::GET_CURRENT_PID_TGID));
+        self.store(self.stack.note, Reg::R0);
+        let map = self.plan.sink.first_note() + twice.note as u32;
+        self.b
+            .call_map(map, self.stack.note, helper::MAP_DELETE_ELEM);
+        let out = self.out;
+        self.b.jump_if_imm(Cond::Eq, Reg::R0, 0, out);
+        self.put_note(twice.note, once);
+        self.b.place(once);
+        Ok(())
+    }
+
     fn charge(
         &mut self,
         program: &Program,
-        carried: Option<&Carried>,
+        (carried, twice): (Option<&Carried>, Option<&Twice>),
         by: &[Label],
         updates: &[(usize, Do)],
     ) -> Result<(), CodeError> {
@@ -325,6 +350,9 @@ impl Generator<'_> {
         let asks_note = program.condition.as_ref().is_some_and(Node::asks_note);
         if !asks_note {
             self.condition(program)?;
+        }
+        if let Some(twice) = twice {
+            self.pass_second(twice)?;
         }
         if let Owner::Noted(find) = &program.owner {
             self.find(find)?;

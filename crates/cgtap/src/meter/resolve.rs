@@ -7,7 +7,7 @@ use super::expr::{
 use super::names::{Paired, with_names};
 use super::resolved::{
     Carried, Do, Find, GateProgram, Job, LABEL_WORDS_MAX, Owner, Program, Resolved, TEXT_WORDS,
-    Write, words_of,
+    Twice, Write, words_of,
 };
 use super::written::{Expr, GateChoice, LabelText, Meter, NoteChoice, ProbeChoice, What};
 use crate::hook::HookSpec;
@@ -98,8 +98,8 @@ pub fn resolve(meter: &Meter) -> Result<Resolved, ResolveError> {
             probe_program(meter, choice, &known, &labels)
         })?;
         labels = shown.into_iter().map(Some).collect();
-        if let Some(carried) = program.carried() {
-            carried.note = notes;
+        for note in program.own_notes() {
+            *note = notes;
             notes += 1;
         }
         programs.push(program);
@@ -411,7 +411,7 @@ fn probe_program(
             carry.iter().map(|(_, e)| c.number(e)).collect()
         })?,
     };
-    let (key, by, updates, condition) = place.check(paired, |c| {
+    let (key, by, updates, condition, twice) = place.check(paired, |c| {
         let by: Vec<Label> = choice
             .by
             .iter()
@@ -435,6 +435,7 @@ fn probe_program(
             by,
             updates,
             c.condition(choice.condition.as_ref())?,
+            choice.twice.as_ref().map(|e| c.number(e)).transpose()?,
         ))
     })?;
     if since.is_none() && updates.iter().any(|(_, d)| matches!(d, Do::Busy(_))) {
@@ -466,8 +467,11 @@ fn probe_program(
         key,
         is_last: true,
     });
+    // Notes of its own are numbered behind those of the meter.
+    let twice = twice.map(|when| Twice { note: 0, when });
     let job = Job::Charge {
         carried,
+        twice,
         by,
         updates,
     };

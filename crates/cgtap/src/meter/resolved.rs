@@ -63,6 +63,15 @@ pub struct Carried {
     pub keep: Vec<Node>,
 }
 
+/// What comes to a hook two times in a row for the same task, and is charged at the first.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Twice {
+    /// Index of the note that says that the first has been.
+    pub note: usize,
+    /// It is so if this is not 0.
+    pub when: Node,
+}
+
 /// What a program does.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Job {
@@ -79,6 +88,8 @@ pub enum Job {
     Charge {
         /// What the event before left, and this one leaves.
         carried: Option<Carried>,
+        /// Which events it sees two times.
+        twice: Option<Twice>,
         /// One a label.
         by: Vec<Label>,
         /// What is done with which value.
@@ -113,62 +124,34 @@ impl Resolved {
     /// What it takes to measure one value: the probes that do, and the notes that they need.
     #[must_use]
     pub fn only(&self, value: usize) -> Self {
-        let mut programs: Vec<Program> = Vec::new();
-        for program in &self.programs {
-            let Job::Charge {
-                carried,
-                by,
-                updates,
-            } = &program.job
-            else {
-                continue;
-            };
-            let updates: Vec<_> = updates.iter().filter(|u| u.0 == value).cloned().collect();
-            if !updates.is_empty() {
-                let (carried, by) = (carried.clone(), by.clone());
-                programs.push(Program {
-                    job: Job::Charge {
-                        carried,
-                        by,
-                        updates,
-                    },
-                    ..program.clone()
-                });
+        let mut known = self.programs.clone();
+        let mut programs: Vec<Program> = known.clone();
+        programs.retain_mut(|program| match &mut program.job {
+            Job::Charge { updates, .. } => {
+                updates.retain(|u| u.0 == value);
+                !updates.is_empty()
             }
-        }
+            Job::Note { .. } => false,
+        });
+        let found = programs.iter_mut().flat_map(Program::notes);
+        let mut needed: Vec<usize> = found.map(|note| *note).collect();
         // Notes are made of notes before them.
-        let mut needed: Vec<usize> = programs.iter().filter_map(Program::reads).collect();
-        for program in self.programs.iter().rev() {
-            if let Job::Note { note, .. } = program.job
-                && needed.contains(&note)
-            {
-                needed.extend(program.reads());
+        for program in known.iter_mut().rev() {
+            if program.makes().is_some_and(|note| needed.contains(note)) {
+                needed.extend(program.notes().map(|note| *note));
             }
         }
         needed.sort_unstable();
         needed.dedup();
         let place = |note: usize| needed.iter().position(|n| *n == note).unwrap_or(0);
-        let notes = self
-            .programs
-            .iter()
-            .filter_map(|program| match &program.job {
-                Job::Note { note, key, keep } if needed.contains(note) => Some(Program {
-                    job: Job::Note {
-                        note: place(*note),
-                        key: key.clone(),
-                        keep: keep.clone(),
-                    },
-                    ..program.clone()
-                }),
-                _ => None,
-            });
-        let mut all: Vec<Program> = notes.chain(programs.clone()).collect();
+        known.retain_mut(|program| program.makes().is_some_and(|note| needed.contains(note)));
+        let mut all = [known, programs].concat();
         for program in &mut all {
-            if let Owner::Noted(find) = &mut program.owner {
-                find.note = place(find.note);
+            if let Some(note) = program.makes() {
+                *note = place(*note);
             }
-            if let Some(carried) = program.carried() {
-                carried.note = place(carried.note);
+            for note in program.notes() {
+                *note = place(*note);
             }
         }
         Self {
@@ -228,22 +211,36 @@ impl Program {
         matches!(self.owner, Owner::Noted(_))
     }
 
-    /// The note that it reads: that says whose its events are, or that the event before left.
-    fn reads(&self) -> Option<usize> {
-        match (&self.owner, &self.job) {
-            (Owner::Noted(find), _) => Some(find.note),
-            (_, Job::Charge { carried, .. }) => carried.as_ref().map(|c| c.note),
-            _ => None,
+    /// The note that it makes for others.
+    fn makes(&mut self) -> Option<&mut usize> {
+        match &mut self.job {
+            Job::Note { note, .. } => Some(note),
+            Job::Charge { .. } => None,
         }
     }
 
-    /// What goes to its next event.
-    pub(super) fn carried(&mut self) -> Option<&mut Carried> {
-        match &mut self.job {
-            Job::Charge { carried, .. } => carried.as_mut(),
-            Job::Note { .. } => None,
-        }
+    /// The notes that it reads.
+    fn notes(&mut self) -> impl Iterator<Item = &mut usize> {
+        let of_others = match &mut self.owner {
+            Owner::Noted(find) => Some(&mut find.note),
+            _ => None,
+        };
+        of_others.into_iter().chain(own_notes(&mut self.job))
     }
+
+    /// The notes that it makes for its own next event.
+    pub(super) fn own_notes(&mut self) -> impl Iterator<Item = &mut usize> {
+        own_notes(&mut self.job)
+    }
+}
+
+fn own_notes(job: &mut Job) -> impl Iterator<Item = &mut usize> {
+    let (carried, twice) = match job {
+        Job::Charge { carried, twice, .. } => (carried.as_mut(), twice.as_mut()),
+        Job::Note { .. } => (None, None),
+    };
+    let carried = carried.map(|c| &mut c.note);
+    carried.into_iter().chain(twice.map(|t| &mut t.note))
 }
 
 impl GateProgram {

@@ -143,6 +143,7 @@ fn the_code_of_a_meter_is_what_it_was() {
         condition: Some(number("h > 5 && text == \"R\"")),
         job: Job::Charge {
             carried: None,
+            twice: None,
             by: vec![super::expr::check_label("b", &label, &Fields, Vec::new()).unwrap()],
             updates: vec![(0, Do::Sum(number("h * 8 + d"))), (1, Do::Count)],
         },

@@ -136,6 +136,8 @@ pub struct ProbeChoice {
     pub condition: Option<Expr>,
     /// Numbers that the next event with the same key has, by name.
     pub carry: Vec<(String, Expr)>,
+    /// Events of which this is not 0 come to the hook two times, and count at the first.
+    pub twice: Option<Expr>,
     /// One expression a label, in the order of the meter's labels.
     pub by: Vec<Expr>,
     /// What is done with which value.

@@ -110,18 +110,15 @@ impl<'a> Asked<'a> {
             }
             return Ok(self.described(Way::Kernel, Vec::new()));
         }
+        // Of no gate, so that no other way is tried.
+        let refuse = |why: &dyn std::fmt::Display, errno| {
+            wrong(format!("cannot limit {name}: {why}")).with_errno(errno)
+        };
         if let Some(source) = meter.source {
-            // Of no gate, so that no other way is tried.
-            let refuse = |e: Error| {
-                let errno = e.errno().unwrap_or(Errno::ENODEV);
-                wrong(format!("cannot limit {name}: {e}")).with_errno(errno)
-            };
-            super::super::feed::check(source).map_err(refuse)?;
+            super::super::feed::check(source)
+                .map_err(|e| refuse(&e, e.errno().unwrap_or(Errno::ENODEV)))?;
         }
-        let resolved = resolve(meter).map_err(|e| {
-            Error::new(ErrorKind::Hook, format!("cannot limit {name}: {e}"))
-                .with_errno(Errno::ENOENT)
-        })?;
+        let resolved = resolve(meter).map_err(|e| refuse(&e, Errno::ENOENT))?;
         // Whatever is wrong with the labels is said now.
         words_of_labels(meter, &resolved, &self.labels)?;
         let wants_gate = matches!(action, Action::Deny(_));

@@ -54,14 +54,14 @@ const CAPABILITIES: [Capability; 4] = [
 ];
 
 /// The process that asks.
-pub(super) struct Caller {
+pub(in crate::kernel) struct Caller {
     effective: Option<u64>,
     uid: u32,
     is_in_user_namespace: bool,
 }
 
 impl Caller {
-    pub(super) fn read() -> Self {
+    pub(in crate::kernel) fn read() -> Self {
         let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
         let effective = status
             .lines()
@@ -112,7 +112,7 @@ impl Caller {
     }
 
     /// This errno is about who asks, and tells nothing of the kernel.
-    pub(super) fn is_about_us(&self, errno: Errno) -> bool {
+    pub(in crate::kernel) fn is_about_us(&self, errno: Errno) -> bool {
         matches!(errno, Errno::EPERM | Errno::EACCES)
             && (!self.missing().is_empty() || self.is_in_user_namespace)
     }

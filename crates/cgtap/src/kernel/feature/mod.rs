@@ -11,6 +11,8 @@ use std::path::Path;
 
 use serde::Serialize;
 
+pub(super) use host::Caller;
+
 use super::pretend;
 
 /// One thing that can be had or not.

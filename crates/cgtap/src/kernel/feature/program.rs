@@ -12,7 +12,7 @@ use crate::hook::kind::{KINDS, KindInfo};
 use crate::hook::{HookKind, HookSpec};
 use crate::kernel::perf_event::PerfEvent;
 use crate::kernel::target::{self, Target, TargetError};
-use crate::kernel::{anchor, tracepoint};
+use crate::kernel::{anchor, tracepoint, trampoline};
 
 /// Tracepoints that hardly ever fire, so that attaching there disturbs nobody: the first that this
 /// kernel has is taken.
@@ -31,7 +31,7 @@ fn quiet(kind: HookKind) -> &'static [&'static str] {
             &["task_rename", "bpf_test_finish", "sched_process_exec"]
         }
         HookKind::Kprobe | HookKind::Kretprobe | HookKind::Fentry | HookKind::Fexit => {
-            &["bpf_fentry_test1", "kernel_halt"]
+            &trampoline::QUIET
         }
         HookKind::KprobeMulti | HookKind::KretprobeMulti => &["bpf_fentry_test?", "kernel_halt*"],
         HookKind::Uprobe | HookKind::Uretprobe => &["libc.so.6:abort"],

@@ -121,6 +121,7 @@ pub fn check_label(
     }
     let (node, sign) = checker.number(ast)?;
     let shown = match sign {
+        _ if matches!(ast.kind, AstKind::Device(_)) => Shown::Device,
         Sign::Signed => Shown::Signed,
         Sign::Either | Sign::Unsigned => Shown::Unsigned,
     };
@@ -257,6 +258,10 @@ impl Checker<'_> {
                     (false, _) => Sign::Either,
                 };
                 Ok((Node::Cast(*bits, *signed, node.into()), sign))
+            }
+            AstKind::Device(inner) => {
+                let (node, _) = self.number(inner)?;
+                Ok((Node::Cast(32, false, node.into()), Sign::Either))
             }
             AstKind::User(bits, inner) => {
                 let sign = if *bits == 64 {

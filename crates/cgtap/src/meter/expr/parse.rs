@@ -33,6 +33,8 @@ pub enum AstKind {
     Complement(Box<Ast>),
     /// `u32(a)`: bits and whether they have a sign.
     Cast(u8, bool, Box<Ast>),
+    /// `dev_t(a)`: a device number of the kernel.
+    Device(Box<Ast>),
     /// `user_u32(a)`: the number of so many bits in the caller's memory.
     User(u8, Box<Ast>),
     /// `a OP b`.
@@ -426,6 +428,14 @@ impl<'a> Parser<'a> {
                 kind: AstKind::Cast(*bits, *signed, inner.into()),
             });
         }
+        if first == DEVICE && self.take("(") {
+            let inner = self.expression()?;
+            self.expect(")")?;
+            return Ok(Ast {
+                at,
+                kind: AstKind::Device(inner.into()),
+            });
+        }
         let mut written = first.to_owned();
         loop {
             let sign = if self.take("->") {
@@ -452,8 +462,8 @@ impl<'a> Parser<'a> {
             return Err(self.error_at(
                 at,
                 format!(
-                    "`{written}` is no function; there are casts: {}, and the caller's memory: \
-                     {USER}u32(ADDRESS) and so on",
+                    "`{written}` is no function; there are casts: {}, {DEVICE}, and the caller's \
+                     memory: {USER}u32(ADDRESS) and so on",
                     type_names()
                 ),
             ));
@@ -467,6 +477,8 @@ impl<'a> Parser<'a> {
 
 /// What stands before a type where it is read from the caller's memory.
 const USER: &str = "user_";
+/// The type of device numbers, 32 bits that are shown as two numbers.
+const DEVICE: &str = "dev_t";
 
 fn type_names() -> String {
     let names: Vec<&str> = TYPES.iter().map(|(name, ..)| *name).collect();

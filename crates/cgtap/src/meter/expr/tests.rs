@@ -317,6 +317,21 @@ fn a_mistake_is_shown_where_it_stands() {
 }
 
 #[test]
+fn a_number_that_is_a_device_is_shown_as_one() {
+    let label = |text: &str| {
+        let ast = Parser::whole(text).unwrap();
+        super::check_label(text, &ast, &Fields, Vec::new()).unwrap()
+    };
+    let device = Label::Number(Node::Constant(0x10_0005), Shown::Device);
+    assert_eq!(label("dev_t(1 << 20 | 5)"), device);
+    // It has 32 bits, and is a number like any other where it is no label.
+    let cut = label("dev_t(0x100100005)");
+    assert_eq!(cut, device);
+    let sum = Label::Number(Node::Constant(0x10_0006), Shown::Unsigned);
+    assert_eq!(label("dev_t(1 << 20 | 5) + 1"), sum);
+}
+
+#[test]
 fn too_deep_is_refused_and_not_an_overflow() {
     let deep = "(".repeat(100_000);
     assert!(

@@ -29,6 +29,7 @@ struct ProbeParts<'f> {
     key: Option<&'f Text>,
     condition: Option<&'f Text>,
     carry: &'f Texts,
+    twice: Option<&'f Text>,
     by: &'f Texts,
     updates: &'f Texts,
 }
@@ -346,6 +347,7 @@ impl Reader<'_> {
                 key: probe.key.as_ref(),
                 condition: probe.condition.as_ref(),
                 carry: &probe.carry,
+                twice: probe.twice.as_ref(),
                 by: &probe.by,
                 updates: &probe.updates,
             };
@@ -358,6 +360,7 @@ impl Reader<'_> {
                     key: other.key.as_ref().or(main.key),
                     condition: other.condition.as_ref().or(main.condition),
                     carry: other.carry.as_ref().unwrap_or(main.carry),
+                    twice: other.twice.as_ref(),
                     by: other.by.as_ref().unwrap_or(main.by),
                     updates: other.updates.as_ref().unwrap_or(main.updates),
                 };
@@ -408,6 +411,10 @@ impl Reader<'_> {
             let why = "carried from which event? say the key that both have";
             return Err(self.wrong(self.line_of(carried), why));
         }
+        if let (Some(_), Some(twice)) = (parts.key, parts.twice) {
+            let why = "what comes two times (twice) has no note and carries nothing";
+            return Err(self.wrong(self.line_of(twice), why));
+        }
         let mut by = Vec::new();
         for name in file.labels.keys() {
             let text = parts.by.get(name).ok_or_else(|| {
@@ -422,6 +429,7 @@ impl Reader<'_> {
             key,
             condition: parts.condition.map(|c| self.expr(c)).transpose()?,
             carry,
+            twice: parts.twice.map(|e| self.expr(e)).transpose()?,
             by,
             updates: self.updates(file, parts, forms)?,
         })
