@@ -3,10 +3,10 @@
 use std::path::Path;
 
 use cgtap::engine::{CgroupRef, EnabledMeter, Engine, Lifetime, MeterCode};
+use cgtap::kernel;
 use cgtap::meter::library::{Known, Library, Source};
 use cgtap::meter::usage::{Form, Truth, Unit};
 use cgtap::meter::{file, written::Meter};
-use cgtap_sys::libbpf::Btf;
 use serde::Serialize;
 
 use super::Context;
@@ -81,7 +81,7 @@ struct Changed<'a> {
 
 /// Shows, enables and disables meters.
 pub fn run(context: &Context, args: &MeterArgs) -> Result<Status, Failure> {
-    let _kept = Btf::keep_vmlinux();
+    let _kept = kernel::keep();
     match &args.action {
         MeterAction::List => list(context, &args.meters),
         MeterAction::Show { name, code, file } => show(context, &args.meters, name, *code, *file),

@@ -1,11 +1,9 @@
 //! What can be done here, and whether the state is whole.
 
-use cgtap_sys::libbpf::Btf;
-
 use super::error::Result;
 use super::report::DoctorReport;
 use super::{Engine, repair};
-use crate::kernel::feature;
+use crate::kernel::{self, feature};
 
 impl Engine {
     /// Tries every feature, and looks the state over; with `repair` it mends what a crash left.
@@ -13,7 +11,7 @@ impl Engine {
     /// # Errors
     /// [`super::Error`] if a repair was asked for and failed.
     pub fn doctor(&self, repair: bool) -> Result<DoctorReport> {
-        let _kept = Btf::keep_vmlinux();
+        let _kept = kernel::keep();
         let mut report = DoctorReport {
             kernel: feature::release(),
             features: feature::probe_all(self.state(), self.options.cgroup_root.as_deref()),

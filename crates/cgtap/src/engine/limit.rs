@@ -22,7 +22,6 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use cgtap_sys::Errno;
-use cgtap_sys::libbpf::Btf;
 
 use super::error::{Error, ErrorKind, Result};
 use super::feed::say_unread;
@@ -31,6 +30,7 @@ use super::{CgroupRef, Engine, Lock};
 use crate::budget::rate::Rate;
 use crate::cgroup::Cgroup;
 use crate::id::{CgroupId, LimitId};
+use crate::kernel;
 use crate::limit::record::{Action, Group, LimitRecord, Limits};
 use crate::meter::library::Known;
 use crate::store::config::Config;
@@ -143,7 +143,7 @@ impl Engine {
     /// [`Error`]: EINVAL for what cannot be limited so, ENOENT for a limit that is not there or a
     /// gate that this kernel lacks, ENOSPC when there are too many. Nothing has changed then.
     pub fn change_limits(&self, change: &LimitChange) -> Result<Vec<LimitReport>> {
-        let _kept = Btf::keep_vmlinux();
+        let _kept = kernel::keep();
         let mut last = None;
         for way in 0..WAYS_MAX {
             match self.try_limits(change, way) {
@@ -179,7 +179,7 @@ impl Engine {
     /// # Errors
     /// [`Error`] as [`Engine::change_limits`].
     pub fn check_limit(&self, request: &LimitRequest) -> Result<Action> {
-        let _kept = Btf::keep_vmlinux();
+        let _kept = kernel::keep();
         let mut first = None;
         for way in 0..WAYS_MAX {
             match look(request, way, &mut Looked::default()) {

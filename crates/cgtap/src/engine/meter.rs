@@ -15,9 +15,9 @@ use super::{
 };
 use crate::cgroup::Cgroup;
 use crate::id::InstanceId;
-use crate::kernel::current;
 use crate::kernel::layout::Layout;
 use crate::kernel::read::Access;
+use crate::kernel::{self, current};
 use crate::meter::image::{self, Placed};
 use crate::meter::record::{MeterRecord, PRIVATE};
 use crate::meter::resolve::{ResolveError, resolve};
@@ -162,7 +162,7 @@ impl Engine {
         cgroup: &CgroupRef,
         lifetime: Lifetime,
     ) -> Result<EnabledMeter> {
-        let _kept = Btf::keep_vmlinux();
+        let _kept = kernel::keep();
         let taken = |e: &EnabledMeter| e.name == meter.name && lifetime == Lifetime::Pinned;
         if let Some(enabled) = self.meters()?.into_iter().find(taken) {
             return Err(Error::new(
@@ -254,7 +254,7 @@ impl Engine {
     /// # Errors
     /// [`Error`] as [`Engine::enable_meter`], as far as it can be told before.
     pub fn check_meter(&self, meter: &Meter) -> Result<()> {
-        let _kept = Btf::keep_vmlinux();
+        let _kept = kernel::keep();
         Compiled::new(meter).map(drop)
     }
 
@@ -263,7 +263,7 @@ impl Engine {
     /// # Errors
     /// As [`Engine::check_meter`].
     pub fn meter_code(&self, meter: &Meter) -> Result<Vec<MeterCode>> {
-        let _kept = Btf::keep_vmlinux();
+        let _kept = kernel::keep();
         let compiled = Compiled::new(meter)?.for_loading();
         let access = compiled.ways().first().copied().unwrap_or(Access::Probe);
         let programs = compiled.programs(access)?;

@@ -11,7 +11,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use cgtap_sys::bpf::{Map, get_map};
-use cgtap_sys::libbpf::Btf;
 use cgtap_sys::memory::Words;
 use cgtap_sys::{Errno, SysError, task};
 
@@ -21,6 +20,7 @@ use crate::cgroup::Hierarchy;
 use crate::dispatch::reaper::{ALIVE, DEAD};
 use crate::dispatch::switch::Switch;
 use crate::id::CgroupId;
+use crate::kernel;
 use crate::store::blob::{self, BlobError};
 use crate::store::config::{Config, HookId, HookRecord};
 use crate::store::dir::{Lock, StateDir};
@@ -263,7 +263,7 @@ impl Session {
 
     /// Does a change: whatever goes wrong in it, the state is as before.
     pub(super) fn change<T>(&mut self, f: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
-        let _kept = Btf::keep_vmlinux();
+        let _kept = kernel::keep();
         self.words.set(UNDER_WAY, 1);
         self.is_unfinished = false;
         let before = self.config.clone();

@@ -7,8 +7,6 @@ mod table;
 
 use std::time::Instant;
 
-use cgtap_sys::libbpf::Btf;
-
 use self::hooks::Hooks;
 use self::meters::Meters;
 use self::table::Table;
@@ -19,6 +17,7 @@ use super::request::{StatEvent, StatRequest};
 use crate::cgroup::{Cgroup, Hierarchy};
 use crate::counter::{self, CounterEvent, Counters};
 use crate::hook::HookSpec;
+use crate::kernel;
 
 /// Counting that is under way. It goes with this value, or with the process.
 #[derive(Debug)]
@@ -40,7 +39,7 @@ impl Engine {
     /// [`Error`](super::Error) as [`Engine::attach`], and for a perf event that this machine does
     /// not have.
     pub fn stat(&self, request: StatRequest) -> Result<Stat> {
-        let _kept = Btf::keep_vmlinux();
+        let _kept = kernel::keep();
         let hierarchy = self.hierarchy()?;
         let mut cgroups = Vec::new();
         for reference in &request.cgroups {

@@ -8,12 +8,15 @@
 //! of this machine, below all overlays, and what cannot be reached by one is told. A path that was
 //! found leads to one file and no other, so that two names of a file are not probed twice.
 
+use std::cell::RefCell;
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::Metadata;
 use std::io;
+use std::marker::PhantomData;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
 use serde::{Deserialize, Serialize};
@@ -108,6 +111,59 @@ pub fn scan(names: &BTreeSet<String>) -> io::Result<Scan> {
         search.scan.unreached.insert(words);
     }
     Ok(search.scan)
+}
+
+thread_local! {
+    static KEPT: RefCell<Kept> = const {
+        RefCell::new(Kept {
+            keepers: 0,
+            scans: BTreeMap::new(),
+        })
+    };
+}
+
+/// What a thread has found.
+struct Kept {
+    keepers: usize,
+    scans: BTreeMap<String, Rc<Scan>>,
+}
+
+/// For as long as it lives, this thread looks once at most for a name.
+#[derive(Debug)]
+pub struct KeptScans(PhantomData<Rc<Scan>>);
+
+impl Drop for KeptScans {
+    fn drop(&mut self) {
+        KEPT.with_borrow_mut(|kept| {
+            kept.keepers = kept.keepers.saturating_sub(1);
+            if kept.keepers == 0 {
+                kept.scans.clear();
+            }
+        });
+    }
+}
+
+/// Lets this thread keep what [`scan_one`] finds.
+pub(super) fn keep() -> KeptScans {
+    KEPT.with_borrow_mut(|kept| kept.keepers += 1);
+    KeptScans(PhantomData)
+}
+
+/// [`scan`] for one name, which may have been done a moment ago.
+///
+/// # Errors
+/// As [`scan`].
+pub fn scan_one(name: &str) -> io::Result<Rc<Scan>> {
+    if let Some(known) = KEPT.with_borrow(|kept| kept.scans.get(name).cloned()) {
+        return Ok(known);
+    }
+    let found = Rc::new(scan(&BTreeSet::from([name.to_owned()]))?);
+    KEPT.with_borrow_mut(|kept| {
+        if kept.keepers > 0 {
+            kept.scans.insert(name.to_owned(), found.clone());
+        }
+    });
+    Ok(found)
 }
 
 /// The file below all overlays of this machine at `path`; itself where its layers cannot be reached.
@@ -360,6 +416,18 @@ mod tests {
         assert_eq!(executable(line), shown);
         assert_eq!(executable(&line.replace("r-xp", "r--p")), None);
         assert_eq!(executable("7f00-7f10 rwxp 00000000 00:00 0 [stack]"), None);
+    }
+
+    #[test]
+    fn what_was_found_is_kept_for_a_while() {
+        let look = || scan_one("libc.so.6").unwrap();
+        assert!(!Rc::ptr_eq(&look(), &look()));
+        let kept = keep();
+        let first = look();
+        drop(keep());
+        assert!(Rc::ptr_eq(&first, &look()));
+        drop(kept);
+        assert!(!Rc::ptr_eq(&first, &look()));
     }
 
     #[test]

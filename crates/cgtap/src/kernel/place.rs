@@ -1,6 +1,5 @@
 //! Places of uprobes in files, and the one name of a hook that stands in some.
 
-use std::collections::BTreeSet;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
@@ -82,8 +81,7 @@ fn mapped_place(spec: &HookSpec, name: &str) -> Result<Place, TargetError> {
         Ok(path) => return Place::find(spec, 0, &mapped::real(&path)),
         Err(missing) => missing,
     };
-    let names = BTreeSet::from([name.to_owned()]);
-    let scan = mapped::scan(&names).map_err(|_| missing)?;
+    let scan = mapped::scan_one(name).map_err(|_| missing)?;
     let mut refused = None;
     for (_, file) in scan.files(name) {
         match Place::find(spec, 0, &file.path) {

@@ -6,8 +6,8 @@ mod read;
 use std::path::Path;
 
 use cgtap::engine::ErrorKind;
+use cgtap::kernel;
 use cgtap::policy;
-use cgtap_sys::libbpf::Btf;
 use serde::Serialize;
 
 pub use self::difference::{Act, Change, Difference, Reach, Stand};
@@ -34,7 +34,7 @@ pub fn run(context: &Context, args: &ApplyArgs) -> Result<Status, Failure> {
         context.pretty(&policy::schema())?;
         return Ok(Status::DONE);
     };
-    let _kept = Btf::keep_vmlinux();
+    let _kept = kernel::keep();
     let engine = context.engine()?;
     let policy = Policy::read(&engine, &args.meters, file)?;
     for wrong in policy.wrong() {
@@ -78,7 +78,7 @@ pub fn apply(
     policy: &Policy,
     absent: Absent,
 ) -> Result<Difference, Failure> {
-    let _kept = Btf::keep_vmlinux();
+    let _kept = kernel::keep();
     let mut tries = 0;
     let mut done: Option<Difference> = None;
     loop {
