@@ -1,13 +1,14 @@
 //! The programs of a meter: those that note and those that charge.
 
+mod notes;
+
 use super::chain;
-use super::code::{Emitter, NOTED_MAX, Slots, TooDeep};
+use super::code::{Emitter, Slots, TooDeep};
 use super::entry;
 use super::expr::{Label, Node};
-use super::resolved::{Carried, Do, Find, Job, Owner, Program, TEXT_WORDS, Twice};
+use super::resolved::{Carried, Do, Job, Owner, Program, TEXT_WORDS, Twice};
 use super::shape::{Shape, Sink, control, maps, note};
 use super::usage::BUCKETS;
-use super::written::KEYS_MAX;
 use crate::asm::{Alu, Builder, Cond, EditError, Frame, Insn, Label as Target, Reg, Size, helper};
 use crate::budget::emit as charge;
 use crate::budget::reserve::Room;
@@ -130,91 +131,6 @@ impl Generator<'_> {
         self.b.push(Insn::load(Size::Dw, reg, Reg::R10, at));
     }
 
-    /// The words of a note's key, those that it has not as 0.
-    fn note_key(&mut self, key: &[Node]) -> Result<(), CodeError> {
-        for word in 0..KEYS_MAX {
-            let at = self.stack.note + word as i16 * 8;
-            match key.get(word) {
-                Some(node) => {
-                    self.emit.number(&mut self.b, node)?;
-                    self.store(at, Reg::R7);
-                }
-                None => {
-                    self.b.push(Insn::store_imm(Size::Dw, Reg::R10, at, 0));
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Goes to `other` if the entry at a register is not that of the note's key: one that is evicted is
-    /// another key's at once.
-    fn unless_of_key(&mut self, entry: Reg, other: Target) {
-        for at in (0..KEYS_MAX as i16).map(|word| word * 8) {
-            self.b.push(Insn::load(Size::Dw, Reg::R1, entry, at));
-            self.load(Reg::R2, self.stack.note + at);
-            self.b.jump_if(Cond::Ne, Reg::R1, Reg::R2, other);
-        }
-    }
-
-    /// Puts the note into its map and goes to `done`, or falls through where there is no room, which is
-    /// counted.
-    fn put_note(&mut self, number: usize, done: Target) {
-        self.b.stack_address(Reg::R3, self.stack.note);
-        self.b.push(Insn::mov_imm(Reg::R4, 0));
-        self.b.call_map(
-            self.plan.sink.first_note() + number as u32,
-            self.stack.note,
-            helper::MAP_UPDATE_ELEM,
-        );
-        self.b.jump_if_imm(Cond::Eq, Reg::R0, 0, done);
-        self.b.increment(maps::CONTROL, control::NOTES_LOST);
-    }
-
-    /// Finds a note: its cgroup is in the key of usage, its age and what it keeps in their slots.
-    fn find(&mut self, find: &Find) -> Result<(), CodeError> {
-        self.note_key(&find.key)?;
-        let map = self.plan.sink.first_note() + find.note as u32;
-        let (missed, found) = (self.b.label(), self.b.label());
-        self.b
-            .call_map(map, self.stack.note, helper::MAP_LOOKUP_ELEM);
-        self.b
-            .jump_if_imm(Cond::Eq, Reg::R0, 0, missed)
-            .push(Insn::mov(Reg::R9, Reg::R0));
-        let word = |at: usize| at as i16 * 8;
-        self.b
-            .push(Insn::load(Size::Dw, Reg::R1, Reg::R9, word(note::CGROUP)));
-        self.store(self.stack.key, Reg::R1);
-        self.b
-            .push(Insn::load(Size::Dw, Reg::R8, Reg::R9, word(note::AT_NS)));
-        for kept in 0..NOTED_MAX {
-            self.b.push(Insn::load(
-                Size::Dw,
-                Reg::R1,
-                Reg::R9,
-                word(note::KEPT + kept),
-            ));
-            self.store(self.stack.slots.noted + word(kept), Reg::R1);
-        }
-        // What was read is this key's if the key still is.
-        self.unless_of_key(Reg::R9, missed);
-        self.b.push(Insn::call(helper::KTIME_GET_NS));
-        self.store(self.stack.now, Reg::R0);
-        let after = self.b.label();
-        self.b
-            .push(Insn::alu(Alu::Sub, Reg::R0, Reg::R8))
-            // CPUs need not agree to the last nanosecond.
-            .jump_if_imm(Cond::SignedGe, Reg::R0, 0, after)
-            .push(Insn::mov_imm(Reg::R0, 0))
-            .place(after);
-        self.store(self.stack.slots.elapsed, Reg::R0);
-        self.b.jump(found).place(missed);
-        self.b.increment(maps::CONTROL, control::UNPAIRED);
-        let out = self.out;
-        self.b.jump(out).place(found);
-        Ok(())
-    }
-
     /// The id of the cgroup that an event belongs to, in the key of usage. A note has been found
     /// already.
     fn cgroup(&mut self, owner: &Owner) {
@@ -245,97 +161,6 @@ impl Generator<'_> {
         if let Some(condition) = &program.condition {
             self.emit.unless(&mut self.b, condition, self.out)?;
         }
-        Ok(())
-    }
-
-    fn note(
-        &mut self,
-        program: &Program,
-        number: usize,
-        key: &[Node],
-        keep: &[Node],
-    ) -> Result<(), CodeError> {
-        self.condition(program)?;
-        if let Owner::Noted(find) = &program.owner {
-            self.find(find)?;
-        }
-        self.cgroup(&program.owner);
-        let word = |at: usize| at as i16 * 8;
-        for at in 0..NOTED_MAX {
-            let to = self.stack.note + word(note::KEPT + at);
-            match keep.get(at) {
-                Some(node) => {
-                    self.emit.number(&mut self.b, node)?;
-                    self.store(to, Reg::R7);
-                }
-                None => {
-                    self.b.push(Insn::store_imm(Size::Dw, Reg::R10, to, 0));
-                }
-            }
-        }
-        self.note_key(key)?;
-        self.load(Reg::R1, self.stack.key);
-        self.store(self.stack.note + word(note::CGROUP), Reg::R1);
-        self.b.push(Insn::call(helper::KTIME_GET_NS));
-        self.store(self.stack.note + word(note::AT_NS), Reg::R0);
-        self.put_note(number, self.out);
-        Ok(())
-    }
-
-    /// What the event before with the same key left is in its slots, 0 where there was none; this one's is
-    /// in its place.
-    fn carry(&mut self, carried: &Carried) -> Result<(), CodeError> {
-        let word = |at: usize| at as i16 * 8;
-        let kept = |at: usize| word(note::KEPT + at);
-        for (at, node) in carried.keep.iter().enumerate() {
-            self.emit.number(&mut self.b, node)?;
-            self.store(self.stack.note + kept(at), Reg::R7);
-        }
-        self.note_key(&carried.key)?;
-        let map = self.plan.sink.first_note() + carried.note as u32;
-        self.b
-            .call_map(map, self.stack.note, helper::MAP_LOOKUP_ELEM);
-        let (unknown, known) = (self.b.label(), self.b.label());
-        self.b.jump_if_imm(Cond::Eq, Reg::R0, 0, unknown);
-        self.unless_of_key(Reg::R0, unknown);
-        for at in 0..carried.keep.len() {
-            self.b
-                .push(Insn::load(Size::Dw, Reg::R1, Reg::R0, kept(at)));
-            self.store(self.stack.slots.noted + word(at), Reg::R1);
-            self.load(Reg::R1, self.stack.note + kept(at));
-            self.b
-                .push(Insn::store(Size::Dw, Reg::R0, kept(at), Reg::R1));
-        }
-        self.b.jump(known).place(unknown);
-        let unused = [note::CGROUP, note::AT_NS].into_iter();
-        let unused = unused.chain(note::KEPT + carried.keep.len()..note::WORDS);
-        let slots = (0..carried.keep.len()).map(|at| self.stack.slots.noted + word(at));
-        for at in unused.map(|at| self.stack.note + word(at)).chain(slots) {
-            self.b.push(Insn::store_imm(Size::Dw, Reg::R10, at, 0));
-        }
-        self.put_note(carried.note, known);
-        self.b.place(known);
-        Ok(())
-    }
-
-    /// Goes on with what comes once, and with the first of what comes two times: the second takes its task's
-    /// note away. Of a pair that was broken off the note stays, and of the next one the second goes on.
-    fn pass_second(&mut self, twice: &Twice) -> Result<(), CodeError> {
-        let once = self.b.label();
-        self.emit.unless(&mut self.b, &twice.when, once)?;
-        for word in 1..note::WORDS as i16 {
-            let at = self.stack.note + word * 8;
-            self.b.push(Insn::store_imm(Size::Dw, Reg::R10, at, 0));
-        }
-        self.b.push(Insn::call(helper::GET_CURRENT_PID_TGID));
-        self.store(self.stack.note, Reg::R0);
-        let map = self.plan.sink.first_note() + twice.note as u32;
-        self.b
-            .call_map(map, self.stack.note, helper::MAP_DELETE_ELEM);
-        let out = self.out;
-        self.b.jump_if_imm(Cond::Eq, Reg::R0, 0, out);
-        self.put_note(twice.note, once);
-        self.b.place(once);
         Ok(())
     }
 
