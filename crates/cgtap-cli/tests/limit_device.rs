@@ -530,22 +530,36 @@ fn what_cannot_be_refused_is_kept_from_opening_by_force() {
     );
 }
 
-/// A gate at one level and at five, beside a program that allows everything: times of the same loop, turn
-/// by turn.
+/// A gate at one level and at five, whose budgets it knows and whose it finds, beside a program that allows
+/// everything: times of the same loop, turn by turn.
 #[test]
 fn a_gate_costs_little() {
     const ROUNDS: usize = 5;
     let mut sandbox = Sandbox::new();
     let levels = ["a", "a/b", "a/b/c", "a/b/c/d", "a/b/c/d/e"];
-    for name in levels.iter().chain(&["one", "none"]) {
+    let found = ["p", "p/p", "p/p/p", "p/p/p/p", "p/p/p/p/p"];
+    let others_of_it = ["one", "none", "pod", "pod/inner"];
+    for name in levels.iter().chain(&found).chain(&others_of_it) {
         sandbox.child(name);
     }
-    let policy = tempfile::NamedTempFile::new().unwrap();
-    let limits = levels.iter().chain(&["one"]).map(|name| {
-        let cgroup = format!("{}/{name}", sandbox.cgroup);
-        format!("[[limits]]\ncgroup = \"{cgroup}\"\nmeter = \"device_opens\"\namount = \"1G\"\n")
-    });
-    std::fs::write(policy.path(), limits.collect::<String>()).unwrap();
+    let policy = |names: &[&str], pattern: &str| {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let limit = |name: &&str| {
+            let cgroup = format!("{}/{}", sandbox.cgroup, name.replace('p', pattern));
+            format!(
+                "[[limits]]\ncgroup = \"{cgroup}\"\nmeter = \"device_opens\"\namount = \"1G\"\n"
+            )
+        };
+        std::fs::write(file.path(), names.iter().map(limit).collect::<String>()).unwrap();
+        file
+    };
+    let known = policy(&[&levels[..], &["one"]].concat(), "p");
+    // A budget that is found is its cgroup's own, whatever stands above it.
+    let one_pattern = policy(&["pod"], "p*");
+    let five_patterns = policy(&found, "p*");
+    let apply = |policy: &tempfile::NamedTempFile| {
+        cgtap(&sandbox, &["apply", policy.path().to_str().unwrap()]).done();
+    };
     let run = |cgroup: &str| -> u64 {
         let words = format!("open {DEVICE} 20000");
         let ran = Ran::of(&mut client_in(&sandbox, cgroup, &words)).done();
@@ -553,28 +567,37 @@ fn a_gate_costs_little() {
         ran.out.split_whitespace().last().unwrap().parse().unwrap()
     };
     let prog = others(1);
-    let mut times: [Vec<u64>; 5] = Default::default();
+    let mut times: [Vec<u64>; 8] = Default::default();
     for _ in 0..ROUNDS {
         times[0].push(run("none"));
         let link = attach(&prog, &sandbox.directory);
         times[1].push(run("none"));
         drop(link);
-        cgtap(&sandbox, &["apply", policy.path().to_str().unwrap()]).done();
+        apply(&known);
         times[2].push(run("none"));
         times[3].push(run("one"));
         times[4].push(run("a/b/c/d/e"));
+        clear(&sandbox);
+        apply(&one_pattern);
+        times[5].push(run("pod"));
+        times[6].push(run("pod/inner"));
+        clear(&sandbox);
+        apply(&five_patterns);
+        times[7].push(run("p/p/p/p/p"));
         clear(&sandbox);
     }
     let median = |times: &mut Vec<u64>| {
         times.sort_unstable();
         times[times.len() / 2] as f64
     };
-    let [without, bare, none, one, five] = &mut times;
-    let bare = median(bare);
-    let [without, none, one, five] = [without, none, one, five].map(|t| median(t) / bare);
+    let bare = median(&mut times[1]);
+    let [without, _, none, one, five, found, below, five_found] =
+        times.each_mut().map(|t| median(t) / bare);
     println!(
         "loop time against a program that allows everything: without any {without:.3}, a cgroup without a \
-         limit {none:.3}, one level {one:.3}, five levels {five:.3}"
+         limit {none:.3}, one level {one:.3}, five levels {five:.3}; by a pattern {found:.3}, in a cgroup \
+         below {below:.3}, by patterns at five levels {five_found:.3}"
     );
     assert!(one < 2.0 && five < 2.5, "{one} {five}");
+    assert!(below < 2.5 && five_found < 3.0, "{below} {five_found}");
 }

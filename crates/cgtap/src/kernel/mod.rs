@@ -6,6 +6,7 @@ use cgtap_sys::libbpf::{Btf, KeptVmlinux};
 pub mod anchor;
 pub mod arguments;
 pub mod binary;
+mod caller;
 pub mod cpu;
 pub mod current;
 pub mod emit;

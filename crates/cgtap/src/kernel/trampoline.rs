@@ -10,7 +10,7 @@ use cgtap_sys::Errno;
 use cgtap_sys::bpf::{LoadError, Prog, ProgSpec, ProgType};
 
 use super::anchor;
-use super::feature::Caller;
+use super::caller::Caller;
 use super::pretend::{self, Pretended};
 use super::target::{self, Target, TargetError};
 use crate::asm::{Insn, Reg, encode};

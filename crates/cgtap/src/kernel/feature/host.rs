@@ -1,4 +1,4 @@
-//! Who asks, and what the machine has mounted.
+//! Whether who asks may, and what the machine has mounted.
 
 use std::fs::{self, DirBuilder};
 use std::os::unix::fs::DirBuilderExt;
@@ -11,112 +11,12 @@ use cgtap_sys::libbpf::Btf;
 use super::Feature;
 use crate::cgroup::Hierarchy;
 use crate::id::CgroupId;
+use crate::kernel::caller::{CAPABILITIES, Caller, Capability};
 use crate::kernel::layout::Layout;
 use crate::kernel::tracepoint;
 
 /// `BPF_FS_MAGIC` (include/uapi/linux/magic.h).
 const BPFFS_MAGIC: u64 = 0xcafe_4a11;
-
-/// A capability by its number (include/uapi/linux/capability.h), and what takes it.
-struct Capability {
-    name: &'static str,
-    bit: u32,
-    /// CAP_SYS_ADMIN includes it, as it did before 5.8.
-    is_in_sys_admin: bool,
-    use_of: &'static str,
-}
-
-const CAPABILITIES: [Capability; 4] = [
-    Capability {
-        name: "CAP_BPF",
-        bit: 39,
-        is_in_sys_admin: true,
-        use_of: "loading programs, making maps and pinning",
-    },
-    Capability {
-        name: "CAP_PERFMON",
-        bit: 38,
-        is_in_sys_admin: true,
-        use_of: "tracing programs that read the kernel's memory, and attaching them",
-    },
-    Capability {
-        name: "CAP_SYS_ADMIN",
-        bit: 21,
-        is_in_sys_admin: true,
-        use_of: "looking at loaded programs (run counts, misses) and waiting for those that run",
-    },
-    Capability {
-        name: "CAP_DAC_READ_SEARCH",
-        bit: 2,
-        is_in_sys_admin: false,
-        use_of: "finding a cgroup by its id",
-    },
-];
-
-/// The process that asks.
-pub(in crate::kernel) struct Caller {
-    effective: Option<u64>,
-    uid: u32,
-    is_in_user_namespace: bool,
-}
-
-impl Caller {
-    pub(in crate::kernel) fn read() -> Self {
-        let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-        let effective = status
-            .lines()
-            .find_map(|l| l.strip_prefix("CapEff:"))
-            .and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok());
-        // The first namespace maps every id to itself.
-        let is_in_user_namespace = fs::read_to_string("/proc/self/uid_map").is_ok_and(|map| {
-            map.split_whitespace().collect::<Vec<_>>() != ["0", "0", "4294967295"]
-        });
-        Self {
-            effective,
-            uid: rustix::process::geteuid().as_raw(),
-            is_in_user_namespace,
-        }
-    }
-
-    fn has(&self, capability: &Capability) -> Option<bool> {
-        let sys_admin = if capability.is_in_sys_admin {
-            1u64 << 21
-        } else {
-            0
-        };
-        self.effective
-            .map(|set| set & (1u64 << capability.bit | sys_admin) != 0)
-    }
-
-    /// The capabilities that are missing, in words; empty if none is.
-    fn missing(&self) -> Vec<&'static str> {
-        CAPABILITIES
-            .iter()
-            .filter(|c| self.has(c) == Some(false))
-            .map(|c| c.name)
-            .collect()
-    }
-
-    /// What may be behind a refusal by this errno, for `why`.
-    pub(super) fn reason(&self, errno: Errno) -> String {
-        let missing = self.missing();
-        match errno {
-            Errno::EPERM | Errno::EACCES if !missing.is_empty() => {
-                format!("{errno}: {} missing", missing.join(", "))
-            }
-            Errno::EPERM | Errno::EACCES if self.is_in_user_namespace => {
-                format!("{errno}: capabilities of a user namespace do not count here")
-            }
-            _ => errno.to_string(),
-        }
-    }
-
-    /// This errno is about who asks, and tells nothing of the kernel.
-    pub(in crate::kernel) fn is_about_us(&self, errno: Errno) -> bool {
-        matches!(errno, Errno::EPERM | Errno::EACCES)
-            && (!self.missing().is_empty() || self.is_in_user_namespace)
-    }
-}
 
 const RUN_AS_ROOT: &str = "run as root, or give the binary what is missing: `setcap \
                            cap_bpf,cap_perfmon,cap_sys_admin,cap_dac_read_search+ep`";

@@ -8,8 +8,8 @@ use cgtap_sys::memory::Words;
 use cgtap_sys::task;
 
 use super::Feature;
-use super::host::Caller;
 use crate::asm::{Insn, Reg, encode};
+use crate::kernel::caller::Caller;
 use crate::kernel::layout::Layout;
 use crate::kernel::{anchor, current};
 

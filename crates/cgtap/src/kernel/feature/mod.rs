@@ -11,8 +11,7 @@ use std::path::Path;
 
 use serde::Serialize;
 
-pub(super) use host::Caller;
-
+use super::caller::Caller;
 use super::pretend;
 
 /// One thing that can be had or not.
@@ -90,7 +89,7 @@ pub fn release() -> String {
 /// is made of. `state` is where the state is or would be.
 #[must_use]
 pub fn probe_all(state: &Path, cgroup_root: Option<&Path>) -> Vec<Feature> {
-    let caller = host::Caller::read();
+    let caller = Caller::read();
     let mut features = host::probe(&caller, state, cgroup_root);
     features.extend(program::probe(&caller));
     features.extend(mechanism::probe(&caller));

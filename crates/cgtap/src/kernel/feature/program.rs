@@ -6,10 +6,10 @@ use cgtap_sys::bpf::{Link, LoadError, Prog, ProgSpec, ProgType};
 use cgtap_sys::perf::{self, Sampling};
 
 use super::Feature;
-use super::host::Caller;
 use crate::asm::{Insn, Reg, encode};
 use crate::hook::kind::{KINDS, KindInfo};
 use crate::hook::{HookKind, HookSpec};
+use crate::kernel::caller::Caller;
 use crate::kernel::perf_event::PerfEvent;
 use crate::kernel::target::{self, Target, TargetError};
 use crate::kernel::{anchor, tracepoint, trampoline};
