@@ -325,6 +325,26 @@ fn submitting(submit: &Path, cgroup: &Path) -> Running {
     Running(Command::new("sh").args(["-c", &script]).spawn().unwrap())
 }
 
+/// For how long the engine has worked for a process, in nanoseconds, as the module says.
+fn worked(of: &Running) -> u64 {
+    let dir = format!("/proc/{}/fdinfo", of.0.id());
+    let files = std::fs::read_dir(dir).unwrap().flatten();
+    let texts = files.filter_map(|f| std::fs::read_to_string(f.path()).ok());
+    let found = texts.filter_map(|text| {
+        let line = text.lines().find(|l| l.starts_with("drm-engine-"))?;
+        line.split_whitespace().nth(1)?.parse::<u64>().ok()
+    });
+    found.sum()
+}
+
+/// The share of the engine that each of them has, over so long.
+fn shares<const N: usize>(of: [&Running; N], seconds: u64) -> [f64; N] {
+    let (begin, before) = (Instant::now(), of.map(worked));
+    std::thread::sleep(Duration::from_secs(seconds));
+    let (over, after) = (begin.elapsed().as_nanos() as f64, of.map(worked));
+    std::array::from_fn(|at| (after[at] - before[at]) as f64 / over)
+}
+
 /// Engine time of the kernel's GPU scheduler, held by freezing: 70 to 30 under contention, the level
 /// above over both; what one does not use the other may, if it borrows, and may not, if not.
 #[test]
@@ -341,39 +361,9 @@ fn engine_time_is_shared_as_limited() {
     }
     let submit = compiled("simgpu/submit");
     let load = |cgroup: &str| submitting(&submit, &sandbox.directory.join(cgroup));
-    // Engine time of a and b, over so long.
-    sandbox.run(&["meter", "enable", "drm"]).done();
-    let busy = || -> [u64; 2] {
-        let usage = sandbox
-            .run(&["--json", "usage", "--recursive"])
-            .done()
-            .json();
-        ["a", "b"].map(|name| {
-            let path = format!("{}/{name}", sandbox.cgroup);
-            let rows = usage["cgroups"].as_array().unwrap();
-            let row = rows.iter().find(|r| r["cgroup"] == path.as_str()).unwrap();
-            let all = row["meters"].as_array().unwrap().iter();
-            all.filter(|m| m["meter"] == "drm_busy")
-                .map(|m| m["own"].as_u64().unwrap())
-                .sum()
-        })
-    };
-    let shares = |seconds: u64| -> [f64; 2] {
-        // Reading takes its time too: it is done somewhere in the middle of that.
-        let read = || {
-            let begin = Instant::now();
-            let read = busy();
-            (begin + begin.elapsed() / 2, read)
-        };
-        let (begin, before) = read();
-        std::thread::sleep(Duration::from_secs(seconds));
-        let (end, after) = read();
-        let over = (end - begin).as_nanos() as f64;
-        [0, 1].map(|at| (after[at] - before[at]) as f64 / over)
-    };
     // Whoever begins has a burst first, of a period's amount; on a busy machine it may begin late.
-    let burst_is_used = |at: usize, began: u64| {
-        wait_until("the end of a burst", || busy()[at] > began + 400_000_000);
+    let burst_is_used = |of: &Running| {
+        wait_until("the end of a burst", || worked(of) > 400_000_000);
         std::thread::sleep(Duration::from_secs(2));
     };
     let near = |found: f64, wanted: f64| (found - wanted).abs() <= wanted * 0.02;
@@ -382,15 +372,15 @@ fn engine_time_is_shared_as_limited() {
     limit(&sandbox, "/b", "drm_busy", "150ms/1s", &freeze);
     let enforce = Running(sandbox.cgtap(&["enforce"]).spawn().unwrap());
     let (in_a, in_b) = (load("a"), load("b"));
-    burst_is_used(0, 0);
-    burst_is_used(1, 0);
-    let found = shares(30);
+    burst_is_used(&in_a);
+    burst_is_used(&in_b);
+    let found = shares([&in_a, &in_b], 30);
     println!("70/30 of half the engine: {found:.4?}");
     assert!(near(found[0], 0.35) && near(found[1], 0.15), "{found:?}");
     // The level above holds over both.
     limit(&sandbox, "", "drm_busy", "300ms/1s", &freeze);
     std::thread::sleep(Duration::from_secs(4));
-    let found = shares(20);
+    let found = shares([&in_a, &in_b], 20);
     println!("the level above has 0.3: {found:.4?}");
     assert!(near(found[0] + found[1], 0.3), "{found:?}");
     sandbox
@@ -399,7 +389,7 @@ fn engine_time_is_shared_as_limited() {
     // What b does not use a may not, and may if it borrows.
     drop(in_b);
     std::thread::sleep(Duration::from_secs(3));
-    let strict = shares(20)[0];
+    let [strict] = shares([&in_a], 20);
     println!("alone, strictly: {strict:.4}");
     assert!(near(strict, 0.35), "{strict}");
     limit(
@@ -410,14 +400,13 @@ fn engine_time_is_shared_as_limited() {
         &["--on", "freeze", "--borrow"],
     );
     std::thread::sleep(Duration::from_secs(2));
-    let borrowed = shares(5)[0];
+    let [borrowed] = shares([&in_a], 5);
     println!("alone, borrowing: {borrowed:.4}");
     assert!(borrowed > 0.5, "{borrowed}");
     // Whoever it borrowed from gets its share at once.
-    let before = busy()[1];
     let in_b = load("b");
-    burst_is_used(1, before);
-    let found = shares(20);
+    burst_is_used(&in_b);
+    let found = shares([&in_a, &in_b], 30);
     println!("b is back: {found:.4?}");
     assert!(near(found[0], 0.35) && near(found[1], 0.15), "{found:?}");
     drop((enforce, in_a, in_b));
@@ -430,7 +419,6 @@ fn engine_time_is_shared_as_limited() {
         });
     }
     sandbox.run(&["limit", "clear", "--all"]).done();
-    sandbox.run(&["meter", "disable", "drm"]).done();
     wait_until("the module's end", || {
         Command::new("rmmod")
             .arg("simgpu")
@@ -460,17 +448,6 @@ fn engine_time_that_is_read_is_shared_as_limited() {
     }
     let submit = compiled("simgpu/submit");
     let load = |cgroup: &str| submitting(&submit, &sandbox.directory.join(cgroup));
-    // For how long the engine has worked for a process, as the module says.
-    let worked = |of: &Running| -> u64 {
-        let dir = format!("/proc/{}/fdinfo", of.0.id());
-        let files = std::fs::read_dir(dir).unwrap().flatten();
-        let texts = files.filter_map(|f| std::fs::read_to_string(f.path()).ok());
-        let found = texts.filter_map(|text| {
-            let line = text.lines().find(|l| l.starts_with("drm-engine-"))?;
-            line.split_whitespace().nth(1)?.parse::<u64>().ok()
-        });
-        found.sum()
-    };
     // Waits until a cgroup is thawed, all that it was in debt paid back: then, and what was worked by then.
     let thawed = |cgroup: &str, of: &[&Running]| -> (Instant, u64) {
         let events = sandbox.directory.join(cgroup).join("cgroup.events");
