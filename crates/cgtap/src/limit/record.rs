@@ -160,12 +160,10 @@ pub struct SettlerRecord {
 /// A gate as it is had on this kernel.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GateChoice {
-    /// Its hook.
+    /// Its hook, by which the way is known again.
     pub hook: HookSpec,
     /// Which of the value's gates that the meter's file has.
     pub gate: usize,
-    /// In which of its ways that this kernel has.
-    pub choice: usize,
 }
 
 /// A gate that stands.

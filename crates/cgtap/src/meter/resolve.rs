@@ -155,7 +155,7 @@ fn none(mut refused: Vec<ResolveError>) -> ResolveError {
 }
 
 /// The gates of a value, by its index: for each all the ways in which it can be had on this kernel,
-/// best first. `labels` are those of the same meter, resolved.
+/// best first; none where it need not be had. `labels` are those of the same meter, resolved.
 ///
 /// # Errors
 /// [`ResolveError`]: a gate cannot be had in any way, and why.
@@ -171,7 +171,10 @@ pub fn resolve_gates(
         });
         match ways {
             Ok(ways) => gates.push(ways),
-            Err(e) if gate.is_optional => tracing::debug!("no such gate here: {e}"),
+            Err(e) if gate.is_optional => {
+                tracing::debug!("no such gate here: {e}");
+                gates.push(Vec::new());
+            }
             Err(e) => return Err(e),
         }
     }

@@ -224,7 +224,8 @@ fn make_gate(
         let all = resolve_gates(&ready.meter, ready.value, &ready.resolved.labels)
             .map_err(|e| Error::new(ErrorKind::Hook, e.to_string()))?;
         let had = group.gates.get(gate).ok_or_else(lost)?;
-        let program = all.get(had.gate).and_then(|ways| ways.get(had.choice));
+        let mut ways = all.get(had.gate).into_iter().flatten();
+        let program = ways.find(|way| way.hook == had.hook);
         programs.push(program.cloned().ok_or_else(lost)?);
         onlies.push(ready.only.clone());
     }

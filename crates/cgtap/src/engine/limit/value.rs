@@ -202,15 +202,14 @@ impl<'a> Asked<'a> {
         let mut choices: Vec<GateChoice> = Vec::new();
         let mut is_asked = false;
         for (gate, ways) in all.iter().enumerate() {
+            let Some(program) = ways.get(way).or(ways.last()) else {
+                continue;
+            };
             if action == Action::Observe && way >= ways.len() {
                 return Err(refuse(
                     "this kernel takes no program at its gate".to_owned(),
                 ));
             }
-            let choice = way.min(ways.len().saturating_sub(1));
-            let Some(program) = ways.get(choice) else {
-                continue;
-            };
             for label in self.labels.keys() {
                 let at = meter.labels.iter().position(|l| l.name == *label);
                 if at.is_none_or(|at| program.by.get(at).is_none_or(Option::is_none)) {
@@ -249,7 +248,6 @@ impl<'a> Asked<'a> {
             choices.push(GateChoice {
                 hook: program.hook.clone(),
                 gate,
-                choice,
             });
         }
         // Where a device can only be kept from being opened, there is nothing to be asked beside that.
