@@ -383,6 +383,14 @@ fn what_cannot_be_held_so_is_refused_with_the_reason() {
         &["gpu_engine_idle", "1s", "--on", "freeze"],
         "no meter counts gpu_engine_idle",
     );
+    refused(
+        &["gpu_time", "1s", "--on", "freeze"],
+        "; of gpu they count gpu_engine_busy, ",
+    );
+    refused(
+        &["gpu_memory", "1MiB"],
+        "gpu_memory is a meter: say which of its values, gpu_memory_allocated, ",
+    );
     refused(&[HELD, "1MiB", "--on", "cpu.max"], "cpu.max");
     // A state that was made for what was refused is gone again.
     assert!(!bench.sandbox.state.exists());

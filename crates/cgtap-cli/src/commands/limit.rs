@@ -118,10 +118,29 @@ pub fn value(library: &Library, text: &str) -> Result<Value, String> {
             names.push(whole);
         }
     }
-    let hint = cgtap::kernel::tracepoint::hint(name, &names);
-    Err(format!(
-        "no meter counts {name}{hint}; `cgtap meter list` shows what they count"
-    ))
+    Err(unknown(library, name, &names))
+}
+
+/// What there is instead of a value that no meter has: the values of a meter, what is called nearly so, and
+/// what is of the same thing.
+fn unknown(library: &Library, name: &str, names: &[String]) -> String {
+    let beginning = |word: &str| {
+        let of_it = names.iter().filter(|n| n.starts_with(&format!("{word}_")));
+        of_it.map(String::as_str).collect::<Vec<_>>().join(", ")
+    };
+    if library.meters.iter().any(|known| known.meter.name == name) {
+        let values = beginning(name);
+        return format!("{name} is a meter: say which of its values, {values}");
+    }
+    let hint = cgtap::kernel::tracepoint::hint(name, names);
+    let kin = match name
+        .split_once('_')
+        .map(|(word, _)| (word, beginning(word)))
+    {
+        Some((word, kin)) if !kin.is_empty() => format!("; of {word} they count {kin}"),
+        _ => String::new(),
+    };
+    format!("no meter counts {name}{hint}{kin}; `cgtap meter list` shows what they count")
 }
 
 /// What `--on` says.

@@ -208,12 +208,12 @@ pub fn resolve(spec: &HookSpec) -> Result<(HookSpec, TargetInfo), TargetError> {
         HookKind::Uprobe | HookKind::Uretprobe => return place::resolve(spec),
         HookKind::Fentry | HookKind::Fexit | HookKind::FmodRet => {
             let info = traced(spec.target(), "function", spec.target())?;
-            trampoline::ask(spec.kind())?;
+            trampoline::ask()?;
             info
         }
         HookKind::Lsm => {
             let info = lsm::resolve(spec.target())?;
-            trampoline::ask(spec.kind())?;
+            trampoline::ask()?;
             info
         }
         HookKind::PerfEvent => event(spec)?,

@@ -33,28 +33,26 @@ const LACKING: [Errno; 5] = [
 ///
 /// # Errors
 /// [`TargetError::Unsupported`] if there are none. Where that could not be told, there may be some.
-pub(super) fn ask(kind: HookKind) -> Result<(), TargetError> {
+pub(super) fn ask() -> Result<(), TargetError> {
     static LACK: OnceLock<Option<String>> = OnceLock::new();
     if cfg!(test) {
         // Unit tests look at types and code, on kernels without as well. Whether they run is for other tests.
         return Ok(());
     }
     if pretend::is_missing(Pretended::Trampolines) {
-        return Err(lacking(kind, "it was built without"));
+        return Err(lacking("it was built without"));
     }
     match LACK.get_or_init(lack) {
         None => Ok(()),
-        Some(why) => Err(lacking(kind, &format!("{why}; they take"))),
+        Some(why) => Err(lacking(&format!("{why}; they take"))),
     }
 }
 
-fn lacking(kind: HookKind, why: &str) -> TargetError {
+fn lacking(why: &str) -> TargetError {
     TargetError::Unsupported {
         what: "BPF trampolines",
         why: format!(
-            "{why} CONFIG_DYNAMIC_FTRACE_WITH_DIRECT_CALLS, and without them there are no {} hooks; \
-             tracepoint hooks do without",
-            kind.info().prefix
+            "{why} CONFIG_DYNAMIC_FTRACE_WITH_DIRECT_CALLS. Tracepoint hooks work without"
         ),
     }
 }

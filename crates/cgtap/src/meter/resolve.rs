@@ -53,7 +53,9 @@ fn in_line(line: usize) -> String {
 }
 
 fn list(all: &[ResolveError]) -> String {
-    let words: Vec<String> = all.iter().map(ToString::to_string).collect();
+    let mut words: Vec<String> = all.iter().map(ToString::to_string).collect();
+    // Several may lack the same.
+    words.dedup();
     words.join("; ")
 }
 
