@@ -337,12 +337,32 @@ fn worked(of: &Running) -> u64 {
     found.sum()
 }
 
-/// The share of the engine that each of them has, over so long.
-fn shares<const N: usize>(of: [&Running; N], seconds: u64) -> [f64; N] {
-    let (begin, before) = (Instant::now(), of.map(worked));
+/// Waits until a cgroup is thawed, all that it was in debt paid back: then, and what was worked by then.
+fn thawed(sandbox: &Sandbox, cgroup: &str, of: &[&Running]) -> (Instant, u64) {
+    let events = sandbox.directory.join(cgroup).join("cgroup.events");
+    for state in ["frozen 1", "frozen 0"] {
+        wait_until(state, || {
+            std::fs::read_to_string(&events).unwrap().contains(state)
+        });
+    }
+    (Instant::now(), of.iter().map(|r| worked(r)).sum())
+}
+
+/// The share of the engine that a cgroup has, over so long. It works in pieces that are large beside what is
+/// to be told, so it is measured from one moment without debt to another.
+fn share(sandbox: &Sandbox, cgroup: &str, of: &[&Running], seconds: u64) -> f64 {
+    let (begin, before) = thawed(sandbox, cgroup, of);
     std::thread::sleep(Duration::from_secs(seconds));
-    let (over, after) = (begin.elapsed().as_nanos() as f64, of.map(worked));
-    std::array::from_fn(|at| (after[at] - before[at]) as f64 / over)
+    let (end, after) = thawed(sandbox, cgroup, of);
+    (after - before) as f64 / (end - begin).as_nanos() as f64
+}
+
+/// Those of a and b in the same time.
+fn shares(sandbox: &Sandbox, in_a: &Running, in_b: &Running, seconds: u64) -> [f64; 2] {
+    std::thread::scope(|scope| {
+        let b = scope.spawn(|| share(sandbox, "b", &[in_b], seconds));
+        [share(sandbox, "a", &[in_a], seconds), b.join().unwrap()]
+    })
 }
 
 /// Engine time of the kernel's GPU scheduler, held by freezing: 70 to 30 under contention, the level
@@ -374,22 +394,22 @@ fn engine_time_is_shared_as_limited() {
     let (in_a, in_b) = (load("a"), load("b"));
     burst_is_used(&in_a);
     burst_is_used(&in_b);
-    let found = shares([&in_a, &in_b], 30);
+    let found = shares(&sandbox, &in_a, &in_b, 30);
     println!("70/30 of half the engine: {found:.4?}");
     assert!(near(found[0], 0.35) && near(found[1], 0.15), "{found:?}");
     // The level above holds over both.
     limit(&sandbox, "", "drm_busy", "300ms/1s", &freeze);
     std::thread::sleep(Duration::from_secs(4));
-    let found = shares([&in_a, &in_b], 20);
-    println!("the level above has 0.3: {found:.4?}");
-    assert!(near(found[0] + found[1], 0.3), "{found:?}");
+    let found = share(&sandbox, "", &[&in_a, &in_b], 20);
+    println!("the level above has 0.3: {found:.4}");
+    assert!(near(found, 0.3), "{found}");
     sandbox
         .run(&["limit", "clear", "--cgroup", &sandbox.cgroup])
         .done();
     // What b does not use a may not, and may if it borrows.
     drop(in_b);
     std::thread::sleep(Duration::from_secs(3));
-    let [strict] = shares([&in_a], 20);
+    let strict = share(&sandbox, "a", &[&in_a], 20);
     println!("alone, strictly: {strict:.4}");
     assert!(near(strict, 0.35), "{strict}");
     limit(
@@ -400,13 +420,15 @@ fn engine_time_is_shared_as_limited() {
         &["--on", "freeze", "--borrow"],
     );
     std::thread::sleep(Duration::from_secs(2));
-    let [borrowed] = shares([&in_a], 5);
+    let (begin, before) = (Instant::now(), worked(&in_a));
+    std::thread::sleep(Duration::from_secs(5));
+    let borrowed = (worked(&in_a) - before) as f64 / begin.elapsed().as_nanos() as f64;
     println!("alone, borrowing: {borrowed:.4}");
     assert!(borrowed > 0.5, "{borrowed}");
     // Whoever it borrowed from gets its share at once.
     let in_b = load("b");
     burst_is_used(&in_b);
-    let found = shares([&in_a, &in_b], 30);
+    let found = shares(&sandbox, &in_a, &in_b, 30);
     println!("b is back: {found:.4?}");
     assert!(near(found[0], 0.35) && near(found[1], 0.15), "{found:?}");
     drop((enforce, in_a, in_b));
@@ -448,40 +470,20 @@ fn engine_time_that_is_read_is_shared_as_limited() {
     }
     let submit = compiled("simgpu/submit");
     let load = |cgroup: &str| submitting(&submit, &sandbox.directory.join(cgroup));
-    // Waits until a cgroup is thawed, all that it was in debt paid back: then, and what was worked by then.
-    let thawed = |cgroup: &str, of: &[&Running]| -> (Instant, u64) {
-        let events = sandbox.directory.join(cgroup).join("cgroup.events");
-        for state in ["frozen 1", "frozen 0"] {
-            wait_until(state, || {
-                std::fs::read_to_string(&events).unwrap().contains(state)
-            });
-        }
-        (Instant::now(), of.iter().map(|r| worked(r)).sum())
-    };
-    // It works in pieces as long as a reading takes to come, so it is measured from one such moment to another.
-    let share = |cgroup: &str, of: &[&Running], seconds: u64| -> f64 {
-        let (begin, before) = thawed(cgroup, of);
-        std::thread::sleep(Duration::from_secs(seconds));
-        let (end, after) = thawed(cgroup, of);
-        (after - before) as f64 / (end - begin).as_nanos() as f64
-    };
     let near = |found: f64, wanted: f64| (found - wanted).abs() <= wanted * 0.02;
     let enforce = Running(sandbox.cgtap(&["enforce"]).spawn().unwrap());
     let (in_a, in_b) = (load("a"), load("b"));
-    let found = std::thread::scope(|scope| {
-        let b = scope.spawn(|| share("b", &[&in_b], 60));
-        [share("a", &[&in_a], 60), b.join().unwrap()]
-    });
+    let found = shares(&sandbox, &in_a, &in_b, 60);
     println!("70/30 of half the engine, read: {found:.4?}");
     assert!(near(found[0], 0.35) && near(found[1], 0.15), "{found:?}");
     // What was charged is what the engine worked.
-    let (_, truth) = thawed("a", &[&in_a]);
+    let (_, truth) = thawed(&sandbox, "a", &[&in_a]);
     let used = stands(&sandbox, of_a)["used"].as_u64().unwrap();
     println!("charged {used}, in truth {truth}");
     assert!(used.abs_diff(truth) * 50 <= truth, "{used}, {truth}");
     // The level above holds over both.
     limit(&sandbox, "", meter, "300ms/1s", &freeze);
-    let found = share("", &[&in_a, &in_b], 60);
+    let found = share(&sandbox, "", &[&in_a, &in_b], 60);
     println!("the level above has 0.3: {found:.4}");
     assert!(near(found, 0.3), "{found}");
     drop((enforce, in_a, in_b));
