@@ -534,7 +534,9 @@ fn what_cannot_be_refused_is_kept_from_opening_by_force() {
 /// everything: times of the same loop, turn by turn.
 #[test]
 fn a_gate_costs_little() {
-    const ROUNDS: usize = 5;
+    // In a guest without KVM a figure says little; that it runs is seen all the same.
+    let is_light = std::env::var_os("CGTAP_TEST_LIGHT").is_some();
+    let (rounds, times_opened) = if is_light { (1, 2_000) } else { (5, 20_000) };
     let mut sandbox = Sandbox::new();
     let levels = ["a", "a/b", "a/b/c", "a/b/c/d", "a/b/c/d/e"];
     let found = ["p", "p/p", "p/p/p", "p/p/p/p", "p/p/p/p/p"];
@@ -561,14 +563,17 @@ fn a_gate_costs_little() {
         cgtap(&sandbox, &["apply", policy.path().to_str().unwrap()]).done();
     };
     let run = |cgroup: &str| -> u64 {
-        let words = format!("open {DEVICE} 20000");
+        let words = format!("open {DEVICE} {times_opened}");
         let ran = Ran::of(&mut client_in(&sandbox, cgroup, &words)).done();
-        assert!(ran.out.starts_with("20000 0 0 "), "{ran:?}");
+        assert!(
+            ran.out.starts_with(&format!("{times_opened} 0 0 ")),
+            "{ran:?}"
+        );
         ran.out.split_whitespace().last().unwrap().parse().unwrap()
     };
     let prog = others(1);
     let mut times: [Vec<u64>; 8] = Default::default();
-    for _ in 0..ROUNDS {
+    for _ in 0..rounds {
         times[0].push(run("none"));
         let link = attach(&prog, &sandbox.directory);
         times[1].push(run("none"));
