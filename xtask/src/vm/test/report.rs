@@ -1,5 +1,6 @@
 //! What is said at the end: a table of times, what failed and why, and one line that counts all.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -127,21 +128,22 @@ fn shortened(words: &str) -> Vec<&str> {
     short
 }
 
-/// Seconds of each binary on each kernel.
+/// Seconds of each binary in each guest.
 fn times(runs: &[Run]) {
-    let Some(first) = runs.first() else { return };
-    let heads: String = runs.iter().map(|r| format!("{:>8}", r.name)).collect();
-    println!("\n{heads}  seconds");
-    let row = |name: &str| {
-        let cell = |run: &Run| match run.results.iter().find(|r| r.name == name) {
-            Some(result) => format!("{:8.1}", result.took_s),
-            None => format!("{:>8}", "-"),
-        };
-        let cells: String = runs.iter().map(cell).collect();
-        println!("{cells}  {name}");
+    let line = |cell: &dyn Fn(&Run) -> String| -> String {
+        let padded = |run: &Run| format!("{:>1$}", cell(run), run.name.len().max(6) + 2);
+        runs.iter().map(padded).collect()
     };
-    first.results.iter().for_each(|result| row(&result.name));
+    println!("\n{}  seconds", line(&|run| run.name.clone()));
+    let results = runs.iter().flat_map(|run| &run.results);
+    let names: BTreeSet<&str> = results.map(|result| result.name.as_str()).collect();
+    for name in names {
+        let cell = |run: &Run| match run.results.iter().find(|r| r.name == name) {
+            Some(result) => format!("{:.1}", result.took_s),
+            None => "-".to_owned(),
+        };
+        println!("{}  {name}", line(&cell));
+    }
     let sum = |run: &Run| run.results.iter().map(|r| r.took_s).sum::<f64>();
-    let sums: String = runs.iter().map(|r| format!("{:8.1}", sum(r))).collect();
-    println!("{sums}  all");
+    println!("{}  all", line(&|run| format!("{:.1}", sum(run))));
 }
