@@ -29,11 +29,16 @@ fn client() -> &'static Path {
     BUILT.get_or_init(|| compiled_with("fixtures/opens", &["-pthread"]))
 }
 
+/// Runs `cgtap` as if the kernel had nothing of `lacking`.
+fn without(lacking: &str, sandbox: &Sandbox, words: &[&str]) -> Ran {
+    let mut command = sandbox.cgtap(words);
+    command.env("CGTAP_PRETEND_MISSING", lacking);
+    Ran::of(&mut command)
+}
+
 /// Runs `cgtap` on a kernel without the better gates.
 fn cgtap(sandbox: &Sandbox, words: &[&str]) -> Ran {
-    let mut command = sandbox.cgtap(words);
-    command.env("CGTAP_PRETEND_MISSING", "trampolines");
-    Ran::of(&mut command)
+    without("trampolines", sandbox, words)
 }
 
 fn limit(sandbox: &Sandbox, cgroup: &str, meter: &str, amount: &str, on: &str) -> u64 {
@@ -287,16 +292,19 @@ fn opens_are_counted_once_by_every_way_to_see_them() {
         let mut features = doctor["features"].as_array().unwrap().iter();
         features.find(|f| f["name"] == name).unwrap()["state"] == "yes"
     };
-    let in_order = ["fentry:security_file_open", "kprobe:security_file_open"];
-    let kinds = ["fentry", "kprobe"];
-    for (lacking, first) in [("", 0), ("trampolines", 1), ("trampolines,kprobes", 2)] {
-        let mut enable = sandbox.cgtap(&["meter", "enable", "device"]);
-        Ran::of(enable.env("CGTAP_PRETEND_MISSING", lacking)).done();
-        let best = (first..2).find(|at| has(kinds[*at]));
-        let hook = best.map_or("cgroup:dev", |at| in_order[at]);
-        let code = sandbox.cgtap(&["meter", "show", "device", "--code"]);
-        let code = Ran::of({ code }.env("CGTAP_PRETEND_MISSING", lacking)).done();
-        assert!(code.out.contains(hook), "{lacking}: {hook}: {}", code.out);
+    let enable = ["meter", "enable", "device"];
+    for (lacking, left) in [
+        ("", &["fentry", "kprobe"][..]),
+        ("trampolines", &["kprobe"]),
+        ("trampolines,kprobes", &[]),
+    ] {
+        without(lacking, &sandbox, &enable).done();
+        let best = left.iter().find(|kind| has(kind));
+        let hook = best.map_or("cgroup:dev".to_owned(), |kind| {
+            format!("{kind}:security_file_open")
+        });
+        let code = without(lacking, &sandbox, &["meter", "show", "device", "--code"]).done();
+        assert!(code.out.contains(&hook), "{lacking}: {hook}: {}", code.out);
         for way in [
             "open", "uring", "worker", "thread", "path", "access", "mknod",
         ] {
@@ -318,9 +326,7 @@ fn opens_are_counted_once_by_every_way_to_see_them() {
         sandbox.run(&["meter", "disable", "device"]).done();
     }
     // Without any of them it cannot be had, and each is told.
-    let mut enable = sandbox.cgtap(&["meter", "enable", "device"]);
-    let enable = enable.env("CGTAP_PRETEND_MISSING", "trampolines,kprobes,cgroup_device");
-    let refused = Ran::of(enable);
+    let refused = without("trampolines,kprobes,cgroup_device", &sandbox, &enable);
     assert_eq!(refused.status, 1, "{refused:?}");
     assert!(refused.err.contains("none of its 3 ways"), "{refused:?}");
 }
@@ -446,8 +452,7 @@ fn without_a_gate_it_is_refused_in_words() {
     let sandbox = Sandbox::new();
     let refused = |meter: &str, on: &str, lacking: &str| {
         let words = ["limit", "set", &sandbox.cgroup, meter, "1", "--on", on];
-        let mut command = sandbox.cgtap(&words);
-        let refused = Ran::of(command.env("CGTAP_PRETEND_MISSING", lacking));
+        let refused = without(lacking, &sandbox, &words);
         assert_eq!(refused.status, 1, "{refused:?}");
         refused.err
     };

@@ -52,11 +52,14 @@ pub struct Unpacked {
     pub modules_dir: PathBuf,
 }
 
+/// The word for every kernel.
+pub const ALL: &str = "all";
+
 /// The kernels of a word on the command line: a name or `all`.
 pub fn named(word: &str) -> Result<Vec<&'static Kernel>> {
     let found: Vec<_> = KERNELS
         .iter()
-        .filter(|k| word == "all" || k.name == word)
+        .filter(|k| word == ALL || k.name == word)
         .collect();
     if found.is_empty() {
         let known = KERNELS.map(|k| k.name).join(", ");

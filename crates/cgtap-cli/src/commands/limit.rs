@@ -124,21 +124,23 @@ pub fn value(library: &Library, text: &str) -> Result<Value, String> {
 /// What there is instead of a value that no meter has: the values of a meter, what is called nearly so, and
 /// what is of the same thing.
 fn unknown(library: &Library, name: &str, names: &[String]) -> String {
-    let beginning = |word: &str| {
-        let of_it = names.iter().filter(|n| n.starts_with(&format!("{word}_")));
-        of_it.map(String::as_str).collect::<Vec<_>>().join(", ")
-    };
-    if library.meters.iter().any(|known| known.meter.name == name) {
-        let values = beginning(name);
+    if let Some(Known { meter, .. }) = library.meters.iter().find(|k| k.meter.name == name) {
+        let values: Vec<_> = meter
+            .values
+            .iter()
+            .map(|v| meter.value_name(&v.name))
+            .collect();
+        let values = values.join(", ");
         return format!("{name} is a meter: say which of its values, {values}");
     }
     let hint = cgtap::kernel::tracepoint::hint(name, names);
-    let kin = match name
-        .split_once('_')
-        .map(|(word, _)| (word, beginning(word)))
-    {
-        Some((word, kin)) if !kin.is_empty() => format!("; of {word} they count {kin}"),
-        _ => String::new(),
+    let word = name.split_once('_').map_or(name, |(word, _)| word);
+    let kin = names
+        .iter()
+        .filter(|n| word != name && n.starts_with(&format!("{word}_")));
+    let kin = match kin.cloned().collect::<Vec<_>>().join(", ") {
+        kin if kin.is_empty() => kin,
+        kin => format!("; of {word} they count {kin}"),
     };
     format!("no meter counts {name}{hint}{kin}; `cgtap meter list` shows what they count")
 }

@@ -1,4 +1,4 @@
-//! Events that come to a gate two times: what the kernel asks twice for is charged once. A task's note
+//! Events that come to a gate or a probe two times: what the kernel asks twice for is charged once. A task's note
 //! says that the first of a pair has passed, and the second takes the note away.
 //!
 //! A first one whose second never comes (the call failed in between) leaves its note, and the next first
@@ -26,6 +26,15 @@ pub fn make() -> Result<Map, SysError> {
         max_entries: NOTES,
         flags: 0,
     })
+}
+
+/// Takes the running task's note out of `map` and goes to `out`, or falls through where it has none. The task
+/// is in the word on the stack at `key` then, with which the key begins.
+pub fn take(b: &mut Builder, map: u32, key: i16, out: Label) {
+    b.push(Insn::call(helper::GET_CURRENT_PID_TGID))
+        .push(Insn::store(Size::Dw, Reg::R10, key, Reg::R0))
+        .call_map(map, key, helper::MAP_DELETE_ELEM)
+        .jump_if_imm(Cond::Eq, Reg::R0, 0, out);
 }
 
 /// Emits what a gate does with pairs.
@@ -68,11 +77,8 @@ impl Pairs {
     pub fn pass_second(self, b: &mut Builder, out: Label) {
         let first = b.label();
         self.unless_paired(b, first);
-        b.push(Insn::call(helper::GET_CURRENT_PID_TGID))
-            .push(Insn::store(Size::Dw, Reg::R10, self.key, Reg::R0))
-            .call_map(self.map, self.key, helper::MAP_DELETE_ELEM)
-            .jump_if_imm(Cond::Eq, Reg::R0, 0, out)
-            .place(first);
+        take(b, self.map, self.key, out);
+        b.place(first);
     }
 
     /// Notes that the first of a pair has passed; goes to `out` if it is none.

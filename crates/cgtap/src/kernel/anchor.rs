@@ -2,7 +2,7 @@
 
 use std::os::fd::AsFd;
 
-use cgtap_sys::bpf::{Link, Map, MapSpec, MapType, Prog, ProgSpec};
+use cgtap_sys::bpf::{Link, LoadError, Map, MapSpec, MapType, Prog, ProgSpec};
 use cgtap_sys::{Errno, SysError, perf};
 
 use super::function;
@@ -151,6 +151,39 @@ fn at_root(prog: &Prog) -> Result<Link, TargetError> {
             errno: e.errno,
         }
     })
+}
+
+/// Why a program that does nothing could not be had at a hook.
+pub(super) enum Lack {
+    /// It was not loaded.
+    Load(LoadError),
+    /// There is no such place, or it was not attached there.
+    Target(TargetError),
+}
+
+impl From<TargetError> for Lack {
+    fn from(error: TargetError) -> Self {
+        Self::Target(error)
+    }
+}
+
+/// Attaches a program that changes nothing, and takes it away again.
+pub(super) fn try_at(target: &Target<'_>) -> Result<(), Lack> {
+    let kind = target.spec.kind().info();
+    let insns = encode(&[
+        Insn::mov_imm(Reg::R0, target.returns().neutral()),
+        Insn::exit(),
+    ]);
+    let attach_btf = target.load_btf().map_err(TargetError::from)?;
+    let prog = Prog::load(&ProgSpec {
+        attach_type: kind.attach_type,
+        attach_btf_id: target.load_btf_id(),
+        attach_btf: attach_btf.as_ref().map(AsFd::as_fd),
+        ..ProgSpec::generated("cgtap_probe", kind.prog_type, &insns, &[])
+    })
+    .map_err(Lack::Load)?;
+    attach(&prog, target)?;
+    Ok(())
 }
 
 /// Why a trampoline could not be put into a function.

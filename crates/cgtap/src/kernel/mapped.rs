@@ -13,10 +13,9 @@ use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::Metadata;
 use std::io;
-use std::marker::PhantomData;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 
 use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
 use serde::{Deserialize, Serialize};
@@ -113,40 +112,20 @@ pub fn scan(names: &BTreeSet<String>) -> io::Result<Scan> {
     Ok(search.scan)
 }
 
+/// What [`scan_one`] found, by name.
+pub(super) type Scans = RefCell<BTreeMap<String, Rc<Scan>>>;
+
 thread_local! {
-    static KEPT: RefCell<Kept> = const {
-        RefCell::new(Kept {
-            keepers: 0,
-            scans: BTreeMap::new(),
-        })
-    };
+    static KEPT: RefCell<Weak<Scans>> = const { RefCell::new(Weak::new()) };
 }
 
-/// What a thread has found.
-struct Kept {
-    keepers: usize,
-    scans: BTreeMap<String, Rc<Scan>>,
-}
-
-/// For as long as it lives, this thread looks once at most for a name.
-#[derive(Debug)]
-pub struct KeptScans(PhantomData<Rc<Scan>>);
-
-impl Drop for KeptScans {
-    fn drop(&mut self) {
-        KEPT.with_borrow_mut(|kept| {
-            kept.keepers = kept.keepers.saturating_sub(1);
-            if kept.keepers == 0 {
-                kept.scans.clear();
-            }
-        });
-    }
-}
-
-/// Lets this thread keep what [`scan_one`] finds.
-pub(super) fn keep() -> KeptScans {
-    KEPT.with_borrow_mut(|kept| kept.keepers += 1);
-    KeptScans(PhantomData)
+/// Lets this thread keep what [`scan_one`] finds, for as long as anybody has this.
+pub(super) fn keep() -> Rc<Scans> {
+    KEPT.with_borrow_mut(|kept| {
+        let scans = kept.upgrade().unwrap_or_default();
+        *kept = Rc::downgrade(&scans);
+        scans
+    })
 }
 
 /// [`scan`] for one name, which may have been done a moment ago.
@@ -154,15 +133,12 @@ pub(super) fn keep() -> KeptScans {
 /// # Errors
 /// As [`scan`].
 pub fn scan_one(name: &str) -> io::Result<Rc<Scan>> {
-    if let Some(known) = KEPT.with_borrow(|kept| kept.scans.get(name).cloned()) {
-        return Ok(known);
+    let kept = KEPT.with_borrow(Weak::upgrade).unwrap_or_default();
+    if let Some(known) = kept.borrow().get(name) {
+        return Ok(known.clone());
     }
     let found = Rc::new(scan(&BTreeSet::from([name.to_owned()]))?);
-    KEPT.with_borrow_mut(|kept| {
-        if kept.keepers > 0 {
-            kept.scans.insert(name.to_owned(), found.clone());
-        }
-    });
+    kept.borrow_mut().insert(name.to_owned(), found.clone());
     Ok(found)
 }
 

@@ -1,6 +1,8 @@
 //! What this kernel has: layouts from its BTF, tracepoints from tracefs, functions, places in
 //! binaries and events, features by trying them.
 
+use std::rc::Rc;
+
 use cgtap_sys::libbpf::{Btf, KeptVmlinux};
 
 pub mod anchor;
@@ -31,7 +33,7 @@ mod trampoline;
 #[must_use = "what was read is kept for as long as this lives"]
 pub struct Kept {
     _types: KeptVmlinux,
-    _mapped: mapped::KeptScans,
+    _mapped: Rc<mapped::Scans>,
 }
 
 /// Lets this thread keep what it reads of the kernel's types and of what processes map: for work that asks for

@@ -7,13 +7,11 @@
 use std::sync::OnceLock;
 
 use cgtap_sys::Errno;
-use cgtap_sys::bpf::{LoadError, Prog, ProgSpec, ProgType};
 
-use super::anchor;
+use super::anchor::{self, Lack};
 use super::caller::Caller;
 use super::pretend::{self, Pretended};
 use super::target::{self, Target, TargetError};
-use crate::asm::{Insn, Reg, encode};
 use crate::hook::{HookKind, HookSpec};
 
 /// Functions that hardly ever run; the first that this kernel has is taken.
@@ -70,26 +68,12 @@ fn lack() -> Option<String> {
         spec: &spec,
         info: &info,
     };
-    let (call, errno) = refused(&target)?;
+    let (call, errno) = match anchor::try_at(&target) {
+        Err(Lack::Load(error)) => ("loading a program", error.errno),
+        Err(Lack::Target(TargetError::Sys(error))) => ("attaching a program", error.errno),
+        // Any other refusal is about that function.
+        Ok(()) | Err(Lack::Target(_)) => return None,
+    };
     let is_lack = LACKING.contains(&errno) && !Caller::read().is_about_us(errno);
     is_lack.then(|| format!("{call} for {spec} gave {errno}"))
-}
-
-/// What the kernel says to a program there that does nothing; nothing if it takes it.
-fn refused(target: &Target<'_>) -> Option<(&'static str, Errno)> {
-    let kind = target.spec.kind().info();
-    let insns = encode(&[Insn::mov_imm(Reg::R0, 0), Insn::exit()]);
-    let spec = ProgSpec {
-        attach_type: kind.attach_type,
-        attach_btf_id: target.load_btf_id(),
-        ..ProgSpec::generated("cgtap_probe", ProgType::Tracing, &insns, &[])
-    };
-    match Prog::load_quietly(&spec) {
-        Err(LoadError { errno, .. }) => Some(("loading a program", errno)),
-        Ok(prog) => match anchor::attach(&prog, target) {
-            Err(TargetError::Sys(error)) => Some(("attaching a program", error.errno)),
-            // Any other refusal is about that function.
-            Ok(_) | Err(_) => None,
-        },
-    }
 }

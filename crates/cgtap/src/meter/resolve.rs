@@ -99,7 +99,7 @@ pub fn resolve(meter: &Meter) -> Result<Resolved, ResolveError> {
             probe_program(meter, choice, &known, &labels)
         })?;
         labels = shown.into_iter().map(Some).collect();
-        for note in program.own_notes() {
+        for note in program.job.own_notes() {
             *note = notes;
             notes += 1;
         }

@@ -225,22 +225,20 @@ impl Program {
             Owner::Noted(find) => Some(&mut find.note),
             _ => None,
         };
-        of_others.into_iter().chain(own_notes(&mut self.job))
-    }
-
-    /// The notes that it makes for its own next event.
-    pub(super) fn own_notes(&mut self) -> impl Iterator<Item = &mut usize> {
-        own_notes(&mut self.job)
+        of_others.into_iter().chain(self.job.own_notes())
     }
 }
 
-fn own_notes(job: &mut Job) -> impl Iterator<Item = &mut usize> {
-    let (carried, twice) = match job {
-        Job::Charge { carried, twice, .. } => (carried.as_mut(), twice.as_mut()),
-        Job::Note { .. } => (None, None),
-    };
-    let carried = carried.map(|c| &mut c.note);
-    carried.into_iter().chain(twice.map(|t| &mut t.note))
+impl Job {
+    /// The notes that its events make for the next ones.
+    pub(super) fn own_notes(&mut self) -> impl Iterator<Item = &mut usize> {
+        let (carried, twice) = match self {
+            Self::Charge { carried, twice, .. } => (carried.as_mut(), twice.as_mut()),
+            Self::Note { .. } => (None, None),
+        };
+        let carried = carried.map(|c| &mut c.note);
+        carried.into_iter().chain(twice.map(|t| &mut t.note))
+    }
 }
 
 impl GateProgram {

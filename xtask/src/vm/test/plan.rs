@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Args, PLAN_FILE};
 use crate::Result;
-use crate::vm::kernels::KERNELS;
+use crate::vm::kernels;
 
 /// What the agent does.
 #[derive(Serialize, Deserialize)]
@@ -82,7 +82,7 @@ pub struct Chosen {
 }
 
 impl FromStr for Chosen {
-    type Err = Box<dyn std::error::Error + Send + Sync>;
+    type Err = String;
 
     fn from_str(words: &str) -> Result<Self, Self::Err> {
         let Some((kernel, binary)) = words.split_once(':') else {
@@ -92,21 +92,11 @@ impl FromStr for Chosen {
                 binary,
             });
         };
-        let is_one = KERNELS.iter().any(|k| k.name == kernel);
-        if !is_one {
-            let known = KERNELS.map(|k| k.name).join(", ");
-            return Err(format!("there is no kernel {kernel}; known are {known}").into());
-        }
+        kernels::named(kernel).map_err(|e| e.to_string())?;
         Ok(Self {
-            kernel: Some(kernel.to_owned()),
+            kernel: (kernel != kernels::ALL).then(|| kernel.to_owned()),
             binary: binary.to_owned(),
         })
-    }
-}
-
-impl Chosen {
-    fn is(&self, binary: &Binary) -> bool {
-        binary.name == self.binary || binary.name.ends_with(&format!("/{}", self.binary))
     }
 }
 
@@ -114,17 +104,17 @@ impl Plan {
     /// Of the plan what runs on a kernel, by guests, those that have something to do: what was chosen for
     /// this kernel alone has guests of its own, and so has what needs another machine. Empty choice, all.
     pub fn boots(&self, only: &[Chosen], kernel: &str) -> Vec<Boot> {
-        let for_it = |c: &Chosen| c.kernel.as_deref() == Some(kernel);
-        let for_all = |c: &Chosen| c.kernel.is_none();
-        let named = |binary: &Binary| only.iter().any(|c| for_it(c) && c.is(binary));
-        let common = |binary: &Binary| {
-            only.is_empty() || only.iter().any(|c| for_all(c) && c.is(binary)) && !named(binary)
+        let is_chosen = |binary: &Binary, kernel: Option<&str>| {
+            let mut chosen = only.iter().filter(|c| c.kernel.as_deref() == kernel);
+            chosen.any(|c| binary.is_called(&c.binary))
         };
+        let is_named = |binary: &Binary| is_chosen(binary, Some(kernel));
+        let is_common = |binary: &Binary| only.is_empty() || is_chosen(binary, None);
         let mut all = Vec::new();
         for machine in [Machine::Virgl, Machine::Plain] {
-            for is_named in [true, false] {
+            for by_name in [true, false] {
                 let is_here = |b: &&Binary| {
-                    b.machine() == machine && if is_named { named(b) } else { common(b) }
+                    b.machine() == machine && is_named(b) == by_name && (by_name || is_common(b))
                 };
                 let plan = Self {
                     binaries: self.binaries.iter().filter(is_here).cloned().collect(),
@@ -134,7 +124,7 @@ impl Plan {
                 if !plan.binaries.is_empty() {
                     all.push(Boot {
                         machine,
-                        is_named,
+                        is_named: by_name,
                         plan,
                     });
                 }
@@ -145,14 +135,18 @@ impl Plan {
 
     /// A test binary of this name is among them.
     pub fn has(&self, target: &str) -> bool {
-        let end = format!("/{target}");
-        self.binaries.iter().any(|b| b.name.ends_with(&end))
+        self.binaries.iter().any(|b| b.is_called(target))
     }
 }
 
 impl Binary {
+    /// Whether TARGET or PACKAGE/TARGET means it.
+    fn is_called(&self, name: &str) -> bool {
+        self.name == name || self.name.ends_with(&format!("/{name}"))
+    }
+
     fn machine(&self) -> Machine {
-        match self.name.ends_with("/guest_virgl") {
+        match self.is_called("guest_virgl") {
             true => Machine::Virgl,
             false => Machine::Plain,
         }
@@ -193,13 +187,15 @@ pub fn make(args: &Args) -> Result<Plan> {
     cargo(&["build", "--workspace", "--examples"])?;
     compile_fixtures();
     let mut binaries: Vec<Binary> = built.into_iter().filter_map(test_binary).collect();
-    if let Some(unknown) = (args.only.iter()).find(|c| !binaries.iter().any(|b| c.is(b))) {
+    if let Some(unknown) =
+        (args.only.iter()).find(|c| !binaries.iter().any(|b| b.is_called(&c.binary)))
+    {
         let known: Vec<_> = binaries.iter().map(|b| b.name.as_str()).collect();
         let (unknown, known) = (&unknown.binary, known.join(", "));
         return Err(format!("no test binary is called {unknown}; there are {known}").into());
     }
     if !args.only.is_empty() {
-        binaries.retain(|b| args.only.iter().any(|c| c.is(b)));
+        binaries.retain(|b| args.only.iter().any(|c| b.is_called(&c.binary)));
     }
     binaries.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(Plan {
@@ -300,7 +296,7 @@ mod tests {
 
     #[test]
     fn an_unknown_kernel_is_an_error() {
-        let error = "5.4:long".parse::<Chosen>().unwrap_err().to_string();
+        let error = "5.4:long".parse::<Chosen>().unwrap_err();
         assert!(error.contains("no kernel 5.4"), "{error}");
     }
 }

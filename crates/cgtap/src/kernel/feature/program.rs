@@ -9,6 +9,7 @@ use super::Feature;
 use crate::asm::{Insn, Reg, encode};
 use crate::hook::kind::{KINDS, KindInfo};
 use crate::hook::{HookKind, HookSpec};
+use crate::kernel::anchor::Lack;
 use crate::kernel::caller::Caller;
 use crate::kernel::perf_event::PerfEvent;
 use crate::kernel::target::{self, Target, TargetError};
@@ -128,18 +129,6 @@ fn remedy(kind: &KindInfo) -> &'static str {
     }
 }
 
-/// Why a hook did not work.
-enum Lack {
-    Load(LoadError),
-    Target(TargetError),
-}
-
-impl From<TargetError> for Lack {
-    fn from(error: TargetError) -> Self {
-        Self::Target(error)
-    }
-}
-
 /// Attaches a program that changes nothing, and takes it away again; where.
 fn try_hook(kind: &KindInfo) -> Result<String, Lack> {
     if kind.prog_type != ProgType::Tracing && kind.prog_type != ProgType::Lsm {
@@ -158,10 +147,11 @@ fn try_hook(kind: &KindInfo) -> Result<String, Lack> {
         };
         match target::resolve(&spec) {
             Ok((spec, info)) => {
-                return try_at(&Target {
+                anchor::try_at(&Target {
                     spec: &spec,
                     info: &info,
-                });
+                })?;
+                return Ok(spec.target().to_owned());
             }
             Err(e) => lacking = lacking.or(Some(e)),
         }
@@ -170,24 +160,6 @@ fn try_hook(kind: &KindInfo) -> Result<String, Lack> {
         what: "such hooks",
         why: "there is nothing to try them at".to_owned(),
     })))
-}
-
-fn try_at(target: &Target<'_>) -> Result<String, Lack> {
-    let kind = target.spec.kind().info();
-    let insns = encode(&[
-        Insn::mov_imm(Reg::R0, target.returns().neutral()),
-        Insn::exit(),
-    ]);
-    let attach_btf = target.load_btf().map_err(TargetError::from)?;
-    let prog = Prog::load(&ProgSpec {
-        attach_type: kind.attach_type,
-        attach_btf_id: target.load_btf_id(),
-        attach_btf: attach_btf.as_ref().map(AsFd::as_fd),
-        ..ProgSpec::generated("cgtap_probe", kind.prog_type, &insns, &[])
-    })
-    .map_err(Lack::Load)?;
-    anchor::attach(&prog, target)?;
-    Ok(target.spec.target().to_owned())
 }
 
 /// Links of perf events, which pin classic tracepoints.

@@ -11,6 +11,7 @@ use crate::kernel::{current, emit};
 
 /// Cgroups above an event's own that are looked at for the nearest budget.
 const CLIMB_MAX: i32 = 128;
+
 /// What is asked in one go.
 #[derive(Clone, Copy)]
 enum Step {

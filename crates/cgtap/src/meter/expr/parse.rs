@@ -401,6 +401,13 @@ impl<'a> Parser<'a> {
             .ok_or_else(|| self.error_at(at, format!("`{word}` has more than 64 bits")))
     }
 
+    /// What stands before a parenthesis that closes.
+    fn closed(&mut self) -> Result<Box<Ast>, ExprError> {
+        let inner = self.expression()?;
+        self.expect(")")?;
+        Ok(inner.into())
+    }
+
     fn name(&mut self) -> Result<Ast, ExprError> {
         let at = self.at;
         let first = self.word();
@@ -411,30 +418,18 @@ impl<'a> Parser<'a> {
         if let Some((_, bits, _)) = user
             && self.take("(")
         {
-            let inner = self.expression()?;
-            self.expect(")")?;
-            return Ok(Ast {
-                at,
-                kind: AstKind::User(*bits, inner.into()),
-            });
+            let kind = AstKind::User(*bits, self.closed()?);
+            return Ok(Ast { at, kind });
         }
         if let Some((_, bits, signed)) = TYPES.iter().find(|(name, ..)| *name == first)
             && self.take("(")
         {
-            let inner = self.expression()?;
-            self.expect(")")?;
-            return Ok(Ast {
-                at,
-                kind: AstKind::Cast(*bits, *signed, inner.into()),
-            });
+            let kind = AstKind::Cast(*bits, *signed, self.closed()?);
+            return Ok(Ast { at, kind });
         }
         if first == DEVICE && self.take("(") {
-            let inner = self.expression()?;
-            self.expect(")")?;
-            return Ok(Ast {
-                at,
-                kind: AstKind::Device(inner.into()),
-            });
+            let kind = AstKind::Device(self.closed()?);
+            return Ok(Ast { at, kind });
         }
         let mut written = first.to_owned();
         loop {

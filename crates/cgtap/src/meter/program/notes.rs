@@ -2,6 +2,7 @@
 
 use super::{CodeError, Generator};
 use crate::asm::{Alu, Cond, Insn, Label as Target, Reg, Size, helper};
+use crate::budget::pair;
 use crate::meter::code::NOTED_MAX;
 use crate::meter::expr::Node;
 use crate::meter::resolved::{Carried, Find, Owner, Program, Twice};
@@ -9,11 +10,11 @@ use crate::meter::shape::{control, maps, note};
 use crate::meter::written::KEYS_MAX;
 
 impl Generator<'_> {
-    /// The words of a note's key, those that it has not as 0.
-    fn note_key(&mut self, key: &[Node]) -> Result<(), CodeError> {
-        for word in 0..KEYS_MAX {
-            let at = self.stack.note + word as i16 * 8;
-            match key.get(word) {
+    /// So many words of the note from a place on: what these come to, those that are left as 0.
+    fn note_words(&mut self, from: usize, count: usize, nodes: &[Node]) -> Result<(), CodeError> {
+        for word in 0..count {
+            let at = self.stack.note + (from + word) as i16 * 8;
+            match nodes.get(word) {
                 Some(node) => {
                     self.emit.number(&mut self.b, node)?;
                     self.store(at, Reg::R7);
@@ -24,6 +25,10 @@ impl Generator<'_> {
             }
         }
         Ok(())
+    }
+
+    fn note_key(&mut self, key: &[Node]) -> Result<(), CodeError> {
+        self.note_words(0, KEYS_MAX, key)
     }
 
     /// Goes to `other` if the entry at a register is not that of the note's key: one that is evicted is
@@ -107,18 +112,7 @@ impl Generator<'_> {
         }
         self.cgroup(&program.owner);
         let word = |at: usize| at as i16 * 8;
-        for at in 0..NOTED_MAX {
-            let to = self.stack.note + word(note::KEPT + at);
-            match keep.get(at) {
-                Some(node) => {
-                    self.emit.number(&mut self.b, node)?;
-                    self.store(to, Reg::R7);
-                }
-                None => {
-                    self.b.push(Insn::store_imm(Size::Dw, Reg::R10, to, 0));
-                }
-            }
-        }
+        self.note_words(note::KEPT, NOTED_MAX, keep)?;
         self.note_key(key)?;
         self.load(Reg::R1, self.stack.key);
         self.store(self.stack.note + word(note::CGROUP), Reg::R1);
@@ -133,10 +127,7 @@ impl Generator<'_> {
     pub(super) fn carry(&mut self, carried: &Carried) -> Result<(), CodeError> {
         let word = |at: usize| at as i16 * 8;
         let kept = |at: usize| word(note::KEPT + at);
-        for (at, node) in carried.keep.iter().enumerate() {
-            self.emit.number(&mut self.b, node)?;
-            self.store(self.stack.note + kept(at), Reg::R7);
-        }
+        self.note_words(note::KEPT, carried.keep.len(), &carried.keep)?;
         self.note_key(&carried.key)?;
         let map = self.plan.sink.first_note() + carried.note as u32;
         self.b
@@ -164,22 +155,14 @@ impl Generator<'_> {
         Ok(())
     }
 
-    /// Goes on with what comes once, and with the first of what comes two times: the second takes its task's
-    /// note away. Of a pair that was broken off the note stays, and of the next one the second goes on.
+    /// Goes on with what comes once, and with the first of what comes two times ([`crate::budget::pair`]).
     pub(super) fn pass_second(&mut self, twice: &Twice) -> Result<(), CodeError> {
         let once = self.b.label();
         self.emit.unless(&mut self.b, &twice.when, once)?;
-        for word in 1..note::WORDS as i16 {
-            let at = self.stack.note + word * 8;
-            self.b.push(Insn::store_imm(Size::Dw, Reg::R10, at, 0));
-        }
-        self.b.push(Insn::call(helper::GET_CURRENT_PID_TGID));
-        self.store(self.stack.note, Reg::R0);
+        // The key is the task, which is written there below.
+        self.note_words(1, note::WORDS - 1, &[])?;
         let map = self.plan.sink.first_note() + twice.note as u32;
-        self.b
-            .call_map(map, self.stack.note, helper::MAP_DELETE_ELEM);
-        let out = self.out;
-        self.b.jump_if_imm(Cond::Eq, Reg::R0, 0, out);
+        pair::take(&mut self.b, map, self.stack.note, self.out);
         self.put_note(twice.note, once);
         self.b.place(once);
         Ok(())
