@@ -14,6 +14,7 @@ pub mod id;
 pub mod kernel;
 pub mod limit;
 pub mod meter;
+pub mod near;
 pub mod object;
 pub mod policy;
 pub mod source;

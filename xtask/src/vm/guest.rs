@@ -123,8 +123,9 @@ impl Guest<'_> {
             // is patching (tracepoints, as tests switch them on and off) can spin there for ever.
             .args(["-accel", "tcg,thread=single"])
             // Emulated, a string instruction goes byte by byte: a kernel that believes them to be fast
-            // clears each page with one, a tenth of all that our tests take.
-            .args(["-cpu", "max,-erms,-fsrm"])
+            // clears each page with one, a tenth of all that our tests take. And what guards pages against
+            // the kernel itself makes each copy from and to a process cost more: another tenth.
+            .args(["-cpu", "max,-erms,-fsrm,-smap,-smep,-pku,-la57"])
             .args(["-smp", &options.cpus.to_string()])
             .args(["-m", &format!("{}M", options.memory_mib)])
             .args([

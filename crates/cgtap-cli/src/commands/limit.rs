@@ -133,7 +133,7 @@ fn unknown(library: &Library, name: &str, names: &[String]) -> String {
         let values = values.join(", ");
         return format!("{name} is a meter: say which of its values, {values}");
     }
-    let hint = cgtap::kernel::tracepoint::hint(name, names);
+    let hint = cgtap::near::hint(name, names);
     let word = name.split_once('_').map_or(name, |(word, _)| word);
     let kin = names
         .iter()

@@ -186,7 +186,7 @@ fn find(library: &Library, name: &str) -> Result<Known, Failure> {
         .collect();
     let found = library.meters.iter().find(|k| k.meter.name == name);
     found.cloned().ok_or_else(|| {
-        let hint = cgtap::kernel::tracepoint::hint(name, &names);
+        let hint = cgtap::near::hint(name, &names);
         Failure::Usage(format!(
             "there is no meter {name}{hint}; there are {}, or name a meter file by its path",
             names.join(", ")

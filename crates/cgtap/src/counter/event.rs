@@ -4,7 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use crate::kernel::perf_event::{PERF_EVENTS, PerfEvent, PerfType};
-use crate::kernel::tracepoint::hint;
+use crate::near::hint;
 
 /// Events that one call counts at the most: the program reads all of them at a switch, with
 /// interrupts off.

@@ -20,7 +20,8 @@ use crate::hook::kind::KindInfo;
 use crate::hook::{HookSpec, Scope};
 use crate::id::{AttachmentId, CgroupId, InstanceId, ProgramId};
 use crate::kernel::target::Target;
-use crate::kernel::{anchor, scope, target, tracepoint};
+use crate::kernel::{anchor, scope, target};
+use crate::near;
 use crate::store::config::{CgroupRecord, Config, HookId, HookRecord, MemberRecord};
 
 /// A program and the hook it is to run at.
@@ -277,7 +278,7 @@ pub(super) fn jobs(
                         format!(
                             "there is no program {} in it{}; it has {}",
                             choice.name,
-                            tracepoint::hint(&choice.name, &names),
+                            near::hint(&choice.name, &names),
                             names.join(", ")
                         ),
                     )

@@ -3,8 +3,8 @@
 use cgtap_sys::libbpf::{Btf, BtfKind};
 
 use super::target::TargetInfo;
-use super::tracepoint::lacking;
 use crate::hook::{HookKind, HookSpec};
+use crate::near::lacking;
 
 /// An argument.
 #[derive(Clone, Debug)]

@@ -7,8 +7,8 @@ use object::elf::{DT_SONAME, PF_X, SHT_SYMTAB};
 use object::read::elf::{FileHeader, SectionHeader};
 use object::{Object, ObjectSegment, ObjectSymbol, ReadCache, SegmentFlags, SymbolKind};
 
-use super::tracepoint::hint;
 use crate::hook::BinaryPlace;
+use crate::near::hint;
 
 /// Where a name without a slash is looked for: programs as the shell finds them, libraries as the
 /// loader does.

@@ -5,7 +5,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 
-use super::tracepoint::{hint, tracefs};
+use super::tracepoint::tracefs;
+use crate::near::hint;
 
 /// What kallsyms knows of a name.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,14 +23,17 @@ pub enum Known {
 }
 
 /// The names of functions in kallsyms, with their address; modules' too. Addresses are 0 for who
-/// may not see them (`kernel.kptr_restrict`).
+/// may not see them (`kernel.kptr_restrict`). There are 200,000 lines, `ADDRESS KIND NAME` with a tab and
+/// the module behind some (`s_show` in kernel/kallsyms.c).
 fn symbols(text: &str) -> impl Iterator<Item = (u64, &str)> {
     text.lines().filter_map(|line| {
-        let mut words = line.split_whitespace();
-        let address = u64::from_str_radix(words.next()?, 16).ok()?;
-        let kind = words.next()?;
-        let name = words.next()?;
-        matches!(kind, "t" | "T" | "w" | "W").then_some((address, name))
+        let (address, rest) = line.split_once(' ')?;
+        let (kind, name) = rest.split_once(' ')?;
+        if !matches!(kind, "t" | "T" | "w" | "W") {
+            return None;
+        }
+        let name = name.split_once('\t').map_or(name, |(name, _module)| name);
+        Some((u64::from_str_radix(address, 16).ok()?, name))
     })
 }
 
@@ -56,13 +60,9 @@ pub fn look_up(name: &str) -> Known {
         .take(3)
         .collect();
     let hint = if made.is_empty() {
-        let names: Vec<String> = symbols(&text)
-            .map(|(_, n)| n)
-            // Padding before functions has a name, but is none.
-            .filter(|n| !n.starts_with("__pfx_"))
-            .map(str::to_owned)
-            .collect();
-        hint(name, &names)
+        // Padding before functions has a name, but is none.
+        let functions = symbols(&text).filter(|(_, n)| !n.starts_with("__pfx_"));
+        hint(name, functions.map(|(_, n)| n))
     } else {
         format!("; the compiler changed it to {}", made.join(", "))
     };
@@ -94,7 +94,8 @@ fn filter_functions() -> Result<String, String> {
 
 /// The names in that list; a module stands behind some.
 fn names_of(list: &str) -> impl Iterator<Item = &str> {
-    list.lines().filter_map(|l| l.split_whitespace().next())
+    list.lines()
+        .filter_map(|l| l.split_ascii_whitespace().next())
 }
 
 /// Does `name` match `pattern`, in which `*` stands for any text and `?` for one character?
@@ -172,7 +173,7 @@ mod tests {
     #[test]
     fn only_functions_are_read_off() {
         let text = "ffffffff81000000 T _text\nffffffff81000010 t f.isra.0\nffff D data\n\
-                    0000 W weak [mod]\n";
+                    0000 W weak\t[mod]\n";
         let names: Vec<_> = symbols(text).collect();
         assert_eq!(
             names,

@@ -5,8 +5,8 @@ use cgtap_sys::libbpf::{Btf, BtfKind};
 
 use super::pretend::{self, Pretended};
 use super::target::{Returned, TargetError, TargetInfo, traced};
-use super::tracepoint::hint;
 use crate::asm::{Insn, Reg, encode};
+use crate::near::hint;
 
 /// What this kernel knows of a security hook.
 ///

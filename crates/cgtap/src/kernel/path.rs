@@ -7,8 +7,8 @@ use cgtap_sys::libbpf::{Btf, BtfKind};
 use serde::{Deserialize, Serialize};
 
 use super::arguments::{Argument, word_bytes};
-use super::tracepoint::hint;
 use crate::hook::scope::Path;
+use crate::near::hint;
 
 /// How an argument's value becomes a pointer to a cgroup, or a key.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -202,7 +202,7 @@ impl<'a> Place<'a> {
             format!(
                 "{} has no member {name}{}",
                 describe(btf, id),
-                hint(name, &btf.member_names(id))
+                hint(name, btf.member_names(id))
             )
         })?;
         if btf.type_name(id) == Some("sock") && name == "sk_cgrp_data" {

@@ -20,10 +20,11 @@ use super::lsm;
 use super::perf_event::PerfEvent;
 use super::place::{self, Place};
 use super::pretend::{self, Pretended};
-use super::tracepoint::{self, TracepointError, hint};
+use super::tracepoint::{self, TracepointError};
 use super::trampoline;
 use crate::hook::kind::Returns;
 use crate::hook::{HookKind, HookSpec, Period};
+use crate::near::hint;
 
 /// What this kernel knows of a hook; 0 or none where the kind has no such thing.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

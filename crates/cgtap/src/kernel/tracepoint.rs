@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 
 use cgtap_sys::libbpf::{Btf, BtfKind};
 
+use crate::near::hint;
+
 /// Where tracefs is looked for, in this order.
 const TRACEFS: [&str; 2] = ["/sys/kernel/tracing", "/sys/kernel/debug/tracing"];
 
@@ -67,7 +69,7 @@ pub fn classic_id(target: &str) -> Result<u64, TracepointError> {
         }),
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Err(TracepointError::Unknown {
             name: target.to_owned(),
-            hint: hint(target, &classic_names(&events)),
+            hint: hint(target, classic_names(&events)),
         }),
         Err(source) => Err(TracepointError::Read { path, source }),
     }
@@ -126,84 +128,4 @@ pub fn unknown_raw(btf: &Btf, name: &str) -> TracepointError {
 /// [`TracepointError::Unknown`] with near names.
 pub fn raw(btf: &Btf, name: &str) -> Result<RawTracepoint, TracepointError> {
     find_raw(btf, name).ok_or_else(|| unknown_raw(btf, name))
-}
-
-/// `; did you mean A, B or C?` with the nearest names, or nothing.
-#[must_use]
-pub fn hint(asked: &str, names: &[String]) -> String {
-    let last = |s: &str| s.rsplit('/').next().unwrap_or(s).to_owned();
-    // Lists are long (200,000 functions), and names of another length are not alike.
-    let is_close = |n: &str| n.len().abs_diff(asked.len()) <= 3 + asked.len() / 4;
-    let mut near: Vec<(f64, &String)> = names
-        .iter()
-        .filter_map(|n| {
-            // The right name in the wrong category is the commonest mistake.
-            if n.contains('/') && last(asked) == last(n) {
-                return Some((1.0, n));
-            }
-            let score = is_close(n).then(|| strsim::jaro_winkler(asked, n))?;
-            let score = if is_slip(asked, n) {
-                score.max(0.9)
-            } else {
-                score
-            };
-            (score > 0.85).then_some((score, n))
-        })
-        .collect();
-    near.sort_by(|a, b| b.0.total_cmp(&a.0).then_with(|| a.1.cmp(b.1)));
-    near.dedup();
-    let near: Vec<&str> = near.iter().take(3).map(|(_, n)| n.as_str()).collect();
-    match near.as_slice() {
-        [] => String::new(),
-        [one] => format!("; did you mean {one}?"),
-        [rest @ .., last] => format!("; did you mean {} or {last}?", rest.join(", ")),
-    }
-}
-
-/// What is said of something without a `what` called `asked`: the nearest names, or all there are.
-/// `none` is said if there are no names at all.
-#[must_use]
-pub fn lacking(what: &str, asked: &str, names: &[String], none: &str) -> String {
-    let near = hint(asked, names);
-    match (names.is_empty(), near.is_empty()) {
-        (true, _) => none.to_owned(),
-        (false, true) => format!("it has no {what} {asked}; there are {}", names.join(", ")),
-        (false, false) => format!("it has no {what} {asked}{near}"),
-    }
-}
-
-/// One letter too many, too few or another, or two exchanged, in a short name: of those, what is
-/// alike is little even so.
-fn is_slip(asked: &str, name: &str) -> bool {
-    const SHORT: usize = 6;
-    (3..=SHORT).contains(&asked.len())
-        && asked.len().abs_diff(name.len()) <= 1
-        && strsim::osa_distance(asked, name) == 1
-}
-
-#[cfg(test)]
-mod tests {
-    use super::hint;
-
-    #[test]
-    fn a_slip_in_a_short_name_is_seen() {
-        let names = ["bio", "biotail", "tag", "q"].map(str::to_owned);
-        assert_eq!(hint("boi", &names), "; did you mean bio?");
-        assert_eq!(hint("tab", &names), "; did you mean tag?");
-        assert_eq!(hint("p", &names), "");
-    }
-
-    #[test]
-    fn near_names_are_offered_and_far_ones_not() {
-        let names = ["sched/sched_switch", "block/block_rq_issue"].map(str::to_owned);
-        assert_eq!(
-            hint("sched/sched_swich", &names),
-            "; did you mean sched/sched_switch?"
-        );
-        assert_eq!(
-            hint("irq/sched_switch", &names),
-            "; did you mean sched/sched_switch?"
-        );
-        assert_eq!(hint("zzz/yyy", &names), "");
-    }
 }

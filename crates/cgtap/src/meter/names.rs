@@ -17,7 +17,7 @@ use crate::kernel::format::{self, Field, Shape};
 use crate::kernel::path::{self, Value};
 use crate::kernel::scope::in_types;
 use crate::kernel::target::{TargetError, TargetInfo};
-use crate::kernel::tracepoint::lacking;
+use crate::near::lacking;
 
 /// What the running task is called in a path.
 const CURRENT: &str = "current";

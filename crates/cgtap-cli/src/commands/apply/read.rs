@@ -134,7 +134,7 @@ impl Policy {
                         .iter()
                         .map(|k| k.meter.name.clone())
                         .collect();
-                    let hint = cgtap::kernel::tracepoint::hint(text, &names);
+                    let hint = cgtap::near::hint(text, &names);
                     self.usage(*line)(format!(
                         "there is no meter {text}{hint}; `cgtap meter list` shows those there are"
                     ))
