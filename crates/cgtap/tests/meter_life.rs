@@ -123,12 +123,12 @@ fn no_total_falls_while_cgroups_come_and_go() {
         assert!(reader.join().unwrap() > 3);
     });
     let report = usage(&sandbox);
+    assert_eq!(report.lost, 0);
     let written = rounds as u64 * 2;
     assert_eq!(
         both(&sandbox, &report, "", "writes_calls"),
         (written, written)
     );
-    assert_eq!(report.lost, 0);
     std::thread::sleep(GRACE);
     settle(&sandbox, 1);
     let report = usage(&sandbox);

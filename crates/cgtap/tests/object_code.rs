@@ -107,9 +107,14 @@ fn the_kernels_configuration_is_a_frozen_map() {
     let object = load_all("kernel");
     let kconfig = map(&object, ".kconfig");
     let values = kconfig.lookup(&[0; 4]).unwrap().unwrap();
-    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
-    let mut numbers = release
-        .split(['.', '-'])
+    // Debian's name of a kernel need not have its last number: `6.1.0-56-amd64` is 6.1.192, as the version says.
+    let read = |name: &str| std::fs::read_to_string(format!("/proc/sys/kernel/{name}")).unwrap();
+    let (release, version) = (read("osrelease"), read("version"));
+    let numbers = version
+        .split_once("Debian ")
+        .map_or(release.as_str(), |(_, of_debian)| of_debian);
+    let mut numbers = numbers
+        .split(|c: char| !c.is_ascii_digit())
         .map(|n| n.parse::<u32>().unwrap_or(0));
     let mut next = || numbers.next().unwrap_or(0);
     let version = (next() << 16) + (next() << 8) + next().min(255);

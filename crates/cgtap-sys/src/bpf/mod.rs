@@ -15,7 +15,7 @@ pub use link::{Link, LinkInfo};
 pub use map::{Map, MapEntry, MapInfo, MapSpec, flags as map_flags, possible_cpus};
 pub use pin::{get_link, get_map, get_prog, pin};
 pub use prog::{LoadError, Prog, ProgInfo, ProgSpec};
-pub use types::{AttachType, MapType, ProgType, has_cgrp_storage, map_type_name};
+pub use types::{AttachType, CGRP_STORAGE, MapType, ProgType, has_map_type, map_type_name};
 
 use std::ffi::CString;
 use std::os::fd::{FromRawFd, OwnedFd};

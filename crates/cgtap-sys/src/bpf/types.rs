@@ -67,19 +67,17 @@ pub enum MapType {
     PerfEventArray = libbpf_sys::BPF_MAP_TYPE_PERF_EVENT_ARRAY,
 }
 
-/// Whether this kernel has cgroup storage keyed by the event's cgroup
-/// (`BPF_MAP_TYPE_CGRP_STORAGE`, since 6.2): makes one and throws it away.
+/// Cgroup storage keyed by the event's cgroup (`BPF_MAP_TYPE_CGRP_STORAGE`, since 6.2).
+pub const CGRP_STORAGE: u32 = libbpf_sys::BPF_MAP_TYPE_CGRP_STORAGE;
+
+/// Whether this kernel has maps of an `enum bpf_map_type`: makes one and throws it away.
 ///
 /// # Errors
-/// `EPERM` without CAP_BPF, and whatever else says neither yes nor no.
-pub fn has_cgrp_storage() -> Result<bool, SysError> {
+/// `EPERM` without CAP_BPF, `EOPNOTSUPP` for a type that libbpf does not know, and whatever else says neither
+/// yes nor no.
+pub fn has_map_type(map_type: u32) -> Result<bool, SysError> {
     // SAFETY: takes a number; null options are the only ones there are.
-    let ret = unsafe {
-        libbpf_sys::libbpf_probe_bpf_map_type(
-            libbpf_sys::BPF_MAP_TYPE_CGRP_STORAGE,
-            std::ptr::null(),
-        )
-    };
+    let ret = unsafe { libbpf_sys::libbpf_probe_bpf_map_type(map_type, std::ptr::null()) };
     SysError::check("BPF_MAP_CREATE", ret).map(|yes| yes == 1)
 }
 

@@ -139,6 +139,20 @@ pub enum Problem {
         /// libbpf's warnings.
         log: String,
     },
+    /// A map of a kind that this kernel has not.
+    #[error("map {map} is of the kind {kind}, which this kernel does not have; {remedy}")]
+    UnknownMapKind {
+        /// Its name.
+        map: String,
+        /// The kind, as bpftool calls it.
+        kind: String,
+        /// What to do.
+        remedy: String,
+        /// The kernel's number.
+        errno: i32,
+        /// libbpf's warnings.
+        log: String,
+    },
     /// A variable to set is not there.
     #[error(
         "there is no {variable} to set{hint}; {have}",
@@ -248,6 +262,7 @@ impl ObjectError {
             Problem::UnsupportedKind { .. } => "unsupported-kind",
             Problem::Unsupported { .. } | Problem::StorageMap { .. } => "unsupported",
             Problem::UnsizedMap { .. } => "unsized-map",
+            Problem::UnknownMapKind { .. } => "unknown-map-kind",
             Problem::UnknownVariable { .. } => "unknown-variable",
             Problem::BadValue { .. } => "bad-value",
             Problem::Libbpf { .. } => "libbpf",
@@ -263,7 +278,9 @@ impl ObjectError {
     pub fn errno(&self) -> Option<i32> {
         match &*self.problem {
             Problem::Unreadable { errno, .. } | Problem::Child { errno, .. } => *errno,
-            Problem::Permission { errno, .. } | Problem::UnsizedMap { errno, .. } => Some(*errno),
+            Problem::Permission { errno, .. }
+            | Problem::UnsizedMap { errno, .. }
+            | Problem::UnknownMapKind { errno, .. } => Some(*errno),
             // From 4000 on the numbers are libbpf's own.
             Problem::Libbpf { errno, .. } => (*errno < 4000).then_some(*errno),
             _ => None,
@@ -278,6 +295,7 @@ impl ObjectError {
             | Problem::KernelWithoutBtf { log }
             | Problem::Permission { log, .. }
             | Problem::UnsizedMap { log, .. }
+            | Problem::UnknownMapKind { log, .. }
             | Problem::Libbpf { log, .. } => log,
             _ => "",
         }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::os::fd::{AsRawFd, OwnedFd};
 
+use cgtap_sys::bpf::{CGRP_STORAGE, has_map_type, map_type_name};
 use cgtap_sys::libbpf::{LibbpfError, MapDefinition, Object};
 use serde::{Deserialize, Serialize};
 
@@ -67,7 +68,7 @@ pub(super) fn relocate(
     let storages = prepare_maps(&mut object, &defined)?;
     object
         .prepare()
-        .map_err(|error| unsized_map(&error, &defined).unwrap_or_else(|| verdict(error)))?;
+        .map_err(|error| unmade_map(&error, &defined).unwrap_or_else(|| verdict(error)))?;
 
     let (maps, fds, map_of) = created_maps(&object, &defined, storages)?;
     let btf = object.kernel_btf().map_err(verdict)?;
@@ -132,23 +133,39 @@ fn prepare_maps(
     Ok(storages)
 }
 
-/// The problem of a map whose size is left to the object's own loader.
-fn unsized_map(error: &LibbpfError, defined: &[MapDefinition]) -> Option<Problem> {
-    defined.iter().find_map(|map| {
-        let attribute = if map.max_entries == 0 && !LOCAL_STORAGE.contains(&map.map_type) {
-            "max_entries"
-        } else if map.value_size == 0 && map.map_type == STACK_TRACE {
-            "value_size"
-        } else {
-            return None;
-        };
+/// The problem of a map that the kernel did not make: its size is left to the object's own loader, or the
+/// kernel has none of its kind.
+fn unmade_map(error: &LibbpfError, defined: &[MapDefinition]) -> Option<Problem> {
+    let map = defined.iter().find(|map| {
         let failed = format!("map '{}': failed to create", map.name);
-        error.log.contains(&failed).then(|| Problem::UnsizedMap {
+        error.log.contains(&failed)
+    })?;
+    let attribute = if map.max_entries == 0 && !LOCAL_STORAGE.contains(&map.map_type) {
+        "max_entries"
+    } else if map.value_size == 0 && map.map_type == STACK_TRACE {
+        "value_size"
+    } else if has_map_type(map.map_type) == Ok(false) {
+        let remedy = match map.map_type {
+            CGRP_STORAGE => {
+                "it came with Linux 6.2; storage by bpf_get_local_storage() works on every kernel"
+            }
+            _ => "it takes a newer one, or one that is built with it",
+        };
+        return Some(Problem::UnknownMapKind {
             map: map.name.clone(),
-            attribute: attribute.to_owned(),
+            kind: map_type_name(map.map_type),
+            remedy: remedy.to_owned(),
             errno: error.errno.0,
             log: error.log.clone(),
-        })
+        });
+    } else {
+        return None;
+    };
+    Some(Problem::UnsizedMap {
+        map: map.name.clone(),
+        attribute: attribute.to_owned(),
+        errno: error.errno.0,
+        log: error.log.clone(),
     })
 }
 

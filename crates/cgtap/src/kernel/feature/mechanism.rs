@@ -1,7 +1,7 @@
 //! What dispatching is made of.
 
 use cgtap_sys::bpf::{
-    Map, MapSpec, MapType, Prog, ProgSpec, ProgType, has_cgrp_storage, map_flags,
+    CGRP_STORAGE, Map, MapSpec, MapType, Prog, ProgSpec, ProgType, has_map_type, map_flags,
 };
 use cgtap_sys::libbpf::Btf;
 use cgtap_sys::memory::Words;
@@ -125,7 +125,7 @@ fn cgroup_storage(caller: &Caller) -> Feature {
     let name = "CGRP_STORAGE maps";
     let remedy = "for objects that use them only; they take Linux 6.2. Storage by \
                   bpf_get_local_storage() works on every kernel";
-    match has_cgrp_storage() {
+    match has_map_type(CGRP_STORAGE) {
         Ok(true) => Feature::yes(name, "one was made"),
         Ok(false) => Feature::no(name, "the kernel does not make one", remedy),
         Err(e) => Feature::unknown(name, caller.reason(e.errno), remedy),
