@@ -95,6 +95,16 @@ fn totals(report: &UsageReport) -> BTreeMap<(u64, String, String), u64> {
     all
 }
 
+/// All of so many events are counted but those that are told as lost, of which there are few. (A kernel that
+/// preempts those who read maps does not run programs of classic tracepoints on that CPU meanwhile, for
+/// whatever process.)
+fn are_told(events: usize, counted: u64, report: &UsageReport) {
+    let (events, lost) = (events as u64, report.lost);
+    assert!(lost <= events.max(3_000) / 50, "{lost} lost");
+    let told = events - lost..=events;
+    assert!(told.contains(&counted), "{counted} of {told:?}");
+}
+
 #[test]
 fn no_total_falls_while_cgroups_come_and_go() {
     let sandbox = Sandbox::new("meter");
@@ -123,19 +133,13 @@ fn no_total_falls_while_cgroups_come_and_go() {
         assert!(reader.join().unwrap() > 3);
     });
     let report = usage(&sandbox);
-    assert_eq!(report.lost, 0);
-    let written = rounds as u64 * 2;
-    assert_eq!(
-        both(&sandbox, &report, "", "writes_calls"),
-        (written, written)
-    );
+    let counted = both(&sandbox, &report, "", "writes_calls");
+    assert_eq!(counted.0, counted.1);
+    are_told(rounds * 2, counted.0, &report);
     std::thread::sleep(GRACE);
     settle(&sandbox, 1);
     let report = usage(&sandbox);
-    assert_eq!(
-        both(&sandbox, &report, "", "writes_calls"),
-        (written, written)
-    );
+    assert_eq!(both(&sandbox, &report, "", "writes_calls"), counted);
 }
 
 #[test]
@@ -174,11 +178,9 @@ fn ten_thousand_cgroups_have_room() {
     }
     steps(&sandbox, "first", &words);
     let report = usage(&sandbox);
-    assert_eq!(report.lost, 0);
-    assert_eq!(
-        both(&sandbox, &report, "", "writes_calls"),
-        (0, count as u64)
-    );
-    let seventh = both(&sandbox, &report, "g7", "writes_calls");
-    assert_eq!(seventh, (0, count as u64 / 10));
+    for (cgroup, events) in [("", count), ("g7", count / 10)] {
+        let (own, all) = both(&sandbox, &report, cgroup, "writes_calls");
+        assert_eq!(own, 0);
+        are_told(events, all, &report);
+    }
 }
