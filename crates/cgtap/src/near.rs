@@ -37,9 +37,8 @@ pub fn lacking(what: &str, asked: &str, names: &[String], none: &str) -> String 
 
 /// How alike the names are, from 0 to 1, if that is enough.
 fn likeness(asked: &str, name: &str) -> Option<f64> {
-    let last = |s: &'_ str| s.rfind('/').map_or(0, |at| at + 1);
     // The right name in the wrong category is the commonest mistake.
-    if name.contains('/') && asked[last(asked)..] == name[last(name)..] {
+    if name.contains('/') && last(asked) == last(name) {
         return Some(1.0);
     }
     // Names of another length are not alike.
@@ -49,18 +48,24 @@ fn likeness(asked: &str, name: &str) -> Option<f64> {
     if is_slip(asked, name) {
         return Some(strsim::jaro_winkler(asked, name).max(0.9));
     }
-    if likeness_max(asked.as_bytes(), name.as_bytes()) <= LIKENESS_MIN {
+    let is_ascii = asked.is_ascii() && name.is_ascii();
+    if is_ascii && likeness_max(asked.as_bytes(), name.as_bytes()) <= LIKENESS_MIN {
         return None;
     }
     Some(strsim::jaro_winkler(asked, name)).filter(|score| *score > LIKENESS_MIN)
 }
 
-/// What [`strsim::jaro_winkler`] comes to at most, by the letters that both have, wherever they stand: lists
-/// are long (200,000 functions), and this leaves few to compare.
+/// A name without its category.
+fn last(name: &str) -> &str {
+    name.rsplit('/').next().unwrap_or(name)
+}
+
+/// What [`strsim::jaro_winkler`] of names in ASCII comes to at most, by the letters that both have, wherever
+/// they stand: lists are long (200,000 functions), and this leaves few to compare.
 fn likeness_max(a: &[u8], b: &[u8]) -> f64 {
-    let mut left = [0u8; 256];
+    let mut left = [0u32; 256];
     for byte in a {
-        left[usize::from(*byte)] = left[usize::from(*byte)].saturating_add(1);
+        left[usize::from(*byte)] += 1;
     }
     let mut common = 0u32;
     for byte in b {
@@ -123,6 +128,13 @@ mod tests {
         #[test]
         fn any_names_can_be_compared(a in "\\PC{0,9}/?\\PC{0,3}", b in "\\PC{0,9}/?\\PC{0,3}") {
             let _ = hint(&a, [&b]);
+        }
+
+        #[test]
+        fn letters_of_any_script_are_compared(a in "[aé€]{1,8}", b in "[aé€]{1,8}") {
+            if strsim::jaro_winkler(&a, &b) > LIKENESS_MIN && a.len().abs_diff(b.len()) <= 3 {
+                prop_assert!(likeness(&a, &b).is_some(), "{a:?} {b:?}");
+            }
         }
     }
 }

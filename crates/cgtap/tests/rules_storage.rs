@@ -17,6 +17,7 @@ use std::os::fd::AsRawFd;
 use cgtap::engine::{ObjectSource, ProgramChoice, ReplaceRequest};
 use cgtap::id::AttachmentId;
 use cgtap_sys::Errno;
+use cgtap_sys::bpf::{CGRP_STORAGE, has_map_type};
 use rules::{Lab, choose, ok, refused, source};
 use support::{Sandbox, ids};
 
@@ -336,7 +337,7 @@ fn s28_cookies_at_every_kind_of_hook_and_in_functions() {
 fn s29_cgrp_storage_is_keyed_by_the_events_cgroup() {
     let sandbox = Sandbox::new("s29");
     let attached = sandbox.engine.attach(sandbox.request("t", "keyed"));
-    if support::feature("CGRP_STORAGE maps").is_err() {
+    if !has_map_type(CGRP_STORAGE).unwrap() {
         let words = refused(attached, Errno::EINVAL);
         let kind = "map by_cgroup is of the kind cgrp_storage, which this kernel does not have";
         assert!(words.contains(kind), "{words}");

@@ -73,8 +73,8 @@ pub const CGRP_STORAGE: u32 = libbpf_sys::BPF_MAP_TYPE_CGRP_STORAGE;
 /// Whether this kernel has maps of an `enum bpf_map_type`: makes one and throws it away.
 ///
 /// # Errors
-/// `EPERM` without CAP_BPF, `EOPNOTSUPP` for a type that libbpf does not know, and whatever else says neither
-/// yes nor no.
+/// `EOPNOTSUPP` for a type that libbpf does not know. To libbpf one that the caller may not make is one that there
+/// is not.
 pub fn has_map_type(map_type: u32) -> Result<bool, SysError> {
     // SAFETY: takes a number; null options are the only ones there are.
     let ret = unsafe { libbpf_sys::libbpf_probe_bpf_map_type(map_type, std::ptr::null()) };

@@ -3,6 +3,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::os::fd::{AsRawFd, OwnedFd};
 
+use cgtap_sys::Errno;
 use cgtap_sys::bpf::{CGRP_STORAGE, has_map_type, map_type_name};
 use cgtap_sys::libbpf::{LibbpfError, MapDefinition, Object};
 use serde::{Deserialize, Serialize};
@@ -26,7 +27,7 @@ const STRUCT_OPS: u32 = 26;
 /// `BPF_MAP_TYPE_STACK_TRACE`.
 const STACK_TRACE: u32 = 7;
 /// Maps whose entries come and go with sockets, inodes, tasks and cgroups: they have no size.
-const LOCAL_STORAGE: [u32; 4] = [24, 28, 29, 32];
+const LOCAL_STORAGE: [u32; 4] = [24, 28, 29, CGRP_STORAGE];
 
 /// What the child sends, beside the descriptors of the maps that have one, in order.
 #[derive(Serialize, Deserialize)]
@@ -144,7 +145,7 @@ fn unmade_map(error: &LibbpfError, defined: &[MapDefinition]) -> Option<Problem>
         "max_entries"
     } else if map.value_size == 0 && map.map_type == STACK_TRACE {
         "value_size"
-    } else if has_map_type(map.map_type) == Ok(false) {
+    } else if error.errno == Errno::EINVAL && has_map_type(map.map_type) == Ok(false) {
         let remedy = match map.map_type {
             CGRP_STORAGE => {
                 "it came with Linux 6.2; storage by bpf_get_local_storage() works on every kernel"

@@ -17,7 +17,7 @@ use cgtap::asm::encode;
 use cgtap::hook::HookSpec;
 use cgtap::object::image::{ObjectImage, ProgramImage};
 use cgtap::object::{LoadOptions, LoadedObject, ObjectError, load_file};
-use cgtap_sys::bpf::{LoadError, Map, Prog, ProgSpec, load_btf};
+use cgtap_sys::bpf::{CGRP_STORAGE, LoadError, Map, Prog, ProgSpec, has_map_type, load_btf};
 use cgtap_sys::libbpf::{Btf, BtfKind};
 
 /// The folder of the fixtures' sources.
@@ -38,10 +38,7 @@ pub fn scratch() -> &'static Path {
 
 /// This kernel has `BPF_MAP_TYPE_CGRP_STORAGE` (since 6.2).
 pub fn has_cgrp_storage() -> bool {
-    let name = "BPF_MAP_TYPE_CGRP_STORAGE";
-    let mut grep = Command::new("grep");
-    let status = grep.args(["-qa", name, "/sys/kernel/btf/vmlinux"]).status();
-    status.unwrap().success()
+    has_map_type(CGRP_STORAGE).unwrap()
 }
 
 /// The object of a fixture, compiled once for each set of flags.

@@ -27,22 +27,11 @@ use cgtap::engine::{
 };
 use cgtap::hook::HookSpec;
 use cgtap::id::AttachmentId;
-use cgtap::kernel::feature::{FeatureState, probe_all};
 
 use event::Event;
 use made::make_once;
 
 static NEXT: AtomicU32 = AtomicU32::new(0);
-
-/// This kernel has a feature, by its name in `cgtap doctor`; if not, why.
-pub fn feature(name: &str) -> Result<(), String> {
-    let features = probe_all(Path::new("/sys/fs/bpf/cgtap-test-feature"), None);
-    let found = features.into_iter().find(|f| f.name == name);
-    let found = found.unwrap_or_else(|| panic!("no feature {name}"));
-    (found.state == FeatureState::Yes)
-        .then_some(())
-        .ok_or(found.why)
-}
 
 /// A state directory and a cgroup subtree that no other test uses.
 pub struct Sandbox {
