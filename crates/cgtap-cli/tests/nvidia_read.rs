@@ -49,10 +49,20 @@ impl Gpu {
         self.dir.path().join("told")
     }
 
-    /// What the library tells of a process from now on.
-    fn tell(&self, pid: u32, bytes: u64, utilisation: u32, at: SystemTime) {
-        let at = at.duration_since(SystemTime::UNIX_EPOCH).unwrap();
-        let text = format!("{bytes} {utilisation} {}", at.as_micros());
+    /// What the library tells of a process from now on: samples that are taken when it is asked.
+    fn tell(&self, pid: u32, bytes: u64, utilisation: u32) {
+        self.tell_of(pid, bytes, utilisation, 0);
+    }
+
+    /// When it last was asked, and had samples then.
+    fn asked_us(&self) -> u64 {
+        let text = std::fs::read_to_string(self.told().join("told")).unwrap();
+        text.parse().unwrap()
+    }
+
+    /// What the library tells of a process: one sample, that was taken so many microseconds after 1970.
+    fn tell_of(&self, pid: u32, bytes: u64, utilisation: u32, at_us: u64) {
+        let text = format!("{bytes} {utilisation} {at_us}");
         let path = self.told().join(pid.to_string());
         // Whole or not at all: a reader may be at it.
         std::fs::write(self.dir.path().join("next"), text).unwrap();
@@ -75,6 +85,11 @@ impl Gpu {
         let words = ["--json", "usage", &self.sandbox.cgroup, "--recursive"];
         self.cgtap(&words).done().json()
     }
+}
+
+fn now_us() -> u64 {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    now.unwrap().as_micros() as u64
 }
 
 fn process(sandbox: &Sandbox, cgroup: &str) -> Running {
@@ -129,34 +144,32 @@ fn what_the_library_tells_is_charged_to_the_cgroups_of_processes() {
     let mut gpu = Gpu::new();
     let (a, b) = (gpu.sandbox.child("a"), gpu.sandbox.child("b"));
     let (one, two) = (process(&gpu.sandbox, "a"), process(&gpu.sandbox, "b"));
-    let begun = SystemTime::now();
-    gpu.tell(one.0.id(), 1 << 30, 50, begun);
+    let begun_us = now_us();
+    gpu.tell(one.0.id(), 1 << 30, 50);
     // One that is not there any more.
-    gpu.tell(u32::MAX >> 2, 1 << 40, 100, begun);
+    gpu.tell(u32::MAX >> 2, 1 << 40, 100);
     let enable = ["meter", "enable", "nvidia", "--cgroup", &gpu.sandbox.cgroup];
     gpu.cgtap(&enable).done();
     let usage = gpu.usage();
-    assert_eq!(
-        (
-            own(&usage, &a, "nvidia_busy"),
-            own(&usage, &a, "nvidia_memory")
-        ),
-        (0, 1 << 30)
-    );
+    let (before_us, before) = (gpu.asked_us(), own(&usage, &a, "nvidia_busy"));
+    let most = (before_us - begun_us) * 1_000 / 2;
+    assert!(before <= most, "{before} of {most}");
+    assert_eq!(own(&usage, &a, "nvidia_memory"), 1 << 30);
 
     std::thread::sleep(Duration::from_millis(1_000));
-    let next = SystemTime::now();
-    gpu.tell(one.0.id(), 3 << 20, 40, next);
-    gpu.tell(two.0.id(), 5 << 20, 20, next);
+    gpu.tell(one.0.id(), 3 << 20, 40);
+    gpu.tell(two.0.id(), 5 << 20, 20);
     let usage = gpu.usage();
-    let time = next.duration_since(begun).unwrap().as_nanos() as u64;
+    let at_us = gpu.asked_us();
+    let time = (at_us - before_us) * 1_000;
     let near = |found: u64, truth: u64| found.abs_diff(truth) * 50 <= truth;
     // The first is known since its last sample, the other since the last reading, a moment later.
     let (busy_a, busy_b) = (
         own(&usage, &a, "nvidia_busy"),
         own(&usage, &b, "nvidia_busy"),
     );
-    assert!(near(busy_a, time * 2 / 5), "{busy_a} of {time}");
+    let new = busy_a - before;
+    assert!(near(new, time * 2 / 5), "{new} of {time}");
     assert!(
         busy_b > 0 && busy_b <= time / 5 + time / 50,
         "{busy_b} of {time}"
@@ -164,14 +177,21 @@ fn what_the_library_tells_is_charged_to_the_cgroups_of_processes() {
     assert_eq!(own(&usage, &a, "nvidia_memory"), 3 << 20);
     assert_eq!(own(&usage, &b, "nvidia_memory"), 5 << 20);
     // Read again without a new sample, nothing is new.
+    gpu.tell_of(one.0.id(), 3 << 20, 40, at_us);
+    gpu.tell_of(two.0.id(), 5 << 20, 20, at_us);
     assert_eq!(own(&gpu.usage(), &a, "nvidia_busy"), busy_a);
     // Idle for a while: that is nobody's, and what comes after is charged from then on.
     std::thread::sleep(Duration::from_millis(2_500));
+    let first = now_us();
     assert_eq!(own(&gpu.usage(), &a, "nvidia_busy"), busy_a);
+    let last = now_us();
     std::thread::sleep(Duration::from_millis(500));
-    gpu.tell(one.0.id(), 3 << 20, 100, SystemTime::now());
+    gpu.tell(one.0.id(), 3 << 20, 100);
     let more = own(&gpu.usage(), &a, "nvidia_busy") - busy_a;
-    assert!((450_000_000..2_000_000_000).contains(&more), "{more}");
+    let at_us = gpu.asked_us();
+    let idle_until = (at_us - last) * 1_000..=(at_us - first) * 1_000;
+    assert!(idle_until.contains(&more), "{more}, {idle_until:?}");
+    gpu.tell_of(one.0.id(), 3 << 20, 100, at_us);
 
     // A process ends: what it used stays.
     drop(two);
@@ -185,7 +205,7 @@ fn what_the_library_tells_is_charged_to_the_cgroups_of_processes() {
     );
     // Split up, there is memory and no time, and that is said.
     std::fs::write(gpu.told().join("mig"), "").unwrap();
-    gpu.tell(one.0.id(), 9 << 20, 100, SystemTime::now());
+    gpu.tell(one.0.id(), 9 << 20, 100);
     let split = gpu.usage();
     assert_eq!(own(&split, &a, "nvidia_busy"), busy_a + more);
     assert_eq!(own(&split, &a, "nvidia_memory"), 9 << 20);
@@ -235,8 +255,8 @@ fn limits_on_what_the_library_tells_freeze_who_is_over_them() {
         let file = gpu.sandbox.directory.join(name).join("cgroup.events");
         std::fs::read_to_string(file).unwrap().contains("frozen 1")
     };
-    gpu.tell(one.0.id(), 6 << 30, 0, SystemTime::now());
-    gpu.tell(two.0.id(), 1 << 30, 0, SystemTime::now());
+    gpu.tell(one.0.id(), 6 << 30, 0);
+    gpu.tell(two.0.id(), 1 << 30, 0);
     // Memory that is held already counts; what runs before does not.
     let memory = set(&b, "nvidia_memory", "4GiB").done().json();
     assert_eq!(memory["limits"][0]["used"], 1_u64 << 30, "{memory}");
@@ -245,7 +265,7 @@ fn limits_on_what_the_library_tells_freeze_who_is_over_them() {
     let enforcing = Running({ enforce }.spawn().unwrap());
     // It works all the time: the burst is used up, and it is in debt.
     wait("frozen for its time", || {
-        gpu.tell(one.0.id(), 6 << 30, 100, SystemTime::now());
+        gpu.tell(one.0.id(), 6 << 30, 100);
         is_frozen("a")
     });
     assert!(!is_frozen("b"));
@@ -253,13 +273,13 @@ fn limits_on_what_the_library_tells_freeze_who_is_over_them() {
     assert!(busy >= 400_000_000, "{busy}");
     // Frozen it works no more, and the debt is paid back.
     wait("thawed by time", || {
-        gpu.tell(one.0.id(), 6 << 30, 0, SystemTime::now());
+        gpu.tell(one.0.id(), 6 << 30, 0);
         !is_frozen("a")
     });
-    gpu.tell(two.0.id(), 5 << 30, 0, SystemTime::now());
+    gpu.tell(two.0.id(), 5 << 30, 0);
     wait("frozen for its memory", || is_frozen("b"));
     assert_eq!(used(&b, "nvidia_memory"), 5 << 30);
-    gpu.tell(two.0.id(), 3 << 30, 0, SystemTime::now());
+    gpu.tell(two.0.id(), 3 << 30, 0);
     wait("thawed by what was given back", || !is_frozen("b"));
     drop(two);
     wait("the memory of the dead", || used(&b, "nvidia_memory") == 0);

@@ -147,7 +147,7 @@ fn a_map_without_a_size_can_be_given_one() {
     assert!(
         error
             .to_string()
-            .contains("did you mean starts.max_entries?"),
+            .contains("did you mean starts.max_entries or "),
         "{error}"
     );
     let error = try_load("unsized", &[], &[("starts.max_entries", "-1")]).unwrap_err();

@@ -43,8 +43,8 @@ fn a_wrong_name_is_answered_with_the_right_ones() {
     let error = try_load("kinds", &["on_swich"], &[]).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "cannot load kinds.bpf.o: it has no program on_swich (did you mean on_switch?); it has \
-         on_switch, on_open, on_nbd, optional, on_probe, on_packet"
+        "cannot load kinds.bpf.o: it has no program on_swich; it has on_switch, on_open, \
+         on_nbd, optional, on_probe, on_packet; did you mean on_switch?"
     );
     assert_eq!(error.kind(), "unknown-program");
     assert!(error.is_usage());

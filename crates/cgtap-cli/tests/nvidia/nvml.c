@@ -4,13 +4,15 @@
  *
  *     BYTES UTILISATION MICROSECONDS
  *
- * memory that it has, its sample of utilisation in parts of a hundred, and when that was taken (since 1970).
+ * memory that it has, its sample of utilisation in parts of a hundred, and when that was taken (since 1970);
+ * 0: whenever it is asked, and the latest of such moments then stands in the file `told`.
  * With a file `mig` there the one GPU that it has is split up. Structures and numbers are those of nvml.h.
  */
 #include <dirent.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 enum { SUCCESS, UNINITIALIZED, INVALID, NOT_SUPPORTED, NOT_FOUND = 6, TOO_SMALL = 7 };
@@ -135,22 +137,54 @@ int nvmlDeviceGetGraphicsRunningProcesses_v3(void *device, unsigned int *count, 
 	return NOT_SUPPORTED;
 }
 
+static unsigned long long now_us(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_REALTIME, &now);
+	return now.tv_sec * 1000000ull + now.tv_nsec / 1000;
+}
+
+static void write_told(unsigned long long at_us)
+{
+	char path[4096];
+	FILE *file;
+
+	snprintf(path, sizeof(path), "%s/told", getenv("CGTAP_STAND_IN"));
+	file = fopen(path, "w");
+	if (!file)
+		return;
+	fprintf(file, "%llu", at_us);
+	fclose(file);
+}
+
 int nvmlDeviceGetProcessUtilization(void *device, struct sample *samples, unsigned int *count,
 				    unsigned long long since_us)
 {
 	struct process all[64];
 	unsigned int room = *count, there = processes(all, 64), found = 0;
+	unsigned long long now = now_us(), newest = 0;
 
 	if (is_mig())
 		return NOT_SUPPORTED;
-	for (unsigned int i = 0; i < there; i++)
-		if (all[i].at_us > since_us && all[i].utilisation)
-			all[found++] = all[i];
+	for (unsigned int i = 0; i < there; i++) {
+		int is_now = !all[i].at_us;
+
+		if (is_now)
+			all[i].at_us = now;
+		if (all[i].at_us <= since_us || !all[i].utilisation)
+			continue;
+		all[found++] = all[i];
+		if (is_now)
+			newest = now;
+	}
 	*count = found;
 	if (!found)
 		return NOT_FOUND;
 	if (room < found)
 		return TOO_SMALL;
+	if (newest)
+		write_told(newest);
 	for (unsigned int i = 0; i < found; i++)
 		samples[i] = (struct sample){ all[i].pid, all[i].at_us, all[i].utilisation, 1, 0, 0 };
 	return SUCCESS;

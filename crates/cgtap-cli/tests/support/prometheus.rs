@@ -71,7 +71,7 @@ pub fn promtool(page: &str) -> String {
     }
 }
 
-/// A Prometheus that scrapes one address each second.
+/// A Prometheus that scrapes one address every three seconds.
 pub struct Prometheus {
     child: Child,
     address: SocketAddr,
@@ -83,7 +83,7 @@ impl Prometheus {
         let directory = tempfile::tempdir().unwrap();
         let config = directory.path().join("prometheus.yml");
         let text = format!(
-            "global:\n  scrape_interval: 1s\n  scrape_timeout: 1s\nscrape_configs:\n  - job_name: \
+            "global:\n  scrape_interval: 3s\n  scrape_timeout: 3s\nscrape_configs:\n  - job_name: \
              cgtap\n    static_configs:\n      - targets: ['{target}']\n"
         );
         std::fs::write(&config, text).unwrap();

@@ -1,6 +1,6 @@
 //! The constants of `include/uapi/linux/bpf.h` that cgtap names, as types.
 
-use crate::errno::SysError;
+use crate::errno::{Errno, SysError};
 
 /// `enum bpf_prog_type`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -73,12 +73,25 @@ pub const CGRP_STORAGE: u32 = libbpf_sys::BPF_MAP_TYPE_CGRP_STORAGE;
 /// Whether this kernel has maps of an `enum bpf_map_type`: makes one and throws it away.
 ///
 /// # Errors
-/// `EOPNOTSUPP` for a type that libbpf does not know. To libbpf one that the caller may not make is one that there
-/// is not.
+/// `EOPNOTSUPP` for a type that libbpf does not know; `EPERM` if the caller may not make even a map that every
+/// kernel has (an LRU hash takes CAP_BPF as well): it could not be told.
 pub fn has_map_type(map_type: u32) -> Result<bool, SysError> {
-    // SAFETY: takes a number; null options are the only ones there are.
-    let ret = unsafe { libbpf_sys::libbpf_probe_bpf_map_type(map_type, std::ptr::null()) };
-    SysError::check("BPF_MAP_CREATE", ret).map(|yes| yes == 1)
+    let is_made = |map_type| {
+        // SAFETY: takes a number; null options are the only ones there are.
+        let ret = unsafe { libbpf_sys::libbpf_probe_bpf_map_type(map_type, std::ptr::null()) };
+        SysError::check("BPF_MAP_CREATE", ret).map(|yes| yes == 1)
+    };
+    // To libbpf, one that the caller may not make is one that there is not.
+    if is_made(map_type)? {
+        Ok(true)
+    } else if is_made(MapType::LruHash as u32)? {
+        Ok(false)
+    } else {
+        Err(SysError {
+            call: "BPF_MAP_CREATE",
+            errno: Errno::EPERM,
+        })
+    }
 }
 
 /// The name of an `enum bpf_map_type` as bpftool prints it, or `type N`.

@@ -3,9 +3,10 @@
 use serde::{Deserialize, Serialize};
 
 use super::elf::ElfProblem;
-use super::name::{hint, list};
+use super::name::list;
 use super::validate::Invalid;
 use crate::hook::kind::KINDS;
+use crate::near::hint;
 
 /// An object that could not be loaded: which, and why. Displays as one line; what libbpf wrote
 /// is whole in [`ObjectError::log`].
@@ -86,15 +87,13 @@ pub enum Problem {
     },
     /// A name that was asked for is no program.
     #[error(
-        "it has no program {program}{hint}; it has {have}",
-        hint = hint(near.as_ref()),
-        have = list(programs)
+        "it has no program {program}; it has {have}{hint}",
+        have = list(programs),
+        hint = hint(program, programs)
     )]
     UnknownProgram {
         /// The name.
         program: String,
-        /// One like it.
-        near: Option<String>,
         /// All names.
         programs: Vec<String>,
     },
@@ -155,15 +154,13 @@ pub enum Problem {
     },
     /// A variable to set is not there.
     #[error(
-        "there is no {variable} to set{hint}; {have}",
-        hint = hint(near.as_ref()),
-        have = settable(variables)
+        "there is no {variable} to set; {have}{hint}",
+        have = settable(variables),
+        hint = hint(variable, variables)
     )]
     UnknownVariable {
         /// The name.
         variable: String,
-        /// One like it.
-        near: Option<String>,
         /// All names.
         variables: Vec<String>,
     },

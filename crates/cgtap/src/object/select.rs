@@ -6,7 +6,6 @@ use cgtap_sys::libbpf::ProgramInfo;
 use serde::{Deserialize, Serialize};
 
 use super::error::Problem;
-use super::name::near;
 use crate::hook::{HookSpec, SpecError};
 
 /// A program that was left out, since nobody asked for it by name.
@@ -71,7 +70,6 @@ fn by_name(
             let programs: Vec<String> = programs.iter().map(|p| p.name.clone()).collect();
             return Err(Problem::UnknownProgram {
                 program: name.clone(),
-                near: near(name, &programs),
                 programs,
             });
         };
@@ -196,8 +194,7 @@ mod tests {
         let error = select(&programs, Some(&["count_switch".to_owned()])).unwrap_err();
         assert_eq!(
             error.to_string(),
-            "it has no program count_switch (did you mean count_switches?); \
-             it has count_switches, x"
+            "it has no program count_switch; it has count_switches, x; did you mean count_switches?"
         );
         let error = select(&programs, Some(&["x".to_owned()])).unwrap_err();
         assert!(matches!(error, Problem::UnsupportedKind { .. }), "{error}");

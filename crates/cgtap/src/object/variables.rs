@@ -4,7 +4,6 @@
 use cgtap_sys::libbpf::{Btf, BtfKind, IntInfo, LibbpfError, MapShape, Object};
 
 use super::error::Problem;
-use super::name::near;
 
 /// A variable and where its bytes are.
 struct Variable {
@@ -69,7 +68,6 @@ fn set_map(object: &mut Object, map: &str, attribute: &str, value: &str) -> Resu
             })
             .collect();
         return Err(Problem::UnknownVariable {
-            near: near(&name, &variables),
             variable: name,
             variables,
         });
@@ -93,7 +91,6 @@ fn set_variable(object: &mut Object, name: &str, value: &str) -> Result<(), Prob
         let variables: Vec<String> = variables.iter().map(|v| v.name.clone()).collect();
         return Err(Problem::UnknownVariable {
             variable: name.to_owned(),
-            near: near(name, &variables),
             variables,
         });
     };

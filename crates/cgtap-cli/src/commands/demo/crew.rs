@@ -60,8 +60,9 @@ impl Worker {
         // `command` still holds the worker's end, without which its death would not be heard of.
         drop(command);
         worker.hear(READY)?;
-        worker.move_into(directory)?;
+        // Before it is moved too: the call in which it sleeps would be counted where others are already.
         worker.await_sleep()?;
+        worker.move_into(directory)?;
         Ok(worker)
     }
 

@@ -83,8 +83,11 @@ fn clients_that_send_nothing_or_read_nothing_hold_up_nobody() {
         row(n + 1, &format!("/{long}{n}"), vec![used])
     });
     let large = report(rows.take(5000).collect());
+    // However slow this machine is, who reads all the time gets all of it.
     let limits = Limits {
         connections: 8,
+        connection: Duration::from_secs(60),
+        reading: Duration::from_secs(50),
         ..Limits::default()
     };
     let source = Fake::source(move || Ok(large.clone()));
