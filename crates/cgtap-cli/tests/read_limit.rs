@@ -168,11 +168,12 @@ fn a_rate_comes_back_and_thaws() {
     let bench = Bench::new();
     bench.machine.process(101, 50, &bench.a);
     bench.machine.open(101, 5, "gpu", &amdgpu(1, 0, 0));
+    // What was used since the limit is there had the refill of that time.
+    let begin = Instant::now();
     bench.limit(&bench.a, BUSY, "200ms/1s", "freeze");
     let _worker = Running(bench.busy("a"));
     let _enforcing = bench.enforcing();
     bench.machine.open(101, 5, "gpu", &amdgpu(1, 900 * MS, 0));
-    let begin = Instant::now();
     wait(true, || bench.is_frozen("a"));
     wait(false, || bench.is_frozen("a"));
     // 700 ms of debt at a fifth of a second a second: longer than what is slow here takes to see it.

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use cgtap::engine::Detach;
 use robust_support::ledger::Ledger;
 use robust_support::shape::Shape;
-use robust_support::{End, count_calls, driver, sample, traced};
+use robust_support::{End, amount, count_calls, driver, sample, traced};
 use support::{Sandbox, compile};
 
 /// Makes each of `calls` fail in turn and looks at what is left: a refusal leaves all as it was,
@@ -42,10 +42,12 @@ fn failing_everywhere(name: &str, errors: &[&str], change: impl Fn(&Shape, &str)
     let calls = count_calls(&sandbox, &calls, &words);
     let new = Shape::of(&sandbox).since(&before);
     let (mut refused, mut done, mut never) = (0, 0, 0);
-    for (at, error) in errors.iter().enumerate() {
-        for (call, count) in &calls {
-            let at_most = if call == "bpf" { 9 } else { 2 };
-            for number in sample(*count, at_most) {
+    for (call, count) in &calls {
+        let at_most = if call == "bpf" { 9 } else { 2 };
+        for (nth, number) in sample(*count, at_most).into_iter().enumerate() {
+            // In a guest each call meets one of them, in turn.
+            let one = &errors[nth % errors.len()..][..1];
+            for (at, error) in amount(one, errors, errors).iter().enumerate() {
                 // One call, or that one and every later one.
                 let for_good = if (number + at) % 2 == 0 { "+" } else { "" };
                 let before = start();

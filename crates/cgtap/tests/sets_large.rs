@@ -217,7 +217,8 @@ fn a_member_that_tail_calls_runs_alone() {
 
 /// The kernel lets 33 tail calls follow one another. A member may use up what is left of them, and
 /// those behind it in the same program still run; where a jump to the next one has to follow, it
-/// fails, and that is counted.
+/// fails, and that is counted. Older kernels (6.1) do not hold a member's jumps against those that
+/// follow it, and there all run.
 #[test]
 fn a_member_that_uses_up_all_tail_calls_takes_nobody_along_unseen() {
     let lab = Lab::new("jumps-all");
@@ -251,8 +252,8 @@ fn a_member_that_uses_up_all_tail_calls_takes_nobody_along_unseen() {
     assert_eq!(word(&trace, 0), 4 * 100);
     assert!(word(&turns, 0) >= 30 * 100);
     // The first of them is in the same program.
-    assert_eq!(word(&wide, 0), 100);
-    assert_eq!(lost(&lab), 100);
+    let found = (word(&wide, 0), lost(&lab));
+    assert!([(100, 100), (300, 0)].contains(&found), "{found:?}");
 }
 
 #[test]

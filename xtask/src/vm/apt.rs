@@ -166,6 +166,26 @@ impl Apt {
         Ok(names.map(str::to_owned).collect())
     }
 
+    /// A package, and those that it depends on, directly or by others of them, as far as they are wanted and
+    /// the sources have them.
+    pub fn with_dependencies(
+        &self,
+        package: Package,
+        is_wanted: impl Fn(&str) -> bool,
+    ) -> Result<Vec<Package>> {
+        let mut parts = vec![package];
+        let mut at = 0;
+        while let Some(part) = parts.get(at) {
+            for name in self.dependencies(&part.name)? {
+                if is_wanted(&name) && parts.iter().all(|p| p.name != name) {
+                    parts.extend(self.package(&name)?);
+                }
+            }
+            at += 1;
+        }
+        Ok(parts)
+    }
+
     /// Unpacks packages into one new directory, which appears when all is there and `finish` is
     /// done with it.
     pub fn unpack(

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::apt::{Apt, Package};
+use super::apt::Apt;
 use super::cache::Cache;
 use crate::Result;
 
@@ -19,7 +19,7 @@ pub struct Kernel {
 }
 
 /// To add a kernel, add a line.
-pub const KERNELS: [Kernel; 3] = [
+pub const KERNELS: [Kernel; 4] = [
     Kernel {
         name: "6.1",
         package: r"linux-image-6\.1\.0-[0-9]+-amd64",
@@ -34,6 +34,12 @@ pub const KERNELS: [Kernel; 3] = [
         name: "6.18",
         package: r"linux-image-6\.18\.[0-9.]+\+deb13[0-9.]*-amd64",
         suites: &["trixie-backports"],
+    },
+    Kernel {
+        name: "7.3",
+        package: r"linux-image-7\.3\.[0-9.]+\+deb13[0-9.]*-amd64",
+        // The first for the C library of what builds modules.
+        suites: &["trixie", "trixie-backports"],
     },
 ];
 
@@ -96,29 +102,13 @@ impl Kernel {
         if !root.exists() {
             eprintln!("vm: fetching {package}");
             let release = package.name.trim_start_matches("linux-image-").to_owned();
-            apt.unpack(&self.parts(&apt, package, &release)?, &root, |root| {
-                finish(root, &release)
-            })?;
+            // Newer Debians have the modules in a package of their own, and one with scripts only may be
+            // absent; what counts is looked for at the end.
+            let parts = apt.with_dependencies(package, |name| name.ends_with(&release))?;
+            apt.unpack(&parts, &root, |root| finish(root, &release))?;
             remove_others(home, &root)?;
         }
         Ok(root)
-    }
-
-    /// The package, and those of this very kernel that it depends on: newer Debians have the
-    /// modules in one of their own.
-    fn parts(&self, apt: &Apt, package: Package, release: &str) -> Result<Vec<Package>> {
-        let mut parts = vec![package];
-        let mut at = 0;
-        while let Some(part) = parts.get(at) {
-            for name in apt.dependencies(&part.name)? {
-                if name.ends_with(release) && parts.iter().all(|p| p.name != name) {
-                    // One with scripts only may be absent; what counts is looked for at the end.
-                    parts.extend(apt.package(&name)?);
-                }
-            }
-            at += 1;
-        }
-        Ok(parts)
     }
 }
 
@@ -127,6 +117,18 @@ fn finish(root: &Path, release: &str) -> Result<()> {
     if !root.join("lib").exists() {
         // Merged /usr: depmod of older Debians looks in /lib only.
         std::os::unix::fs::symlink("usr/lib", root.join("lib"))?;
+    }
+    // Debian 14 has the kernel and its configuration beside the modules; installing puts them in place.
+    let beside = root.join("lib/modules").join(release);
+    std::fs::create_dir_all(root.join("boot"))?;
+    for part in ["vmlinuz", "config"] {
+        let (from, to) = (
+            beside.join(part),
+            root.join("boot").join(format!("{part}-{release}")),
+        );
+        if from.exists() && !to.exists() {
+            std::fs::hard_link(from, to)?;
+        }
     }
     for part in ["boot/vmlinuz-", "lib/modules/"] {
         let part = format!("{part}{release}");

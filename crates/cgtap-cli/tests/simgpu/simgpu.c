@@ -119,7 +119,11 @@ static struct dma_fence *run(struct drm_sched_job *base)
 
 static enum drm_gpu_sched_stat timed_out(struct drm_sched_job *base)
 {
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 17, 0)
+	return DRM_GPU_SCHED_STAT_RESET;
+#else
 	return DRM_GPU_SCHED_STAT_NOMINAL;
+#endif
 }
 
 static void free_job(struct drm_sched_job *base)
@@ -293,8 +297,12 @@ static int __init simgpu_init(void)
 		return PTR_ERR(device);
 	args.dev = device;
 	context = dma_fence_context_alloc(1);
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 13, 0)
+	hrtimer_setup(&timer, finished, CLOCK_MONOTONIC, HRTIMER_MODE_REL);
+#else
 	hrtimer_init(&timer, CLOCK_MONOTONIC, HRTIMER_MODE_REL);
 	timer.function = finished;
+#endif
 	err = drm_sched_init(&sched, &args);
 	if (err)
 		drop_device();

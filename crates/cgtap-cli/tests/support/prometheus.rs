@@ -20,7 +20,7 @@ pub struct Got {
 pub fn request(to: SocketAddr, method: &str, path: &str, headers: &str) -> Got {
     let mut stream = TcpStream::connect(to).unwrap();
     stream
-        .set_read_timeout(Some(Duration::from_secs(60)))
+        .set_read_timeout(Some(Duration::from_secs(600)))
         .unwrap();
     // 1.0: nothing comes in chunks.
     write!(

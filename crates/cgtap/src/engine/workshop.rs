@@ -292,6 +292,13 @@ fn load_refused(asked: &str, program: &ProgramImage, spec: &HookSpec, e: &LoadEr
              locked down"
                 .to_owned(),
         ),
+        // 6.1 has no words for more than `MAX_USED_MAPS` (kernel/bpf/verifier.c).
+        (Errno::E2BIG, "") => (
+            ErrorKind::Verifier,
+            "it is too large for the kernel, which says no more: a program may have 64 maps, of which the \
+             dispatcher's own are some, and a million instructions"
+                .to_owned(),
+        ),
         (_, "") => (
             ErrorKind::Verifier,
             "the kernel does not take it and says no more; is the program of the type that this \
