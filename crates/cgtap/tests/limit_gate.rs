@@ -1,6 +1,7 @@
 //! Limits at a gate that every kernel has: the tracepoint behind `BPF_PROG_TEST_RUN` may be written, and
 //! what is written is what the caller gets. However many ask at once, what is let through is the cap to
-//! the last one, at every level or at none.
+//! the last one, at every level or at none. Kernels that preempt a program in the middle (7.3) run none for
+//! what others do on that CPU meanwhile: what passed so is told.
 
 #![allow(
     clippy::unwrap_used,
@@ -135,13 +136,20 @@ fn concurrent_charges_are_exact_at_every_level() {
     let [in_a, in_b, in_x] = all.map(end);
     let used = |id| stands(&sandbox, id).used;
     let through = in_a.0 + in_b.0 + in_x.0;
-    assert_eq!(used(top), through);
-    assert_eq!(used(units), through * 7);
-    assert_eq!(used(a), in_a.0 + in_x.0);
-    assert_eq!(used(b), in_b.0);
+    let missed = stands(&sandbox, top).missed;
+    println!("{through} let through, {missed} of them and of others' missed");
+    let is = |charged: u64, through: u64| (charged..=charged + missed).contains(&through);
+    let charged = used(top);
+    assert!(is(charged, through), "{charged} of {through}, {missed}");
+    assert_eq!(used(units), charged * 7);
+    assert!(is(used(a), in_a.0 + in_x.0), "{missed}");
+    assert!(is(used(b), in_b.0), "{missed}");
     assert!(used(a) <= 10_000 && used(b) <= 10_000, "{in_a:?} {in_b:?}");
     // 48,000 asked: what one could not have the other could.
-    assert_eq!(through, 15_000);
+    assert!(
+        charged <= 15_000 && is(15_000, through),
+        "{charged} of {through}, {missed}"
+    );
 }
 
 /// A task that moves between cgroups while it is charged, cgroups that come and go: the level above has
@@ -179,14 +187,18 @@ fn moves_births_and_ends_lose_nothing() {
     assert!(spinner.wait().unwrap().success());
     let words = line.lines().last().unwrap().split(' ').next().unwrap();
     let through: u64 = words.parse().unwrap();
-    assert_eq!(stands(&sandbox, top).used, through, "{round} moves");
+    let whole = stands(&sandbox, top);
+    assert!(
+        (whole.used..=whole.used + whole.missed).contains(&through),
+        "{through} in {round} moves: {whole:?}"
+    );
     assert!(stands(&sandbox, a).used < through);
     // A limited cgroup that goes takes its limit with it, and nothing of what is above.
     sandbox.remove("b");
     sandbox.remove("c");
     let left = sandbox.engine.limits(None).unwrap();
     assert_eq!(left.len(), 2, "{left:?}");
-    assert_eq!(stands(&sandbox, top).used, through);
+    assert_eq!(stands(&sandbox, top).used, whole.used);
 }
 
 /// While limits around it are set, changed and cleared, a spinner that is over its own gets nothing
@@ -194,7 +206,7 @@ fn moves_births_and_ends_lose_nothing() {
 #[test]
 fn no_change_opens_a_gap() {
     let sandbox = Sandbox::new("limit");
-    limit(&sandbox, "a", "runs", 1_000);
+    let held = limit(&sandbox, "a", "runs", 1_000);
     let mut spinner = begin(&sandbox, "a/x", 2, "until");
     let mut line = String::new();
     let mut out = BufReader::new(spinner.stdout.take().unwrap());
@@ -215,7 +227,12 @@ fn no_change_opens_a_gap() {
     out.read_to_string(&mut line).unwrap();
     assert!(spinner.wait().unwrap().success());
     let last = line.lines().last().unwrap();
-    assert!(last.starts_with("1000 "), "{last}");
+    let through: u64 = last.split(' ').next().unwrap().parse().unwrap();
+    let missed = stands(&sandbox, held).missed;
+    assert!(
+        (1_000..=1_000 + missed).contains(&through),
+        "{last}, {missed}"
+    );
 }
 
 /// A rate lets through what has come back, and no more than the burst at once.
@@ -226,7 +243,7 @@ fn a_rate_lets_through_what_comes_back() {
     asked.period = Some(Duration::from_secs(1));
     asked.burst = Some(50);
     let begun = Instant::now();
-    set(&sandbox, vec![asked]);
+    let id = set(&sandbox, vec![asked])[0].id;
     let mut spinner = begin(&sandbox, "a", 2, "until");
     let mut out = BufReader::new(spinner.stdout.take().unwrap());
     let mut line = String::new();
@@ -239,7 +256,8 @@ fn a_rate_lets_through_what_comes_back() {
     assert!(spinner.wait().unwrap().success());
     let words = line.lines().last().unwrap().split(' ').next().unwrap();
     let through: f64 = words.parse().unwrap();
-    let most = 50.0 + begun.elapsed().as_secs_f64() * 500.0;
+    let missed = stands(&sandbox, id).missed as f64;
+    let most = 50.0 + begun.elapsed().as_secs_f64() * 500.0 + missed;
     assert!(through <= most + 1.0, "{through} of {most}");
     // It asked all the time. Longer than the burst lasts it may have had no CPU.
     assert!(through >= (least - 1.0) * 500.0, "{through} in {least} s");

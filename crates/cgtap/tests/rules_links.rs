@@ -138,8 +138,14 @@ fn s20_an_update_is_atomic_for_every_event() {
         }
         events += worker.finish();
     }
-    assert_eq!(word(&counts, 0) + word(&counts, 1), events);
-    assert_eq!(word(&counts, 3), events);
+    // Kernels that preempt programs miss some, of any cgroup, and say how many.
+    let missed = lab.own("t")[0].recursion_misses;
+    let ran = word(&counts, 3);
+    assert!(
+        (ran..=ran + missed).contains(&events),
+        "{ran} of {events}, {missed} missed"
+    );
+    assert_eq!(word(&counts, 0) + word(&counts, 1), ran);
     assert!(word(&counts, 0) > 0 && word(&counts, 1) > 0);
     assert_eq!(lab.runs(id), lab.runs(beside));
     assert_eq!(lab.own("t")[0].lost, 0);

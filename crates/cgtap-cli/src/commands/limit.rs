@@ -54,6 +54,13 @@ pub fn run(context: &Context, args: &LimitArgs) -> Result<Status, Failure> {
                     limit.id, limit.lost
                 ));
             }
+            for limit in limits.iter().filter(|l| l.missed > 0) {
+                context.teller.note(&format!(
+                    "limit {}: {} events, of any cgroup, passed its hooks unseen: this kernel runs no program \
+                     for an event where one is in the middle of running on that CPU",
+                    limit.id, limit.missed
+                ));
+            }
             Ok(Status::DONE)
         }
         LimitAction::Clear { ids, cgroup, all } => clear(context, ids, cgroup.as_ref(), *all),

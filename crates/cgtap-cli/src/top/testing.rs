@@ -86,6 +86,7 @@ pub fn limit(id: u32, cgroup: &str, meter: &str, action: Action) -> LimitReport 
         is_reached: true,
         free_in_ns: None,
         lost: 0,
+        missed: 0,
         denied: 2,
         denied_amount: 2,
         denies_since_ns: None,

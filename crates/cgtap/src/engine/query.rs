@@ -78,17 +78,9 @@ impl Counts {
         counts.lost = switch.lost();
         counts.unowned = switch.unowned();
         counts.notes_lost = switch.notes_lost();
-        let sys = |e| Error::sys(format!("look at the dispatcher of {}", hook.spec), &e);
-        let misses = |name: &str| {
-            let link = get_link(&session.path(name))?;
-            let prog = Prog::from_id(link.info()?.prog_id)?;
-            Ok(prog.info()?.recursion_misses)
-        };
-        // One program stands behind all links.
-        let first = pins::hook_link(id, hook.links().first().copied().unwrap_or(0));
-        counts.recursion_misses = misses(&first).map_err(sys)?;
+        counts.recursion_misses = dispatcher_misses(session, id, hook)?;
         if hook.scope.owner().is_some() {
-            counts.notes_lost += misses(&pins::hook(id, pins::NOTER)).map_err(sys)?;
+            counts.notes_lost += misses(session, hook, &pins::hook(id, pins::NOTER))?;
         }
         Ok(counts)
     }
@@ -97,6 +89,31 @@ impl Counts {
     pub(super) fn of(&self, id: AttachmentId) -> u64 {
         self.runs.get(&id).copied().unwrap_or_default()
     }
+}
+
+/// Events for which the kernel did not run the program behind a link.
+fn misses(session: &Session, hook: &HookRecord, link: &str) -> Result<u64> {
+    let ask = || {
+        let link = get_link(&session.path(link))?;
+        let prog = Prog::from_id(link.info()?.prog_id)?;
+        Ok(prog.info()?.recursion_misses)
+    };
+    ask().map_err(|e| Error::sys(format!("look at the dispatcher of {}", hook.spec), &e))
+}
+
+fn dispatcher_misses(session: &Session, id: HookId, hook: &HookRecord) -> Result<u64> {
+    // One program stands behind all links.
+    let first = pins::hook_link(id, hook.links().first().copied().unwrap_or(0));
+    misses(session, hook, &first)
+}
+
+/// Events for which the kernel ran no dispatcher at the hooks that are meant.
+pub(super) fn missed_at(session: &Session, is_meant: impl Fn(&HookRecord) -> bool) -> Result<u64> {
+    let mut missed = 0;
+    for (id, hook) in session.config.hooks.iter().filter(|(_, h)| is_meant(h)) {
+        missed += dispatcher_misses(session, *id, hook)?;
+    }
+    Ok(missed)
 }
 
 /// Events that ran no program, or not all, at the hooks that are meant.

@@ -58,6 +58,8 @@ pub fn compile_with(fixture: &str, flags: &[&str]) -> PathBuf {
         let mut clang = Command::new("clang");
         clang.args(["-target", "bpf", "-O2", "-Wall", "-Werror"]);
         clang.args(["-Wno-unused-variable", "-Wno-unknown-attributes"]);
+        // Structures of newer kernels (7.3) have others in them without a name.
+        clang.args(["-fms-extensions", "-Wno-microsoft-anon-tag"]);
         clang.arg("-I").arg(made::kernel_types(scratch()));
         clang.arg("-I").arg(fixtures()).args(&flags).arg("-c");
         made::run(clang.arg(&source).arg("-o").arg(path));

@@ -348,6 +348,7 @@ mod tests {
             is_reached: false,
             free_in_ns: None,
             lost: 0,
+            missed: 0,
             denied: 0,
             denied_amount: 0,
             denies_since_ns: None,

@@ -1,12 +1,13 @@
 //! Limits as they are told: what is left, who is held back, what was denied.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use cgtap_sys::Errno;
 use cgtap_sys::memory::Words;
 use serde::Serialize;
 
 use super::super::error::{Error, Result};
+use super::super::query::missed_at;
 use super::super::session::Session;
 use super::super::usage::now;
 use super::super::{CgroupRef, Engine, Lock};
@@ -71,6 +72,9 @@ pub struct LimitReport {
     pub free_in_ns: Option<u64>,
     /// Events that could not be charged, and cgroups below that there was no room to charge.
     pub lost: u64,
+    /// Events of any cgroup at its hooks for which the kernel ran no program, since one was in the middle of
+    /// running on that CPU: they passed its gates, or were not charged.
+    pub missed: u64,
     /// Events that it denied, or would have.
     pub denied: u64,
     /// What they asked.
@@ -233,6 +237,14 @@ impl Session {
                 }
             }
         }
+        let mut missed: BTreeMap<u32, u64> = BTreeMap::new();
+        for (number, group) in &limits.groups {
+            let charging = group.charger.iter().flat_map(|c| &c.programs);
+            let hooks: BTreeSet<&HookSpec> = (group.gates.iter().map(|gate| &gate.hook))
+                .chain(charging.map(|(hook, _)| hook))
+                .collect();
+            missed.insert(*number, missed_at(self, |hook| hooks.contains(&hook.spec))?);
+        }
         let mut reports: Vec<LimitReport> = limits
             .limits
             .iter()
@@ -277,6 +289,7 @@ impl Session {
                     is_reached: left <= 0,
                     free_in_ns,
                     lost: lost.get(&limit.group).copied().unwrap_or(0),
+                    missed: missed.get(&limit.group).copied().unwrap_or(0),
                     denied: words[word::DENIED],
                     denied_amount: words[word::DENIED_AMOUNT],
                     denies_since_ns: ago(word::FIRST_DENIED_NS),
