@@ -61,17 +61,18 @@ pub struct Unpacked {
 /// The word for every kernel.
 pub const ALL: &str = "all";
 
-/// The kernels of a word on the command line: a name or `all`.
+/// The kernels of a word on the command line: `all`, or names with commas between them.
 pub fn named(word: &str) -> Result<Vec<&'static Kernel>> {
-    let found: Vec<_> = KERNELS
-        .iter()
-        .filter(|k| word == ALL || k.name == word)
-        .collect();
-    if found.is_empty() {
-        let known = KERNELS.map(|k| k.name).join(", ");
-        return Err(format!("there is no kernel {word}; known are {known} and all").into());
+    if word == ALL {
+        return Ok(KERNELS.iter().collect());
     }
-    Ok(found)
+    let find = |name: &str| {
+        KERNELS.iter().find(|k| k.name == name).ok_or_else(|| {
+            let known = KERNELS.map(|k| k.name).join(", ");
+            format!("there is no kernel {name}; known are {known} and all").into()
+        })
+    };
+    word.split(',').map(find).collect()
 }
 
 impl Kernel {

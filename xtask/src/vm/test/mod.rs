@@ -29,7 +29,7 @@ const RESULTS_FILE: &str = "results.json";
 /// Options of `xtask vm test`.
 #[derive(clap::Args)]
 pub struct Args {
-    /// The kernel's name, or `all`.
+    /// The kernel's name, several with commas between them, or `all`.
     #[arg(long, default_value = "all")]
     kernel: String,
     /// Only these test binaries, by name; with a kernel's name before it, on that kernel only, in a guest
