@@ -92,7 +92,10 @@ impl FromStr for Chosen {
                 binary,
             });
         };
-        kernels::named(kernel).map_err(|e| e.to_string())?;
+        let named = kernels::named(kernel).map_err(|e| e.to_string())?;
+        if kernel != kernels::ALL && named.len() > 1 {
+            return Err("a kernel each, or none for all of the run".to_owned());
+        }
         Ok(Self {
             kernel: (kernel != kernels::ALL).then(|| kernel.to_owned()),
             binary: binary.to_owned(),
