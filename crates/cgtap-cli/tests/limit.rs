@@ -249,6 +249,10 @@ fn a_change_that_is_killed_opens_no_gap() {
     };
     support::Ran::of(&mut set(&cgroup, "10")).done();
     assert_eq!(run("15"), "10 5 122\n");
+    // As long as a change takes on this machine, so that most of them are killed in the middle.
+    let begin = Instant::now();
+    support::Ran::of(&mut set(&cgroup, "10")).done();
+    let took = begin.elapsed();
     let mut killed = 0;
     for round in 0..24u32 {
         let (at, amount) = if round % 2 == 0 {
@@ -262,7 +266,7 @@ fn a_change_that_is_killed_opens_no_gap() {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        std::thread::sleep(Duration::from_millis(u64::from(round) * 6));
+        std::thread::sleep(took * round / 24);
         killed += u32::from(child.try_wait().unwrap().is_none());
         let _ = child.kill();
         child.wait().unwrap();

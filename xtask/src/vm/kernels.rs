@@ -78,13 +78,22 @@ pub fn named(word: &str) -> Result<Vec<&'static Kernel>> {
 impl Kernel {
     /// Fetches and unpacks it, unless the cache has the newest one.
     pub fn unpack(&self, cache: &Cache) -> Result<Unpacked> {
+        self.find(cache)?.ok_or_else(|| self.gone().into())
+    }
+
+    /// The same; none where Debian has it no more, and the cache neither.
+    pub fn find(&self, cache: &Cache) -> Result<Option<Unpacked>> {
         let _lock = cache.lock()?;
         let home = cache.dir().join("kernels").join(self.name);
+        let kept = || newest_kept(&home);
         let root = match self.fetch(cache, &home) {
-            Ok(root) => root,
+            Ok(Some(root)) => root,
+            Ok(None) => match kept() {
+                Some(root) => root,
+                None => return Ok(None),
+            },
             Err(error) => {
-                let kept =
-                    newest_kept(&home).ok_or_else(|| format!("kernel {}: {error}", self.name))?;
+                let kept = kept().ok_or_else(|| format!("kernel {}: {error}", self.name))?;
                 eprintln!("vm: {error}");
                 eprintln!(
                     "vm: going on with {}, which is in the cache",
@@ -93,12 +102,24 @@ impl Kernel {
                 kept
             }
         };
-        unpacked(self.name, &root)
+        unpacked(self.name, &root).map(Some)
     }
 
-    fn fetch(&self, cache: &Cache, home: &Path) -> Result<PathBuf> {
+    /// What is said where there is none.
+    pub fn gone(&self) -> String {
+        format!(
+            "no package {} is in Debian's {} any more, or the mirror is incomplete; see the table in \
+             xtask/src/vm/kernels.rs",
+            self.package,
+            self.suites.join(", ")
+        )
+    }
+
+    fn fetch(&self, cache: &Cache, home: &Path) -> Result<Option<PathBuf>> {
         let apt = Apt::open(cache)?;
-        let package = apt.newest(self.package)?;
+        let Some(package) = apt.newest(self.package)? else {
+            return Ok(None);
+        };
         let root = home.join(&package.name);
         if !root.exists() {
             eprintln!("vm: fetching {package}");
@@ -109,7 +130,7 @@ impl Kernel {
             apt.unpack(&parts, &root, |root| finish(root, &release))?;
             remove_others(home, &root)?;
         }
-        Ok(root)
+        Ok(Some(root))
     }
 }
 

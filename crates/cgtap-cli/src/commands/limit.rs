@@ -54,12 +54,12 @@ pub fn run(context: &Context, args: &LimitArgs) -> Result<Status, Failure> {
                     limit.id, limit.lost
                 ));
             }
-            for limit in limits.iter().filter(|l| l.missed > 0) {
-                context.teller.note(&format!(
-                    "limit {}: {} events, of any cgroup, passed its hooks unseen: this kernel runs no program \
-                     for an event where one is in the middle of running on that CPU",
-                    limit.id, limit.missed
-                ));
+            for limit in &limits {
+                if let Some(missed) = render::missed(limit) {
+                    context
+                        .teller
+                        .note(&format!("limit {}: {missed}", limit.id));
+                }
             }
             Ok(Status::DONE)
         }

@@ -258,6 +258,9 @@ pub fn explained(explained: &Explained, look: &Look) -> String {
             text += "    nobody freezes it: `cgtap enforce` does not run\n";
         }
         text += &format!("    {}\n", follows(limit));
+        if let Some(missed) = missed(limit) {
+            text += &format!("    {missed}\n");
+        }
         if limit.charged == "read" {
             text += &match limit.read_ago_ns {
                 Some(ns) => format!("    last read {} ago\n", show(ns, Unit::Ns)),
@@ -269,6 +272,17 @@ pub fn explained(explained: &Explained, look: &Look) -> String {
         text += &of_shared(pattern);
     }
     text
+}
+
+/// What the kernel ran no program for, if anything.
+pub fn missed(limit: &LimitReport) -> Option<String> {
+    (limit.missed > 0).then(|| {
+        format!(
+            "{} of any cgroup passed its hooks unseen: the kernel runs no program for an event while one is in \
+             the middle of running on that CPU",
+            counted(limit.missed as usize, "event", "events")
+        )
+    })
 }
 
 /// The one budget of those that found no place.
@@ -292,4 +306,35 @@ fn of_shared(pattern: &PatternReport) -> String {
         left(pattern.shared_left, pattern.unit),
         pattern.on,
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use cgtap::limit::record::Action;
+
+    use super::*;
+    use crate::top::testing::limit;
+
+    #[test]
+    fn what_passed_unseen_is_said_where_something_did() {
+        let of = |missed| LimitReport {
+            missed,
+            ..limit(1, "/a", "nbd_bytes", Action::Deny(5))
+        };
+        assert_eq!(missed(&of(0)), None);
+        let said = missed(&of(2)).unwrap_or_default();
+        assert!(
+            said.starts_with("2 events of any cgroup passed its hooks unseen: "),
+            "{said}"
+        );
+        let explained = Explained {
+            cgroup: "/a".to_owned(),
+            is_frozen: false,
+            is_enforced: false,
+            limits: vec![of(2)],
+            shared: Vec::new(),
+        };
+        let text = super::explained(&explained, &Look::PLAIN);
+        assert!(text.contains(&format!("    {said}\n")), "{text}");
+    }
 }

@@ -23,7 +23,9 @@ use crate::failure::Failure;
 
 pub use attachments::{attached, detached, files, list, losses, replaced};
 pub use doctor::doctor;
-pub use limits::{denials, explained, follows, later, limit_amount, limit_value, limited, limits};
+pub use limits::{
+    denials, explained, follows, later, limit_amount, limit_value, limited, limits, missed,
+};
 pub use maps::{maps, storage};
 pub use meters::{meter, meter_code, meters, usage};
 pub use policy::{policy_changes, policy_reach};

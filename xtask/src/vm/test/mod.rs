@@ -64,21 +64,33 @@ pub fn run(cache: &Cache, args: &Args) -> Result<ExitCode> {
         let run = report::Run::read("here", out.dir(), &plan, None);
         return Ok(report::print(&[run]));
     }
-    let mut all = Vec::new();
+    let (mut all, mut gone) = (Vec::new(), Vec::new());
     for kernel in kernels::named(&args.kernel)? {
         let boots = plan.boots(&args.only, kernel.name);
-        let kernel = kernel.unpack(cache)?;
+        let Some(unpacked) = kernel.find(cache)? else {
+            gone.push((kernel, boots));
+            continue;
+        };
         for boot in boots {
-            all.push((kernel.clone(), boot));
+            all.push((unpacked.clone(), boot));
         }
     }
+    // The others are worth a run without it; alone it is a failure.
+    if let ([], [(kernel, _), ..]) = (&all[..], &gone[..]) {
+        return Err(kernel.gone().into());
+    }
+    let gone = gone.iter().map(|(kernel, boots)| {
+        let binaries = boots.iter().map(|boot| boot.plan.binaries.len()).sum();
+        report::Run::skipped(kernel.name, kernel.gone(), binaries)
+    });
+    let gone: Vec<_> = gone.collect();
     // What takes longest is chosen for one kernel alone: begun first, nothing has to wait for it at the end.
     all.sort_by_key(|(_, boot)| !boot.is_named);
     let jobs = all.into_iter();
     let jobs = jobs.map(|(kernel, boot)| Job::prepare(cache, args, kernel, boot));
     let jobs = jobs.collect::<Result<Vec<_>>>()?;
     match jobs::run(cache, args.at_once, &jobs)? {
-        Some(runs) => Ok(report::print(&runs)),
+        Some(runs) => Ok(report::print(&[runs, gone].concat())),
         None => Ok(ExitCode::from(130)),
     }
 }

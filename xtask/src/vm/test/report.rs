@@ -1,6 +1,7 @@
 //! What is said at the end: a table of times, what failed and why, and one line that counts all.
 
 use std::collections::BTreeSet;
+use std::ops::Add as _;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -12,11 +13,14 @@ use super::plan::Plan;
 const FAILURE_LINES: usize = 30;
 
 /// The results of one boot of a kernel.
+#[derive(Clone)]
 pub struct Run {
     name: String,
     results: Vec<BinaryResult>,
     /// What is wrong besides tests that failed.
     faults: Vec<String>,
+    /// Binaries that were not run, and why.
+    skipped: Option<(usize, String)>,
 }
 
 #[derive(Default)]
@@ -40,12 +44,24 @@ impl Run {
             name: name.to_owned(),
             results,
             faults,
+            skipped: None,
+        }
+    }
+
+    /// So many binaries that could not be run.
+    pub fn skipped(name: &str, why: String, binaries: usize) -> Self {
+        Self {
+            name: name.to_owned(),
+            results: Vec::new(),
+            faults: Vec::new(),
+            skipped: Some((binaries, why)),
         }
     }
 
     fn counts(&self) -> Counts {
         let mut counts = Counts {
             failed: self.faults.len(),
+            skipped: self.skipped.as_ref().map_or(0, |(binaries, _)| *binaries),
             ..Counts::default()
         };
         for test in self.results.iter().flat_map(|r| &r.tests) {
@@ -93,6 +109,9 @@ pub fn print(runs: &[Run]) -> ExitCode {
 }
 
 fn details(run: &Run) {
+    if let Some((binaries, why)) = &run.skipped {
+        println!("\n{}: {binaries} TEST BINARIES NOT RUN: {why}", run.name);
+    }
     for fault in &run.faults {
         println!("\n{}: {fault}", run.name);
     }
@@ -144,6 +163,6 @@ fn times(runs: &[Run]) {
         };
         println!("{}  {name}", line(&cell));
     }
-    let sum = |run: &Run| run.results.iter().map(|r| r.took_s).sum::<f64>();
+    let sum = |run: &Run| run.results.iter().map(|r| r.took_s).fold(0.0, f64::add);
     println!("{}  all", line(&|run| format!("{:.1}", sum(run))));
 }

@@ -35,6 +35,9 @@ impl Page {
         let help = "Events that a limit denied, or would have but for its action observe.";
         let denied = |l: &LimitReport| Some(l.denied.into());
         self.limit(&limits, ("denied", "counter"), Unit::Count, help, denied);
+        let help = "Events of any cgroup at a limit's hooks for which the kernel ran no program.";
+        let missed = |l: &LimitReport| Some(l.missed.into());
+        self.limit(&limits, ("missed", "counter"), Unit::Count, help, missed);
     }
 
     /// The places that cgroups are given that patterns match when they are made; of all patterns together.

@@ -59,6 +59,7 @@ fn each_is_told_with_its_labels_in_a_family_of_its_unit() {
         r#"cgtap_limit_read_age_seconds{cgroup="/a\\b\"c\nd",meter="nbd_busy",action="freeze"} 0.25"#,
         "# TYPE cgtap_limit_denied counter",
         r#"cgtap_limit_denied_total{cgroup="/a",meter="tasks_born",action="observe"} 2"#,
+        r#"cgtap_limit_missed_total{cgroup="/a",meter="tasks_born",action="observe"} 0"#,
     ] {
         assert!(page.lines().any(|l| l == line), "{line} in {page}");
     }
