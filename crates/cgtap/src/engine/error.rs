@@ -242,9 +242,12 @@ impl From<CounterError> for Error {
     }
 }
 
-/// The line of a verifier's log that says what is wrong: the last one that is not about numbers.
+/// The line of a verifier's log that says what is wrong: the last one that is not about numbers. Newer kernels
+/// (7.3) have a report of many lines behind it.
 pub(crate) fn verifier_words(log: &str) -> &str {
-    log.lines()
+    let report = log.rfind("\nVerification failed:");
+    let said = log.get(..report.unwrap_or(log.len())).unwrap_or(log);
+    said.lines()
         .rev()
         .map(str::trim)
         .find(|l| {
@@ -259,3 +262,23 @@ pub(crate) fn verifier_words(log: &str) -> &str {
 
 /// A result of the engine.
 pub type Result<T> = std::result::Result<T, Error>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_verifier_says_stands_before_numbers_and_reports() {
+        let said = "7: (85) call bpf_probe_read_kernel#113\ncannot call it\n";
+        let numbers = "processed 8 insns (limit 1000000)\n";
+        let report =
+            "Verification failed: Policy\nReason:\n  The helper is restricted to\n  programs.\n";
+        for log in [
+            said.to_owned() + numbers,
+            format!("{said}{report}{numbers}"),
+        ] {
+            assert_eq!(verifier_words(&log), "cannot call it");
+        }
+        assert_eq!(verifier_words(numbers), "");
+    }
+}
