@@ -142,12 +142,11 @@ fn finish(root: &Path, release: &str) -> Result<()> {
     }
     // Debian 14 has the kernel and its configuration beside the modules; installing puts them in place.
     let beside = root.join("lib/modules").join(release);
-    std::fs::create_dir_all(root.join("boot"))?;
+    let boot = root.join("boot");
+    std::fs::create_dir_all(&boot)?;
     for part in ["vmlinuz", "config"] {
-        let (from, to) = (
-            beside.join(part),
-            root.join("boot").join(format!("{part}-{release}")),
-        );
+        let from = beside.join(part);
+        let to = boot.join(format!("{part}-{release}"));
         if from.exists() && !to.exists() {
             std::fs::hard_link(from, to)?;
         }

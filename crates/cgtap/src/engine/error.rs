@@ -245,9 +245,9 @@ impl From<CounterError> for Error {
 /// The line of a verifier's log that says what is wrong: the last one that is not about numbers. Newer kernels
 /// (7.3) have a report of many lines behind it.
 pub(crate) fn verifier_words(log: &str) -> &str {
-    let report = log.rfind("\nVerification failed:");
-    let said = log.get(..report.unwrap_or(log.len())).unwrap_or(log);
-    said.lines()
+    let said = log.rsplit_once("\nVerification failed:");
+    said.map_or(log, |(said, _)| said)
+        .lines()
         .rev()
         .map(str::trim)
         .find(|l| {

@@ -1,6 +1,6 @@
 //! What is attached where.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use cgtap_sys::Errno;
 use cgtap_sys::bpf::{Prog, get_link, get_map, map_type_name};
@@ -107,13 +107,16 @@ fn dispatcher_misses(session: &Session, id: HookId, hook: &HookRecord) -> Result
     misses(session, hook, &first)
 }
 
-/// Events for which the kernel ran no dispatcher at the hooks that are meant.
-pub(super) fn missed_at(session: &Session, is_meant: impl Fn(&HookRecord) -> bool) -> Result<u64> {
-    let mut missed = 0;
-    for (id, hook) in session.config.hooks.iter().filter(|(_, h)| is_meant(h)) {
-        missed += dispatcher_misses(session, *id, hook)?;
-    }
-    Ok(missed)
+/// Events for which the kernel ran no dispatcher, at each of these hooks.
+pub(super) fn missed_at<'s>(
+    session: &'s Session,
+    hooks: &BTreeSet<&HookSpec>,
+) -> Result<BTreeMap<&'s HookSpec, u64>> {
+    let records = session.config.hooks.iter();
+    records
+        .filter(|(_, hook)| hooks.contains(&hook.spec))
+        .map(|(id, hook)| Ok((&hook.spec, dispatcher_misses(session, *id, hook)?)))
+        .collect()
 }
 
 /// Events that ran no program, or not all, at the hooks that are meant.

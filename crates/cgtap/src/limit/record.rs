@@ -88,6 +88,16 @@ pub struct Group {
     pub gates: Vec<GateChoice>,
 }
 
+impl Group {
+    /// The hooks where it is charged or held, each once.
+    #[must_use]
+    pub fn hooks(&self) -> BTreeSet<&HookSpec> {
+        let charging = self.charger.iter().flat_map(|charger| &charger.programs);
+        let gates = self.gates.iter().map(|gate| &gate.hook);
+        gates.chain(charging.map(|(hook, _)| hook)).collect()
+    }
+}
+
 /// Programs that charge budgets after the event.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Charger {

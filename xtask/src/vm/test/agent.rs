@@ -27,7 +27,7 @@ pub struct Args {
 }
 
 /// What came of one binary.
-#[derive(Clone, Serialize, Deserialize)]
+#[derive(Serialize, Deserialize)]
 pub struct BinaryResult {
     /// The binary's name in the plan.
     pub name: String,

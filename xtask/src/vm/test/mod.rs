@@ -68,7 +68,8 @@ pub fn run(cache: &Cache, args: &Args) -> Result<ExitCode> {
     for kernel in kernels::named(&args.kernel)? {
         let boots = plan.boots(&args.only, kernel.name);
         let Some(unpacked) = kernel.find(cache)? else {
-            gone.push((kernel, boots));
+            let binaries = boots.iter().map(|boot| boot.plan.binaries.len()).sum();
+            gone.push(report::Run::skipped(kernel.name, kernel.gone(), binaries));
             continue;
         };
         for boot in boots {
@@ -76,21 +77,21 @@ pub fn run(cache: &Cache, args: &Args) -> Result<ExitCode> {
         }
     }
     // The others are worth a run without it; alone it is a failure.
-    if let ([], [(kernel, _), ..]) = (&all[..], &gone[..]) {
-        return Err(kernel.gone().into());
+    if all.is_empty()
+        && let Some(why) = gone.iter().find_map(report::Run::why_skipped)
+    {
+        return Err(why.into());
     }
-    let gone = gone.iter().map(|(kernel, boots)| {
-        let binaries = boots.iter().map(|boot| boot.plan.binaries.len()).sum();
-        report::Run::skipped(kernel.name, kernel.gone(), binaries)
-    });
-    let gone: Vec<_> = gone.collect();
     // What takes longest is chosen for one kernel alone: begun first, nothing has to wait for it at the end.
     all.sort_by_key(|(_, boot)| !boot.is_named);
     let jobs = all.into_iter();
     let jobs = jobs.map(|(kernel, boot)| Job::prepare(cache, args, kernel, boot));
     let jobs = jobs.collect::<Result<Vec<_>>>()?;
     match jobs::run(cache, args.at_once, &jobs)? {
-        Some(runs) => Ok(report::print(&[runs, gone].concat())),
+        Some(mut runs) => {
+            runs.append(&mut gone);
+            Ok(report::print(&runs))
+        }
         None => Ok(ExitCode::from(130)),
     }
 }

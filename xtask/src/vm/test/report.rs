@@ -13,7 +13,6 @@ use super::plan::Plan;
 const FAILURE_LINES: usize = 30;
 
 /// The results of one boot of a kernel.
-#[derive(Clone)]
 pub struct Run {
     name: String,
     results: Vec<BinaryResult>,
@@ -56,6 +55,11 @@ impl Run {
             faults: Vec::new(),
             skipped: Some((binaries, why)),
         }
+    }
+
+    /// Why nothing of it could be run, if that is so.
+    pub fn why_skipped(&self) -> Option<&str> {
+        self.skipped.as_ref().map(|(_, why)| why.as_str())
     }
 
     fn counts(&self) -> Counts {

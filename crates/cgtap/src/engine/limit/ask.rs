@@ -1,6 +1,6 @@
 //! Limits as they are told: what is left, who is held back, what was denied.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use cgtap_sys::Errno;
 use cgtap_sys::memory::Words;
@@ -237,14 +237,18 @@ impl Session {
                 }
             }
         }
-        let mut missed: BTreeMap<u32, u64> = BTreeMap::new();
-        for (number, group) in &limits.groups {
-            let charging = group.charger.iter().flat_map(|c| &c.programs);
-            let hooks: BTreeSet<&HookSpec> = (group.gates.iter().map(|gate| &gate.hook))
-                .chain(charging.map(|(hook, _)| hook))
-                .collect();
-            missed.insert(*number, missed_at(self, |hook| hooks.contains(&hook.spec))?);
-        }
+        // Groups share hooks: each is asked once.
+        let missed = missed_at(
+            self,
+            &limits.groups.values().flat_map(Group::hooks).collect(),
+        )?;
+        let missed_of = |group: &Group| -> u64 {
+            let hooks = group.hooks();
+            hooks.iter().filter_map(|hook| missed.get(hook)).sum()
+        };
+        let missed: BTreeMap<u32, u64> = (limits.groups.iter())
+            .map(|(number, group)| (*number, missed_of(group)))
+            .collect();
         let mut reports: Vec<LimitReport> = limits
             .limits
             .iter()
