@@ -9,7 +9,7 @@
 mod support;
 
 use std::fs::File;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -359,6 +359,37 @@ fn two_states_never_see_each_other() {
             .len(),
         2
     );
+}
+
+/// Whoever may not look is told so, and not that the kernel lacks it.
+#[test]
+fn doctor_says_no_of_nothing_that_it_may_not_see() {
+    // Where everybody can run it.
+    let dir = tempfile::tempdir().unwrap();
+    let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(dir.path(), open).unwrap();
+    let program = dir.path().join("cgtap");
+    std::fs::copy(env!("CARGO_BIN_EXE_cgtap"), &program).unwrap();
+    let mut nobody = Command::new("setpriv");
+    nobody
+        .args(["--reuid=65534", "--regid=65534", "--clear-groups"])
+        .arg(program)
+        .args(["--json", "doctor"])
+        .stdin(Stdio::null());
+    let nobodys = Ran::of(&mut nobody).json();
+    let roots = Sandbox::new().run(&["--json", "doctor"]).json();
+    let state = |told: &Value, name: &str| {
+        let features = told["features"].as_array().unwrap();
+        let found = features.iter().find(|f| f["name"] == name);
+        found.unwrap_or_else(|| panic!("no {name} in {told}"))["state"].clone()
+    };
+    assert_eq!(state(&nobodys, "CAP_BPF"), "no", "{nobodys}");
+    for name in ["tracefs", "current without a call", "CGRP_STORAGE maps"] {
+        // An older kernel may lack it.
+        if state(&roots, name) == "yes" {
+            assert_eq!(state(&nobodys, name), "unknown", "{name}: {nobodys}");
+        }
+    }
 }
 
 #[test]

@@ -19,7 +19,8 @@ mod support;
 use std::io::{BufRead, BufReader};
 use std::process::Stdio;
 
-use guest_support::containers::{Containerd, Ground, IMAGE, cuda, podman};
+use guest_support::containers::{Containerd, Ground, IMAGE, WORKER, cuda, podman};
+use guest_support::cri::{Container, Pod};
 use guest_support::wait_until;
 use serde_json::Value;
 use support::{Running, Sandbox};
@@ -181,7 +182,7 @@ fn libraries_of_images_are_seen_in_all_their_containers() {
     assert_eq!((podmans.len(), none.len()), (1, 0), "{podmans:?}");
 
     // Another runtime, later: found by a reading.
-    let containerd = Containerd::start(&ground.archive());
+    let containerd = ground.containerd();
     let app = ground.work("app");
     let app_cgroup = containerd.run("default", "app", &[], &app);
     launched(&app_cgroup);
@@ -205,7 +206,7 @@ fn libraries_of_images_are_seen_in_all_their_containers() {
 fn containerds_containers_have_their_names_and_usage() {
     let ground = Ground::new();
     let sandbox = Sandbox::new();
-    let containerd = Containerd::start(&ground.archive());
+    let containerd = ground.containerd();
     let (kept, app) = (ground.work("kept"), ground.work("app"));
     let kept_cgroup = containerd.run("default", "kept", &[], &kept);
     assert_eq!(kept_cgroup, "/default/kept");
@@ -247,5 +248,87 @@ fn containerds_containers_have_their_names_and_usage() {
     assert_eq!(born(&row(&sandbox, &below)), 21);
     assert_eq!(sandbox.run(&["usage", pod_name]).status, 1);
     assert_eq!(sandbox.run(&["usage", kept_name]).status, 1);
+    sandbox.run(&["meter", "disable", "--all"]).done();
+}
+
+/// A pod as a kubelet has containerd make it: pod and containers are called as Kubernetes calls them, each
+/// has its own usage and the pod has all, a limit on the pod holds over both, and one that is started
+/// anew is known at once.
+#[test]
+#[ignore = "needs containerd, and takes its storage: ./dev test-vm"]
+fn a_pod_of_kubernetes_has_its_names_usage_and_limit() {
+    let ground = Ground::new();
+    let sandbox = Sandbox::new();
+    let containerd = ground.containerd();
+    let mut cri = containerd.cri();
+    let uid = "0b9b7c1e-3d52-4a6f-8e0d-5f1c2a7b9e34";
+    let below = format!("/kubepods/besteffort/pod{uid}");
+    let pod = cri.run(&Pod {
+        namespace: "prod",
+        name: "shop-0",
+        uid,
+        cgroup: &below,
+    });
+    let works = ["web", "db"].map(|name| ground.work(name));
+    let mut add = |at: usize, name: &str| {
+        let container = Container {
+            name,
+            image: IMAGE,
+            command: &["/bin/sh", "-c", WORKER],
+            mount: (works[at].dir(), "/work"),
+        };
+        let id = cri.add(&pod, &container);
+        let cgroup = Containerd::cgroup("k8s.io", &id);
+        assert_eq!(cgroup, format!("{below}/{id}"));
+        (id, cgroup)
+    };
+    let [(web_id, web), (_, db)] = [add(0, "web"), add(1, "db")];
+    let pod_name = "pod:prod/shop-0";
+    sandbox.run(&["meter", "enable", "tasks"]).done();
+    assert_eq!((works[0].does("born", 14), works[1].does("born", 6)), (14, 6));
+    for (name, cgroup, count) in [("web", &web, 14), ("db", &db, 6)] {
+        let word = format!("container:{name}");
+        assert_is(&sandbox, &word, cgroup, &word, Some(IMAGE));
+        assert_eq!(born(&row(&sandbox, &word)), count);
+    }
+    assert_is(&sandbox, pod_name, &below, pod_name, None);
+    let total = |word: &str| {
+        let row = row(&sandbox, word);
+        let meters = row["meters"].as_array().unwrap().clone();
+        let born = meters.iter().find(|m| m["meter"] == "tasks_born").cloned();
+        born.map(|m| m["total"].as_u64().unwrap())
+    };
+    assert_eq!(total(pod_name), Some(20));
+    sandbox.run(&["limit", "set", pod_name, "device_opens", "5"]).done();
+    assert_eq!((works[0].does("opened", 3), works[1].does("opened", 4)), (3, 2));
+    assert_eq!(works[0].does("opened", 1), 0);
+    sandbox.run(&["limit", "clear", "--all"]).done();
+
+    // Kubernetes restarts one: another id, the same name.
+    cri.remove(&web_id);
+    let container = Container {
+        name: "web",
+        image: IMAGE,
+        command: &["/bin/sh", "-c", WORKER],
+        mount: (works[0].dir(), "/work"),
+    };
+    let again = Containerd::cgroup("k8s.io", &cri.add(&pod, &container));
+    assert_ne!(again, web);
+    assert_eq!(works[0].does("born", 2), 2);
+    assert_is(&sandbox, "container:web", &again, "container:web", Some(IMAGE));
+    assert_eq!(born(&row(&sandbox, "container:web")), 2);
+    assert_eq!(total(pod_name), Some(22));
+    cri.end(&pod);
+    wait_until("the end of the cgroups", || {
+        let gone = |cgroup: &str| !support::cgroup_root().join(&cgroup[1..]).exists();
+        gone(&again) && gone(&db)
+    });
+    // A kubelet removes the pod's; what was used stays above.
+    let dir = support::cgroup_root().join(&below[1..]);
+    if dir.exists() {
+        std::fs::remove_dir(dir).unwrap();
+    }
+    assert_eq!(total("/kubepods"), Some(22));
+    assert_eq!(sandbox.run(&["usage", pod_name]).status, 1);
     sandbox.run(&["meter", "disable", "--all"]).done();
 }

@@ -13,7 +13,7 @@ use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use guest_support::{compiled, modprobe, simulated_gpu, tool, wait_until};
+use guest_support::{compiled, modprobe, remove_simulated_gpu, simulated_gpu, wait_until};
 use support::{Sandbox, alone};
 
 /// One value of a cgroup, all its labels together: own and total.
@@ -100,7 +100,7 @@ fn a_serial_engine_is_charged_to_the_cgroups_whose_jobs_it_works_on() {
         "{whole}, in truth {truth}"
     );
     sandbox.run(&["meter", "disable", "drm"]).done();
-    tool(&["rmmod", "simgpu"]);
+    remove_simulated_gpu();
 }
 
 /// A client that has used the engine and stays; what the engine says it worked for it.
@@ -179,7 +179,7 @@ fn what_a_driver_tells_of_open_files_is_charged_to_the_cgroups_that_have_them() 
         assert_eq!(value(&usage, cgroup, "gpu_memory_resident"), (0, 0));
     }
     sandbox.run(&["meter", "disable", "--all"]).done();
-    tool(&["rmmod", "simgpu"]);
+    remove_simulated_gpu();
 }
 
 #[test]

@@ -8,72 +8,35 @@
     reason = "what surprises a test is to end it"
 )]
 
+#[path = "support/nvml.rs"]
+mod nvml;
 mod support;
 
-use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::time::{Duration, SystemTime};
 
+use nvml::Nvml;
 use serde_json::Value;
 use support::{Ran, Running, Sandbox};
-use tempfile::TempDir;
 
 const GPU: &str = "0000:3b:00.0";
 
 struct Gpu {
-    dir: TempDir,
+    nvml: Nvml,
     sandbox: Sandbox,
 }
 
 impl Gpu {
     fn new() -> Self {
-        let gpu = Self {
-            dir: TempDir::new().unwrap(),
+        Self {
+            nvml: Nvml::new(),
             sandbox: Sandbox::new(),
-        };
-        std::fs::create_dir(gpu.told()).unwrap();
-        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/nvidia/nvml.c");
-        let mut cc = Command::new("cc");
-        cc.args(["-O1", "-shared", "-fPIC", "-o"])
-            .arg(gpu.library())
-            .arg(source);
-        assert!(cc.status().unwrap().success());
-        gpu
-    }
-
-    fn library(&self) -> PathBuf {
-        self.dir.path().join("libnvidia-ml.so.1")
-    }
-
-    fn told(&self) -> PathBuf {
-        self.dir.path().join("told")
-    }
-
-    /// What the library tells of a process from now on: samples that are taken when it is asked.
-    fn tell(&self, pid: u32, bytes: u64, utilisation: u32) {
-        self.tell_of(pid, bytes, utilisation, 0);
-    }
-
-    /// When it last was asked, and had samples then.
-    fn asked_us(&self) -> u64 {
-        let text = std::fs::read_to_string(self.told().join("told")).unwrap();
-        text.parse().unwrap()
-    }
-
-    /// What the library tells of a process: one sample, that was taken so many microseconds after 1970.
-    fn tell_of(&self, pid: u32, bytes: u64, utilisation: u32, at_us: u64) {
-        let text = format!("{bytes} {utilisation} {at_us}");
-        let path = self.told().join(pid.to_string());
-        // Whole or not at all: a reader may be at it.
-        std::fs::write(self.dir.path().join("next"), text).unwrap();
-        std::fs::rename(self.dir.path().join("next"), path).unwrap();
+        }
     }
 
     fn command(&self, words: &[&str]) -> Command {
         let mut command = self.sandbox.cgtap(words);
-        command
-            .env("LD_LIBRARY_PATH", self.dir.path())
-            .env("CGTAP_STAND_IN", self.told());
+        self.nvml.lend(&mut command);
         command
     }
 
@@ -122,7 +85,7 @@ fn own(usage: &Value, cgroup: &str, meter: &str) -> u64 {
 fn where_there_is_no_library_the_meter_is_listed_with_the_reason() {
     let gpu = Gpu::new();
     // No library, whatever this machine has.
-    std::fs::write(gpu.library(), "").unwrap();
+    std::fs::write(gpu.nvml.library(), "").unwrap();
     let shown = gpu
         .cgtap(&["--json", "meter", "show", "nvidia"])
         .done()
@@ -145,22 +108,22 @@ fn what_the_library_tells_is_charged_to_the_cgroups_of_processes() {
     let (a, b) = (gpu.sandbox.child("a"), gpu.sandbox.child("b"));
     let (one, two) = (process(&gpu.sandbox, "a"), process(&gpu.sandbox, "b"));
     let begun_us = now_us();
-    gpu.tell(one.0.id(), 1 << 30, 50);
+    gpu.nvml.tell(one.0.id(), 1 << 30, 50);
     // One that is not there any more.
-    gpu.tell(u32::MAX >> 2, 1 << 40, 100);
+    gpu.nvml.tell(u32::MAX >> 2, 1 << 40, 100);
     let enable = ["meter", "enable", "nvidia", "--cgroup", &gpu.sandbox.cgroup];
     gpu.cgtap(&enable).done();
     let usage = gpu.usage();
-    let (before_us, before) = (gpu.asked_us(), own(&usage, &a, "nvidia_busy"));
+    let (before_us, before) = (gpu.nvml.asked_us(), own(&usage, &a, "nvidia_busy"));
     let most = (before_us - begun_us) * 1_000 / 2;
     assert!(before <= most, "{before} of {most}");
     assert_eq!(own(&usage, &a, "nvidia_memory"), 1 << 30);
 
     std::thread::sleep(Duration::from_millis(1_000));
-    gpu.tell(one.0.id(), 3 << 20, 40);
-    gpu.tell(two.0.id(), 5 << 20, 20);
+    gpu.nvml.tell(one.0.id(), 3 << 20, 40);
+    gpu.nvml.tell(two.0.id(), 5 << 20, 20);
     let usage = gpu.usage();
-    let at_us = gpu.asked_us();
+    let at_us = gpu.nvml.asked_us();
     let time = (at_us - before_us) * 1_000;
     let near = |found: u64, truth: u64| found.abs_diff(truth) * 50 <= truth;
     // The first is known since its last sample, the other since the last reading, a moment later.
@@ -177,8 +140,8 @@ fn what_the_library_tells_is_charged_to_the_cgroups_of_processes() {
     assert_eq!(own(&usage, &a, "nvidia_memory"), 3 << 20);
     assert_eq!(own(&usage, &b, "nvidia_memory"), 5 << 20);
     // Read again without a new sample, nothing is new.
-    gpu.tell_of(one.0.id(), 3 << 20, 40, at_us);
-    gpu.tell_of(two.0.id(), 5 << 20, 20, at_us);
+    gpu.nvml.tell_of(one.0.id(), 3 << 20, 40, at_us);
+    gpu.nvml.tell_of(two.0.id(), 5 << 20, 20, at_us);
     assert_eq!(own(&gpu.usage(), &a, "nvidia_busy"), busy_a);
     // Idle for a while: that is nobody's, and what comes after is charged from then on.
     std::thread::sleep(Duration::from_millis(2_500));
@@ -186,12 +149,12 @@ fn what_the_library_tells_is_charged_to_the_cgroups_of_processes() {
     assert_eq!(own(&gpu.usage(), &a, "nvidia_busy"), busy_a);
     let last = now_us();
     std::thread::sleep(Duration::from_millis(500));
-    gpu.tell(one.0.id(), 3 << 20, 100);
+    gpu.nvml.tell(one.0.id(), 3 << 20, 100);
     let more = own(&gpu.usage(), &a, "nvidia_busy") - busy_a;
-    let at_us = gpu.asked_us();
+    let at_us = gpu.nvml.asked_us();
     let idle_until = (at_us - last) * 1_000..=(at_us - first) * 1_000;
     assert!(idle_until.contains(&more), "{more}, {idle_until:?}");
-    gpu.tell_of(one.0.id(), 3 << 20, 100, at_us);
+    gpu.nvml.tell_of(one.0.id(), 3 << 20, 100, at_us);
 
     // A process ends: what it used stays.
     drop(two);
@@ -204,15 +167,15 @@ fn what_the_library_tells_is_charged_to_the_cgroups_of_processes() {
         (busy_b, 0)
     );
     // Split up, there is memory and no time, and that is said.
-    std::fs::write(gpu.told().join("mig"), "").unwrap();
-    gpu.tell(one.0.id(), 9 << 20, 100);
+    std::fs::write(gpu.nvml.told().join("mig"), "").unwrap();
+    gpu.nvml.tell(one.0.id(), 9 << 20, 100);
     let split = gpu.usage();
     assert_eq!(own(&split, &a, "nvidia_busy"), busy_a + more);
     assert_eq!(own(&split, &a, "nvidia_memory"), 9 << 20);
     let said = format!("utilisation of the GPU {GPU} is not told: it is split up (MIG)");
     assert_eq!(split["unread"], serde_json::json!([said]));
     // The library goes: the rest is told all the same.
-    std::fs::write(gpu.library(), "").unwrap();
+    std::fs::write(gpu.nvml.library(), "").unwrap();
     let usage = gpu.usage();
     assert_eq!(own(&usage, &a, "nvidia_busy"), busy_a + more);
     let unread = usage["unread"][0].as_str().unwrap();
@@ -255,8 +218,8 @@ fn limits_on_what_the_library_tells_freeze_who_is_over_them() {
         let file = gpu.sandbox.directory.join(name).join("cgroup.events");
         std::fs::read_to_string(file).unwrap().contains("frozen 1")
     };
-    gpu.tell(one.0.id(), 6 << 30, 0);
-    gpu.tell(two.0.id(), 1 << 30, 0);
+    gpu.nvml.tell(one.0.id(), 6 << 30, 0);
+    gpu.nvml.tell(two.0.id(), 1 << 30, 0);
     // Memory that is held already counts; what runs before does not.
     let memory = set(&b, "nvidia_memory", "4GiB").done().json();
     assert_eq!(memory["limits"][0]["used"], 1_u64 << 30, "{memory}");
@@ -265,7 +228,7 @@ fn limits_on_what_the_library_tells_freeze_who_is_over_them() {
     let enforcing = Running({ enforce }.spawn().unwrap());
     // It works all the time: the burst is used up, and it is in debt.
     wait("frozen for its time", || {
-        gpu.tell(one.0.id(), 6 << 30, 100);
+        gpu.nvml.tell(one.0.id(), 6 << 30, 100);
         is_frozen("a")
     });
     assert!(!is_frozen("b"));
@@ -273,20 +236,20 @@ fn limits_on_what_the_library_tells_freeze_who_is_over_them() {
     assert!(busy >= 400_000_000, "{busy}");
     // Frozen it works no more, and the debt is paid back.
     wait("thawed by time", || {
-        gpu.tell(one.0.id(), 6 << 30, 0);
+        gpu.nvml.tell(one.0.id(), 6 << 30, 0);
         !is_frozen("a")
     });
-    gpu.tell(two.0.id(), 5 << 30, 0);
+    gpu.nvml.tell(two.0.id(), 5 << 30, 0);
     wait("frozen for its memory", || is_frozen("b"));
     assert_eq!(used(&b, "nvidia_memory"), 5 << 30);
-    gpu.tell(two.0.id(), 3 << 30, 0);
+    gpu.nvml.tell(two.0.id(), 3 << 30, 0);
     wait("thawed by what was given back", || !is_frozen("b"));
     drop(two);
     wait("the memory of the dead", || used(&b, "nvidia_memory") == 0);
     drop(enforcing);
 
     // Without the library nothing new can be limited, with the reason.
-    std::fs::write(gpu.library(), "").unwrap();
+    std::fs::write(gpu.nvml.library(), "").unwrap();
     let refused = set(&a, "nvidia_memory", "1GiB");
     assert_eq!(refused.status, 1, "{refused:?}");
     let error = refused.error();

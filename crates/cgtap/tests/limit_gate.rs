@@ -69,7 +69,7 @@ fn run(sandbox: &Sandbox, cgroup: &str, times: u32) -> (u64, u64, i64) {
 
 #[test]
 fn what_is_let_through_is_the_cap_to_the_last_one() {
-    let sandbox = Sandbox::new("limit");
+    let sandbox = packets::alone("limit");
     let id = limit(&sandbox, "a", "runs", 5);
     assert_eq!(run(&sandbox, "a/x", 8), (5, 3, EDQUOT));
     assert_eq!(run(&sandbox, "b", 8), (8, 0, 0));
@@ -104,7 +104,7 @@ fn what_is_let_through_is_the_cap_to_the_last_one() {
 /// charged at none.
 #[test]
 fn a_charge_is_taken_at_every_level_or_at_none() {
-    let sandbox = Sandbox::new("limit");
+    let sandbox = packets::alone("limit");
     let top = limit(&sandbox, "", "units", 40);
     let inner = limit(&sandbox, "a/b", "units", 30);
     let runs = limit(&sandbox, "a", "runs", 100);
@@ -127,7 +127,7 @@ fn a_charge_is_taken_at_every_level_or_at_none() {
 /// Everybody asks at once, on all CPUs, in two cgroups below a third: not one too many, not one lost.
 #[test]
 fn concurrent_charges_are_exact_at_every_level() {
-    let sandbox = Sandbox::new("limit");
+    let sandbox = packets::alone("limit");
     let top = limit(&sandbox, "", "runs", 15_000);
     let a = limit(&sandbox, "a", "runs", 10_000);
     let b = limit(&sandbox, "b", "runs", 10_000);
@@ -156,7 +156,7 @@ fn concurrent_charges_are_exact_at_every_level() {
 /// all of it, once.
 #[test]
 fn moves_births_and_ends_lose_nothing() {
-    let sandbox = Sandbox::new("limit");
+    let sandbox = packets::alone("limit");
     let top = limit(&sandbox, "", "runs", 1 << 30);
     let a = limit(&sandbox, "a", "runs", 1 << 30);
     limit(&sandbox, "b", "runs", 1 << 30);
@@ -205,7 +205,7 @@ fn moves_births_and_ends_lose_nothing() {
 /// through.
 #[test]
 fn no_change_opens_a_gap() {
-    let sandbox = Sandbox::new("limit");
+    let sandbox = packets::alone("limit");
     let held = limit(&sandbox, "a", "runs", 1_000);
     let mut spinner = begin(&sandbox, "a/x", 2, "until");
     let mut line = String::new();
@@ -238,7 +238,7 @@ fn no_change_opens_a_gap() {
 /// A rate lets through what has come back, and no more than the burst at once.
 #[test]
 fn a_rate_lets_through_what_comes_back() {
-    let sandbox = Sandbox::new("limit");
+    let sandbox = packets::alone("limit");
     let mut asked = request(sandbox.cgroup("a"), "runs", 500);
     asked.period = Some(Duration::from_secs(1));
     asked.burst = Some(50);
@@ -266,7 +266,7 @@ fn a_rate_lets_through_what_comes_back() {
 /// Only of events with certain labels; observed only; by its bare name where it is asked.
 #[test]
 fn labels_and_observing() {
-    let sandbox = Sandbox::new("limit");
+    let sandbox = packets::alone("limit");
     let mut odd = request(sandbox.cgroup("a"), "runs", 3);
     odd.labels.insert("parity".to_owned(), "odd".to_owned());
     let id = set(&sandbox, vec![odd])[0].id;
@@ -294,7 +294,7 @@ fn labels_and_observing() {
 /// What cannot be limited says why, and what is in force stays.
 #[test]
 fn what_is_wrong_changes_nothing() {
-    let sandbox = Sandbox::new("limit");
+    let sandbox = packets::alone("limit");
     let id = limit(&sandbox, "a", "runs", 5);
     let refused = |request: LimitRequest| {
         let change = LimitChange {
@@ -409,7 +409,7 @@ fn many_limits_on_many_cgroups() {
     } else {
         3
     };
-    let sandbox = Sandbox::new("limit");
+    let sandbox = packets::alone("limit");
     let mut requests = vec![request(sandbox.cgroup(""), "runs", 1_000_000)];
     let mut leaf = String::new();
     for a in 0..many {

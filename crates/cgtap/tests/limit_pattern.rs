@@ -83,7 +83,7 @@ fn limits(sandbox: &Sandbox) -> BTreeMap<(String, String), LimitReport> {
 
 #[test]
 fn each_that_is_made_later_has_its_own_amount() {
-    let sandbox = Sandbox::new("pattern");
+    let sandbox = packets::alone("pattern");
     follow(
         &sandbox,
         vec![pattern(&sandbox, "pod-*", request("runs", 5))],
@@ -161,7 +161,7 @@ fn each_that_is_made_later_has_its_own_amount() {
 /// Levels that are born, levels that are named and levels above the pattern are all charged, or none is.
 #[test]
 fn all_levels_are_asked() {
-    let sandbox = Sandbox::new("pattern");
+    let sandbox = packets::alone("pattern");
     set(&sandbox, "", "runs", 20);
     let day = Some(Duration::from_secs(86_400));
     let bucket = LimitRequest {
@@ -211,7 +211,7 @@ fn all_levels_are_asked() {
 /// Tasks that begin with their cgroup, on all CPUs: not one run too many in any of them, not one lost.
 #[test]
 fn nothing_slips_through_at_birth() {
-    let sandbox = Sandbox::new("pattern");
+    let sandbox = packets::alone("pattern");
     follow(
         &sandbox,
         vec![pattern(&sandbox, "n*", request("runs", 100))],
@@ -256,7 +256,7 @@ fn after(value: &str, amount: u64) -> LimitRequest {
 /// The same of what is charged after the event: exact for each, from its first event on.
 #[test]
 fn what_is_charged_after_the_event_is_each_ones_own() {
-    let sandbox = Sandbox::new("pattern");
+    let sandbox = packets::alone("pattern");
     let top = LimitRequest {
         cgroup: sandbox.cgroup(""),
         policy: false,
@@ -322,7 +322,7 @@ fn set_after(sandbox: &Sandbox, cgroup: &str, amount: u64) {
 /// What gets a signal is what is over its own amount.
 #[test]
 fn each_gets_its_signal_for_itself() {
-    let sandbox = Sandbox::new("pattern");
+    let sandbox = packets::alone("pattern");
     let limit = LimitRequest {
         action: Some(Action::Signal(12)),
         ..request("runs", 5)
@@ -354,7 +354,7 @@ fn each_gets_its_signal_for_itself() {
 /// Places come back: many more cgroups than there are places come and go, and each is given one.
 #[test]
 fn places_come_back() {
-    let sandbox = Sandbox::new("pattern");
+    let sandbox = packets::alone("pattern");
     follow(&sandbox, vec![pattern(&sandbox, "*", after("runs", 5))]);
     let free = || sandbox.engine.patterns().unwrap()[0].places_free;
     let all = free();
@@ -372,7 +372,7 @@ fn places_come_back() {
 /// Those that find no place share one budget, and it is told; places that came back are given out again.
 #[test]
 fn what_finds_no_place_shares_one() {
-    let sandbox = Sandbox::new("pattern");
+    let sandbox = packets::alone("pattern");
     follow(&sandbox, vec![pattern(&sandbox, "*", after("runs", 5))]);
     let stand = || sandbox.engine.patterns().unwrap().remove(0);
     let places = stand().places_free;

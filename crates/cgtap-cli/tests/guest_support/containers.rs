@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::{CWD, FileType, Mode};
 
+use super::cri::Cri;
 use super::{tool, wait_until};
 
 #[path = "../../../cgtap/tests/support/cuda.rs"]
@@ -19,10 +20,13 @@ pub const IMAGE: &str = "localhost/worker:1";
 /// Where runtimes keep images and containers.
 const STORES: [&str; 2] = ["/var/lib/containers", "/var/lib/containerd"];
 
+/// Where containerd answers.
+const SOCKET: &str = "/run/containerd/containerd.sock";
+
 /// What a container does: what it is asked for, so many times, and says how many came to something. All
 /// but the subshells and `launched` is done by the shell itself, so that nothing else is made or opened. One
 /// more process has its libraries open all the time.
-const WORKER: &str = "export LD_LIBRARY_PATH=/lib; mkfifo /work/never; \
+pub const WORKER: &str = "export LD_LIBRARY_PATH=/lib; mkfifo /work/never; \
     /client - 0 wait <> /work/never > /dev/null & while read what count; do done=0; i=0; while [ $i -lt $count ]; do \
     case $what in born) (:);; opened) true < /dev/zero;; launched) /client - 1;; esac && \
     done=$((done+1)); i=$((i+1)); done; echo $done > /work/said; done <> /work/ask";
@@ -55,12 +59,14 @@ impl Ground {
         let (root, tar) = (dir.join("root"), dir.join("image.tar"));
         let [root, tar] = [&root, &tar].map(|p| p.to_str().unwrap());
         tool(&["tar", "-C", root, "-cf", tar, "."]);
-        podman(&["import", tar, IMAGE]);
+        // What a pod's first container, which only holds its namespaces, does.
+        let waits = r#"CMD ["/bin/busybox", "sleep", "2147483647"]"#;
+        podman(&["import", "--change", waits, tar, IMAGE]);
         Self { dir }
     }
 
     /// The image as an OCI archive.
-    pub fn archive(&self) -> String {
+    fn archive(&self) -> String {
         let path = self.dir.join("image.oci").display().to_string();
         podman(&["save", "--format", "oci-archive", "-o", &path, IMAGE]);
         path
@@ -74,6 +80,16 @@ impl Ground {
         let mode = Mode::RUSR | Mode::WUSR;
         rustix::fs::mknodat(CWD, &ask, FileType::Fifo, mode, 0).unwrap();
         Work { dir }
+    }
+
+    /// Starts containerd, with the image.
+    pub fn containerd(&self) -> Containerd {
+        let config = self.dir.join("containerd.toml");
+        let text = format!(
+            "version = 2\n[plugins.\"io.containerd.grpc.v1.cri\"]\nsandbox_image = \"{IMAGE}\"\n"
+        );
+        std::fs::write(&config, text).unwrap();
+        Containerd::start(&config, &self.archive())
     }
 
     /// A container of podman's; its cgroup as reports name it.
@@ -132,6 +148,11 @@ pub struct Work {
 }
 
 impl Work {
+    /// Where it is on the host.
+    pub fn dir(&self) -> &str {
+        self.dir.to_str().unwrap()
+    }
+
     /// Has it do `what` so many times; how many came to something.
     #[track_caller]
     pub fn does(&self, what: &str, count: u64) -> u64 {
@@ -158,9 +179,10 @@ impl Work {
 pub struct Containerd(Child);
 
 impl Containerd {
-    /// Starts it, with the image.
-    pub fn start(archive: &str) -> Self {
+    fn start(config: &Path, archive: &str) -> Self {
         let child = Command::new("/usr/bin/containerd")
+            .arg("--config")
+            .arg(config)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
@@ -189,8 +211,18 @@ impl Containerd {
         let start = ["ctr", "-n", space, "run", "-d", "--mount", &share];
         let program = [IMAGE, id, "/bin/sh", "-c", WORKER];
         tool(&[&start[..], options, &program].concat());
+        Self::cgroup(space, id)
+    }
+
+    /// The cgroup of a container that runs.
+    pub fn cgroup(space: &str, id: &str) -> String {
         let file = format!("/run/containerd/io.containerd.runtime.v2.task/{space}/{id}/init.pid");
         cgroup_of(std::fs::read_to_string(Path::new(&file)).unwrap().trim())
+    }
+
+    /// Its interface for Kubernetes.
+    pub fn cri(&self) -> Cri {
+        Cri::connect(SOCKET)
     }
 
     /// Ends one and forgets it.

@@ -6,6 +6,7 @@
 )]
 
 pub mod containers;
+pub mod cri;
 pub mod nbd;
 
 use std::path::{Path, PathBuf};
@@ -51,6 +52,20 @@ pub fn simulated_gpu() -> bool {
     tool(&["insmod", &module]);
     wait_until("/dev/simgpu", || Path::new("/dev/simgpu").exists());
     true
+}
+
+/// Unloads it, when the last client is gone.
+#[track_caller]
+pub fn remove_simulated_gpu() {
+    wait_until("the end of the module simgpu", || {
+        Command::new("rmmod")
+            .arg("simgpu")
+            .env("PATH", "/sbin:/usr/sbin")
+            .stderr(Stdio::null())
+            .status()
+            .unwrap()
+            .success()
+    });
 }
 
 /// Waits until something is so.

@@ -6,9 +6,13 @@
  * ioctl(fd of /dev/simgpu, SUBMIT, microseconds) submits a job of that length and returns at once;
  * ioctl(fd, WAIT) waits until all of this file's jobs are done; ioctl(fd, WORKED) is how many
  * nanoseconds the engine has worked on them, by its own clock: the truth that meters are held to.
- * ioctl(fd, HOLD, bytes) is how much memory the file has of it. Its fdinfo tells both as drivers of DRM
- * do (Documentation/gpu/drm-usage-stats.rst), and its device has the major of accelerators, of which DRM
- * itself gives out minors below 256.
+ * ioctl(fd, HOLD, bytes) is how much memory the file has of it; its number is that of a call by which a
+ * driver of DRM makes buffers. Its fdinfo tells both as drivers of DRM do
+ * (Documentation/gpu/drm-usage-stats.rst), and its device has the major of accelerators, of which DRM itself
+ * gives out minors below 256.
+ *
+ * /dev/nvidiactl is a device with the name and the major of NVIDIA's, for gates to stand before: every call
+ * to it is done, and does nothing.
  */
 #include <drm/gpu_scheduler.h>
 #include <linux/cdev.h>
@@ -26,9 +30,7 @@
 #define SUBMIT _IOW('g', 1, unsigned long)
 #define WAIT _IO('g', 2)
 #define WORKED _IOR('g', 3, unsigned long)
-#define HOLD _IOW('g', 4, unsigned long)
-
-#define NUMBER MKDEV(261, 4000)
+#define HOLD _IOW('d', 0x40, unsigned long)
 
 struct client {
 	struct drm_sched_entity entity;
@@ -234,48 +236,55 @@ static const struct file_operations file_ops = {
 	.show_fdinfo = client_show,
 };
 
-static struct class *class;
-static struct cdev cdev;
+static long nothing(struct file *file, unsigned int command, unsigned long argument)
+{
+	return 0;
+}
 
-/* Makes the device's node; what is made before something fails goes again. */
-static struct device *make_device(void)
+static const struct file_operations nvidia_ops = {
+	.owner = THIS_MODULE,
+	.unlocked_ioctl = nothing,
+};
+
+struct node {
+	const char *name;
+	dev_t number;
+	const struct file_operations *ops;
+	struct cdev cdev;
+};
+
+static struct node simgpu_node = { .name = "simgpu", .number = MKDEV(261, 4000), .ops = &file_ops };
+static struct node nvidia_node = { .name = "nvidiactl", .number = MKDEV(195, 255), .ops = &nvidia_ops };
+static struct class *class;
+
+/* Makes a device with its node; what is made before something fails goes again. */
+static struct device *make_node(struct node *node)
 {
 	struct device *device;
-	int err = register_chrdev_region(NUMBER, 1, "simgpu");
+	int err = register_chrdev_region(node->number, 1, node->name);
 
 	if (err)
 		return ERR_PTR(err);
-	cdev_init(&cdev, &file_ops);
-	cdev.owner = THIS_MODULE;
-	err = cdev_add(&cdev, NUMBER, 1);
+	cdev_init(&node->cdev, node->ops);
+	node->cdev.owner = THIS_MODULE;
+	err = cdev_add(&node->cdev, node->number, 1);
 	if (err)
 		goto number;
-#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 4, 0)
-	class = class_create("simgpu");
-#else
-	class = class_create(THIS_MODULE, "simgpu");
-#endif
-	err = PTR_ERR_OR_ZERO(class);
-	if (err)
-		goto cdev;
-	device = device_create(class, NULL, NUMBER, NULL, "simgpu");
+	device = device_create(class, NULL, node->number, NULL, "%s", node->name);
 	if (!IS_ERR(device))
 		return device;
 	err = PTR_ERR(device);
-	class_destroy(class);
-cdev:
-	cdev_del(&cdev);
+	cdev_del(&node->cdev);
 number:
-	unregister_chrdev_region(NUMBER, 1);
+	unregister_chrdev_region(node->number, 1);
 	return ERR_PTR(err);
 }
 
-static void drop_device(void)
+static void drop_node(struct node *node)
 {
-	device_destroy(class, NUMBER);
-	class_destroy(class);
-	cdev_del(&cdev);
-	unregister_chrdev_region(NUMBER, 1);
+	device_destroy(class, node->number);
+	cdev_del(&node->cdev);
+	unregister_chrdev_region(node->number, 1);
 }
 
 static int __init simgpu_init(void)
@@ -290,11 +299,20 @@ static int __init simgpu_init(void)
 		.timeout = MAX_SCHEDULE_TIMEOUT,
 		.name = "engine0",
 	};
-	struct device *device = make_device();
+	struct device *device;
 	int err;
 
-	if (IS_ERR(device))
-		return PTR_ERR(device);
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 4, 0)
+	class = class_create("simgpu");
+#else
+	class = class_create(THIS_MODULE, "simgpu");
+#endif
+	if (IS_ERR(class))
+		return PTR_ERR(class);
+	device = make_node(&simgpu_node);
+	err = PTR_ERR_OR_ZERO(device);
+	if (err)
+		goto class;
 	args.dev = device;
 	context = dma_fence_context_alloc(1);
 #if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 13, 0)
@@ -305,13 +323,23 @@ static int __init simgpu_init(void)
 #endif
 	err = drm_sched_init(&sched, &args);
 	if (err)
-		drop_device();
+		goto node;
+	err = PTR_ERR_OR_ZERO(make_node(&nvidia_node));
+	if (!err)
+		return 0;
+	drm_sched_fini(&sched);
+node:
+	drop_node(&simgpu_node);
+class:
+	class_destroy(class);
 	return err;
 }
 
 static void __exit simgpu_exit(void)
 {
-	drop_device();
+	drop_node(&nvidia_node);
+	drop_node(&simgpu_node);
+	class_destroy(class);
 	drm_sched_fini(&sched);
 	hrtimer_cancel(&timer);
 }

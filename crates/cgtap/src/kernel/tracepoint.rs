@@ -46,13 +46,27 @@ pub struct RawTracepoint {
 /// Where tracefs is mounted.
 ///
 /// # Errors
-/// [`TracepointError::NoTracefs`].
+/// [`TracepointError::NoTracefs`], or [`TracepointError::Read`] where the caller may not look.
 pub fn tracefs() -> Result<&'static Path, TracepointError> {
-    TRACEFS
-        .iter()
-        .map(Path::new)
-        .find(|p| p.join("events").is_dir())
-        .ok_or(TracepointError::NoTracefs)
+    find_tracefs(&TRACEFS.map(Path::new))
+}
+
+fn find_tracefs<'a>(places: &[&'a Path]) -> Result<&'a Path, TracepointError> {
+    let mut found = TracepointError::NoTracefs;
+    for place in places {
+        let path = place.join("events");
+        match fs::metadata(&path) {
+            Ok(entry) if entry.is_dir() => return Ok(place),
+            Err(source)
+                if source.kind() == std::io::ErrorKind::PermissionDenied
+                    && matches!(found, TracepointError::NoTracefs) =>
+            {
+                found = TracepointError::Read { path, source };
+            }
+            _ => (),
+        }
+    }
+    Err(found)
 }
 
 /// The tracefs id of `CATEGORY/NAME`.

@@ -7,7 +7,9 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
+use std::ops::Deref;
 use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use cgtap::engine::{CgroupRef, LimitChange, LimitReport, LimitRequest};
 use cgtap::meter::file;
@@ -19,6 +21,33 @@ pub const EDQUOT: i64 = 122;
 
 /// A run asks for one run and for seven units.
 const RUNS: &str = include_str!("packets.toml");
+
+/// The sandbox of a test while no other has one. A kernel that preempts a program in the middle misses what
+/// others do at its hook meanwhile (7.3), and all clients run at one hook: alone, a client of one thread
+/// has every run of its own seen.
+pub struct Alone {
+    sandbox: Sandbox,
+    _others: MutexGuard<'static, ()>,
+}
+
+/// Waits until no other test has such a sandbox.
+pub fn alone(name: &str) -> Alone {
+    static ONE: Mutex<()> = Mutex::new(());
+    // A test that failed has nothing of others' in its hands.
+    let others = ONE.lock().unwrap_or_else(PoisonError::into_inner);
+    Alone {
+        sandbox: Sandbox::new(name),
+        _others: others,
+    }
+}
+
+impl Deref for Alone {
+    type Target = Sandbox;
+
+    fn deref(&self) -> &Sandbox {
+        &self.sandbox
+    }
+}
 
 fn known() -> Known {
     Known {

@@ -13,7 +13,7 @@ use crate::cgroup::Hierarchy;
 use crate::id::CgroupId;
 use crate::kernel::caller::{CAPABILITIES, Caller, Capability};
 use crate::kernel::layout::Layout;
-use crate::kernel::tracepoint;
+use crate::kernel::tracepoint::{self, TracepointError};
 
 /// `BPF_FS_MAGIC` (include/uapi/linux/magic.h).
 const BPFFS_MAGIC: u64 = 0xcafe_4a11;
@@ -222,15 +222,21 @@ fn cgroup2(root: Option<&Path>) -> Feature {
 fn tracefs() -> Feature {
     let name = "tracefs";
     let still = "; raw_tracepoint and tp_btf hooks work without it";
-    match tracepoint::tracefs() {
-        Ok(path) => match fs::read_dir(path.join("events")) {
-            Ok(_) => Feature::yes(name, format!("mounted at {}", path.display())),
-            Err(e) => Feature::no(
-                name,
-                format!("{} cannot be read: {e}", path.display()),
-                format!("run as root{still}"),
-            ),
-        },
+    let events = tracepoint::tracefs().and_then(|path| {
+        let events = path.join("events");
+        match fs::read_dir(&events) {
+            Ok(_) => Ok(path),
+            Err(source) => Err(TracepointError::Read {
+                path: events,
+                source,
+            }),
+        }
+    });
+    match events {
+        Ok(path) => Feature::yes(name, format!("mounted at {}", path.display())),
+        Err(e @ TracepointError::Read { .. }) => {
+            Feature::unknown(name, e.to_string(), format!("run as root{still}"))
+        }
         Err(e) => Feature::no(
             name,
             e.to_string(),

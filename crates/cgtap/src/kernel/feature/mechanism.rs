@@ -19,7 +19,7 @@ pub(super) fn probe(caller: &Caller) -> Vec<Feature> {
         mapped_map(caller),
         prog_array(caller),
         test_run(caller),
-        current_without_call(),
+        current_without_call(caller),
         cgroup_storage(caller),
     ]
 }
@@ -100,7 +100,7 @@ fn test_run(caller: &Caller) -> Feature {
     }
 }
 
-fn current_without_call() -> Feature {
+fn current_without_call(caller: &Caller) -> Feature {
     let name = "current without a call";
     let remedy = "nothing to do: the helper is called, which costs about 0.2 of an empty program \
                   more an event";
@@ -113,12 +113,16 @@ fn current_without_call() -> Feature {
             "its address was found on this CPU and agrees with the helper",
         );
     }
-    let why = if layout.current.is_none() {
-        "the kernel's BTF does not tell where it lies"
+    if layout.current.is_none() {
+        return Feature::no(name, "the kernel's BTF does not tell where it lies", remedy);
+    }
+    let missing = caller.missing();
+    if missing.is_empty() {
+        Feature::no(name, "it was not found, or would not be faster", remedy)
     } else {
-        "it was not found, or would not be faster"
-    };
-    Feature::no(name, why, remedy)
+        let why = format!("it takes programs to find it: {} missing", missing.join(", "));
+        Feature::unknown(name, why, remedy)
+    }
 }
 
 fn cgroup_storage(caller: &Caller) -> Feature {
