@@ -285,7 +285,10 @@ fn a_pod_of_kubernetes_has_its_names_usage_and_limit() {
     let [(web_id, web), (_, db)] = [add(0, "web"), add(1, "db")];
     let pod_name = "pod:prod/shop-0";
     sandbox.run(&["meter", "enable", "tasks"]).done();
-    assert_eq!((works[0].does("born", 14), works[1].does("born", 6)), (14, 6));
+    assert_eq!(
+        (works[0].does("born", 14), works[1].does("born", 6)),
+        (14, 6)
+    );
     for (name, cgroup, count) in [("web", &web, 14), ("db", &db, 6)] {
         let word = format!("container:{name}");
         assert_is(&sandbox, &word, cgroup, &word, Some(IMAGE));
@@ -299,8 +302,13 @@ fn a_pod_of_kubernetes_has_its_names_usage_and_limit() {
         born.map(|m| m["total"].as_u64().unwrap())
     };
     assert_eq!(total(pod_name), Some(20));
-    sandbox.run(&["limit", "set", pod_name, "device_opens", "5"]).done();
-    assert_eq!((works[0].does("opened", 3), works[1].does("opened", 4)), (3, 2));
+    sandbox
+        .run(&["limit", "set", pod_name, "device_opens", "5"])
+        .done();
+    assert_eq!(
+        (works[0].does("opened", 3), works[1].does("opened", 4)),
+        (3, 2)
+    );
     assert_eq!(works[0].does("opened", 1), 0);
     sandbox.run(&["limit", "clear", "--all"]).done();
 
@@ -315,7 +323,13 @@ fn a_pod_of_kubernetes_has_its_names_usage_and_limit() {
     let again = Containerd::cgroup("k8s.io", &cri.add(&pod, &container));
     assert_ne!(again, web);
     assert_eq!(works[0].does("born", 2), 2);
-    assert_is(&sandbox, "container:web", &again, "container:web", Some(IMAGE));
+    assert_is(
+        &sandbox,
+        "container:web",
+        &again,
+        "container:web",
+        Some(IMAGE),
+    );
     assert_eq!(born(&row(&sandbox, "container:web")), 2);
     assert_eq!(total(pod_name), Some(22));
     cri.end(&pod);

@@ -367,7 +367,10 @@ fn memory_that_a_driver_tells_of_is_denied_where_it_is_made() {
     let (status, said) = sandbox.try_inside("a", &format!("{} 2 1000", submit.display()));
     assert_eq!(status, 0, "{said}");
     let now = stands(&sandbox, id);
-    assert_eq!((&now["denied"], &now["left"]), (&2.into(), &(-6 << 20).into()));
+    assert_eq!(
+        (&now["denied"], &now["left"]),
+        (&2.into(), &(-6 << 20).into())
+    );
     let explained = sandbox.run(&["explain", &format!("{}/a", sandbox.cgroup)]);
     assert!(explained.done().out.contains("is held back by 1 limit"));
     drop(second);
@@ -402,11 +405,7 @@ fn memory_that_nvidias_library_tells_of_is_denied_at_its_device() {
     };
     let worker = Running(Command::new("sleep").arg("600").spawn().unwrap());
     let pid = worker.0.id();
-    std::fs::write(
-        sandbox.directory.join("a/cgroup.procs"),
-        pid.to_string(),
-    )
-    .unwrap();
+    std::fs::write(sandbox.directory.join("a/cgroup.procs"), pid.to_string()).unwrap();
     nvml.tell(pid, 3 << 30, 0);
     let id = set(&a, "nvidia_memory", "4GiB", "deny:ENOMEM");
     set(&b, "nvidia_ioctl_calls{nr=42}", "2", "deny:EDQUOT");
@@ -423,7 +422,9 @@ fn memory_that_nvidias_library_tells_of_is_denied_at_its_device() {
         let becomes = |gib: u64| {
             nvml.tell(pid, gib << 30, 0);
             wait_until(&format!("{gib} GiB"), || {
-                let all = Ran::of(&mut cgtap(&["--json", "limit", "list"])).done().json();
+                let all = Ran::of(&mut cgtap(&["--json", "limit", "list"]))
+                    .done()
+                    .json();
                 let all = all["limits"].as_array().unwrap();
                 all.iter().any(|l| l["id"] == id && l["used"] == gib << 30)
             });
@@ -484,13 +485,7 @@ fn worked(of: &Running) -> u64 {
 
 /// Waits until a cgroup is thawed, all that it was in debt paid back: then, and what was worked by then.
 fn thawed(sandbox: &Sandbox, cgroup: &str, of: &[&Running]) -> (Instant, u64) {
-    let events = sandbox.directory.join(cgroup).join("cgroup.events");
-    for state in ["frozen 1", "frozen 0"] {
-        wait_until(state, || {
-            std::fs::read_to_string(&events).unwrap().contains(state)
-        });
-    }
-    (Instant::now(), of.iter().map(|r| worked(r)).sum())
+    (sandbox.thawed(cgroup), of.iter().map(|r| worked(r)).sum())
 }
 
 /// The share of the engine that a cgroup has, over so long. It works in pieces that are large beside what is
@@ -578,12 +573,7 @@ fn engine_time_is_shared_as_limited() {
     assert!(near(found[0], 0.35) && near(found[1], 0.15), "{found:?}");
     drop((enforce, in_a, in_b));
     for name in ["a", "b"] {
-        let events = sandbox.directory.join(name).join("cgroup.events");
-        wait_until("a thawed cgroup", || {
-            std::fs::read_to_string(&events)
-                .unwrap()
-                .contains("frozen 0")
-        });
+        wait_until("a thawed cgroup", || !sandbox.is_frozen(name));
     }
     sandbox.run(&["limit", "clear", "--all"]).done();
     remove_simulated_gpu();

@@ -36,13 +36,6 @@ fn used_us(sandbox: &Sandbox, cgroup: &str) -> u64 {
     line.unwrap().parse().unwrap()
 }
 
-fn is_frozen(sandbox: &Sandbox, cgroup: &str) -> bool {
-    let events = sandbox.directory.join(cgroup).join("cgroup.events");
-    std::fs::read_to_string(events)
-        .unwrap()
-        .contains("frozen 1")
-}
-
 fn wait_until(what: &str, most: Duration, is_so: impl Fn() -> bool) {
     let end = Instant::now() + most;
     while !is_so() {
@@ -77,14 +70,7 @@ fn freezing_holds_a_share_and_leaves_nobody_frozen() {
     let _spinner = spinner(&sandbox, "a");
     let pacer = enforce(&sandbox);
     // The burst first; then from one moment without debt to another, however long what is between takes.
-    let thawed = || {
-        for is_it in [true, false] {
-            wait_until("freezing and thawing", PATIENCE, || {
-                is_frozen(&sandbox, "a") == is_it
-            });
-        }
-        (Instant::now(), used_us(&sandbox, "a"))
-    };
+    let thawed = || (sandbox.thawed("a"), used_us(&sandbox, "a"));
     let (begin, before) = thawed();
     std::thread::sleep(Duration::from_secs(8));
     let (end, after) = thawed();
@@ -100,9 +86,9 @@ fn freezing_holds_a_share_and_leaves_nobody_frozen() {
     );
 
     // Killed while it is frozen: the guard thaws.
-    wait_until("freezing", PATIENCE, || is_frozen(&sandbox, "a"));
+    wait_until("freezing", PATIENCE, || sandbox.is_frozen("a"));
     signal(pacer.0.id().cast_signed(), Signal::KILL);
-    wait_until("thawing", PATIENCE, || !is_frozen(&sandbox, "a"));
+    wait_until("thawing", PATIENCE, || !sandbox.is_frozen("a"));
     drop(pacer);
 
     // Killed with its guard: the next command thaws.
@@ -110,9 +96,9 @@ fn freezing_holds_a_share_and_leaves_nobody_frozen() {
     let pid = pacer.0.id().cast_signed();
     // Stopped while it is frozen, so that no new guard comes.
     loop {
-        wait_until("freezing", PATIENCE, || is_frozen(&sandbox, "a"));
+        wait_until("freezing", PATIENCE, || sandbox.is_frozen("a"));
         signal(pid, Signal::STOP);
-        if is_frozen(&sandbox, "a") {
+        if sandbox.is_frozen("a") {
             break;
         }
         signal(pid, Signal::CONT);
@@ -122,15 +108,15 @@ fn freezing_holds_a_share_and_leaves_nobody_frozen() {
     signal(guards[0], Signal::KILL);
     signal(pid, Signal::KILL);
     drop(pacer);
-    assert!(is_frozen(&sandbox, "a"));
+    assert!(sandbox.is_frozen("a"));
     sandbox.run(&["limit", "list"]).done();
-    wait_until("thawing", PATIENCE, || !is_frozen(&sandbox, "a"));
+    wait_until("thawing", PATIENCE, || !sandbox.is_frozen("a"));
 
     // Cleared, it is thawed by who froze it.
     let _pacer = enforce(&sandbox);
-    wait_until("freezing", PATIENCE, || is_frozen(&sandbox, "a"));
+    wait_until("freezing", PATIENCE, || sandbox.is_frozen("a"));
     sandbox.run(&["limit", "clear", "--cgroup", &cgroup]).done();
-    wait_until("thawing", PATIENCE, || !is_frozen(&sandbox, "a"));
+    wait_until("thawing", PATIENCE, || !sandbox.is_frozen("a"));
 }
 
 /// Whoever goes on beyond the limit gets the signal, at the next system call; others do not.

@@ -214,10 +214,6 @@ fn limits_on_what_the_library_tells_freeze_who_is_over_them() {
             .unwrap()
     };
     let used = |cgroup: &str, value: &str| stands(cgroup, value)["used"].as_u64().unwrap();
-    let is_frozen = |name: &str| {
-        let file = gpu.sandbox.directory.join(name).join("cgroup.events");
-        std::fs::read_to_string(file).unwrap().contains("frozen 1")
-    };
     gpu.nvml.tell(one.0.id(), 6 << 30, 0);
     gpu.nvml.tell(two.0.id(), 1 << 30, 0);
     // Memory that is held already counts; what runs before does not.
@@ -229,21 +225,23 @@ fn limits_on_what_the_library_tells_freeze_who_is_over_them() {
     // It works all the time: the burst is used up, and it is in debt.
     wait("frozen for its time", || {
         gpu.nvml.tell(one.0.id(), 6 << 30, 100);
-        is_frozen("a")
+        gpu.sandbox.is_frozen("a")
     });
-    assert!(!is_frozen("b"));
+    assert!(!gpu.sandbox.is_frozen("b"));
     let busy = used(&a, "nvidia_busy");
     assert!(busy >= 400_000_000, "{busy}");
     // Frozen it works no more, and the debt is paid back.
     wait("thawed by time", || {
         gpu.nvml.tell(one.0.id(), 6 << 30, 0);
-        !is_frozen("a")
+        !gpu.sandbox.is_frozen("a")
     });
     gpu.nvml.tell(two.0.id(), 5 << 30, 0);
-    wait("frozen for its memory", || is_frozen("b"));
+    wait("frozen for its memory", || gpu.sandbox.is_frozen("b"));
     assert_eq!(used(&b, "nvidia_memory"), 5 << 30);
     gpu.nvml.tell(two.0.id(), 3 << 30, 0);
-    wait("thawed by what was given back", || !is_frozen("b"));
+    wait("thawed by what was given back", || {
+        !gpu.sandbox.is_frozen("b")
+    });
     drop(two);
     wait("the memory of the dead", || used(&b, "nvidia_memory") == 0);
     drop(enforcing);

@@ -65,11 +65,6 @@ impl Bench {
         );
         Command::new("sh").args(["-c", &script]).spawn().unwrap()
     }
-
-    fn is_frozen(&self, cgroup: &str) -> bool {
-        let file = self.sandbox.directory.join(cgroup).join("cgroup.events");
-        std::fs::read_to_string(file).unwrap().contains("frozen 1")
-    }
 }
 
 /// Waits until something is as it should be.
@@ -119,11 +114,11 @@ fn time_that_is_read_is_charged_at_every_level_and_held_by_freezing() {
 
     let enforcing = bench.enforcing();
     wait([400 * MS; 2], || [a, top].map(|c| bench.used(c, BUSY)));
-    assert!(!bench.is_frozen("a"));
+    assert!(!bench.sandbox.is_frozen("a"));
     machine.open(101, 5, "gpu", &amdgpu(1, 7_600 * MS, 0));
-    wait(true, || bench.is_frozen("a"));
+    wait(true, || bench.sandbox.is_frozen("a"));
     assert_eq!([a, top].map(|c| bench.used(c, BUSY)), [600 * MS; 2]);
-    assert!(!bench.is_frozen("b"));
+    assert!(!bench.sandbox.is_frozen("b"));
     let said = bench.run(&["explain", a]).done().out;
     assert!(
         said.contains("is held back by 1 limit, and frozen"),
@@ -148,13 +143,13 @@ fn time_that_is_read_is_charged_at_every_level_and_held_by_freezing() {
     assert_eq!(last["left"], -(100 * MS.cast_signed()), "{last}");
     // Raised, it goes on; what was used stays.
     bench.limit(a, BUSY, "2s", "freeze");
-    wait(false, || bench.is_frozen("a"));
+    wait(false, || bench.sandbox.is_frozen("a"));
     assert_eq!(bench.used(a, BUSY), 650 * MS);
     // Nobody stays frozen when it ends, and nothing is lost: it is charged when somebody reads again.
     bench.limit(a, BUSY, "1ms", "freeze");
-    wait(true, || bench.is_frozen("a"));
+    wait(true, || bench.sandbox.is_frozen("a"));
     drop(enforcing);
-    wait(false, || bench.is_frozen("a"));
+    wait(false, || bench.sandbox.is_frozen("a"));
     machine.open(101, 5, "gpu", &amdgpu(1, 7_700 * MS, 0));
     std::thread::sleep(Duration::from_millis(200));
     assert_eq!(bench.used(a, BUSY), 650 * MS);
@@ -174,8 +169,8 @@ fn a_rate_comes_back_and_thaws() {
     let _worker = Running(bench.busy("a"));
     let _enforcing = bench.enforcing();
     bench.machine.open(101, 5, "gpu", &amdgpu(1, 900 * MS, 0));
-    wait(true, || bench.is_frozen("a"));
-    wait(false, || bench.is_frozen("a"));
+    wait(true, || bench.sandbox.is_frozen("a"));
+    wait(false, || bench.sandbox.is_frozen("a"));
     // 700 ms of debt at a fifth of a second a second: longer than what is slow here takes to see it.
     let waited = begin.elapsed();
     assert!(waited > Duration::from_millis(3_400), "{waited:?}");
@@ -225,12 +220,12 @@ fn what_is_held_is_held_and_given_back() {
     assert_eq!(bench.used(&a, HELD), kib(150));
     let _worker = Running(bench.busy("a"));
     machine.open(101, 6, "gpu", &amdgpu(3, 0, 50));
-    wait(true, || bench.is_frozen("a"));
+    wait(true, || bench.sandbox.is_frozen("a"));
     assert_eq!(bench.used(&a, HELD), kib(200));
     // It goes elsewhere, with what it holds.
     machine.process(101, 50, &b);
     wait([0, kib(240)], || [&a, &top].map(|c| bench.used(c, HELD)));
-    wait(false, || bench.is_frozen("a"));
+    wait(false, || bench.sandbox.is_frozen("a"));
     machine.process(101, 50, &below);
     wait([kib(200), kib(240)], || {
         [&a, &top].map(|c| bench.used(c, HELD))
@@ -349,8 +344,8 @@ fn cgroups_that_a_pattern_matches_later_have_budgets_of_their_own() {
     wait([64 << 10, 32 << 10], || {
         [&first, &late].map(|c| bench.used(c, HELD))
     });
-    wait(true, || bench.is_frozen("t2"));
-    assert!(!bench.is_frozen("t1"));
+    wait(true, || bench.sandbox.is_frozen("t2"));
+    assert!(!bench.sandbox.is_frozen("t1"));
     // Applied again, nothing changes.
     bench.run(&["apply", policy.to_str().unwrap()]).done();
     assert_eq!(

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -172,6 +173,27 @@ impl Sandbox {
         files.map(|f| f.as_str().unwrap().to_owned()).collect()
     }
 
+    /// The sandbox's cgroup `name` is frozen.
+    pub fn is_frozen(&self, name: &str) -> bool {
+        let events = self.directory.join(name).join("cgroup.events");
+        let text = std::fs::read_to_string(events).unwrap();
+        text.contains("frozen 1")
+    }
+
+    /// Waits until the sandbox's cgroup `name` was frozen and is thawed again; when that was: what it was in
+    /// debt is paid back then.
+    #[track_caller]
+    pub fn thawed(&self, name: &str) -> Instant {
+        let end = Instant::now() + Duration::from_secs(120);
+        for is_it in [true, false] {
+            while self.is_frozen(name) != is_it {
+                assert!(Instant::now() < end, "{name} is not frozen and thawed");
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        }
+        Instant::now()
+    }
+
     /// Runs a shell command inside the sandbox's cgroup `name`.
     pub fn inside(&self, name: &str, script: &str) {
         let procs = self.directory.join(name).join("cgroup.procs");
@@ -191,7 +213,7 @@ impl Drop for Sandbox {
                 if std::fs::remove_dir(directory).is_ok() {
                     break;
                 }
-                std::thread::sleep(std::time::Duration::from_millis(10));
+                std::thread::sleep(Duration::from_millis(10));
             }
         }
     }

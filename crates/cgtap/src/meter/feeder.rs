@@ -15,22 +15,15 @@ use crate::budget::emit::{Doer, Slots};
 /// Arguments that a program can be run with.
 pub const ARGUMENTS_MAX: usize = 12;
 
-/// The maps that it uses of usage, in the order of [`maps`].
-pub const MAPS_OF_USAGE: [&str; 8] = [
-    "control",
-    "gone",
-    "busy",
-    "current",
-    "usage",
-    "zero",
-    "labels",
-    "label_list",
-];
+/// The maps that it uses of usage, by their places in [`maps`].
+pub const MAPS_OF_USAGE: &[&str] = maps::NAMES_OF_USAGE
+    .split_at(maps::LABEL_LIST as usize + 1)
+    .0;
 
-/// The maps that it uses of budgets, in the order of [`maps`].
-pub const MAPS_OF_BUDGETS: [&str; 7] = [
-    "control", "gone", "busy", "current", "chains", "budgets", "denials",
-];
+/// The maps that it uses of budgets, by their places in [`maps`].
+pub const MAPS_OF_BUDGETS: &[&str] = maps::NAMES_OF_BUDGETS
+    .split_at(maps::DENIALS as usize + 1)
+    .0;
 
 /// Words of a meter's labels.
 #[must_use]

@@ -104,44 +104,69 @@ fn specs(meter: &Meter, shape: &Shape, sink: &Sink) -> Vec<(String, MapSpec<'sta
         };
         (name.to_owned(), spec)
     };
+    let names: &[&'static str] = match sink {
+        Sink::Usage => &maps::NAMES_OF_USAGE,
+        Sink::Budgets(_) => &maps::NAMES_OF_BUDGETS,
+    };
+    let at = |place: u32, map_type, key_size, value_size, max_entries| {
+        let name = names[place as usize];
+        spec(name, map_type, key_size, value_size, max_entries)
+    };
     let mut all = vec![
-        spec("control", MapType::Array, 4, control::WORDS as u32 * 8, 1),
-        spec("gone", MapType::LruHash, 8, 8, GRAVES * 4),
-        spec("busy", MapType::Hash, 8, 8, RESOURCES),
-        spec("current", MapType::Array, 4, 8, 1),
+        at(
+            maps::CONTROL,
+            MapType::Array,
+            4,
+            control::WORDS as u32 * 8,
+            1,
+        ),
+        at(maps::GONE, MapType::LruHash, 8, 8, GRAVES * 4),
+        at(maps::BUSY, MapType::Hash, 8, 8, RESOURCES),
+        at(maps::CURRENT, MapType::Array, 4, 8, 1),
     ];
     match sink {
         Sink::Usage => all.extend([
-            spec("usage", MapType::Hash, shape.key_bytes(), shape.bytes, room),
-            spec("zero", MapType::Array, 4, shape.bytes, 1),
-            spec(
-                "labels",
+            at(
+                maps::USAGE,
+                MapType::Hash,
+                shape.key_bytes(),
+                shape.bytes,
+                room,
+            ),
+            at(maps::ZERO, MapType::Array, 4, shape.bytes, 1),
+            at(
+                maps::LABELS,
                 MapType::Hash,
                 shape.label_bytes(),
                 8,
                 LABEL_SETS * 2,
             ),
-            spec(
-                "label_list",
+            at(
+                maps::LABEL_LIST,
                 MapType::Array,
                 4,
                 shape.label_bytes(),
                 LABEL_SETS,
             ),
-            spec("graves", MapType::Array, 4, GRAVE_BYTES, GRAVES),
+            at(maps::GRAVES, MapType::Array, 4, GRAVE_BYTES, GRAVES),
         ]),
         Sink::Budgets(_) => {
-            let (name, mut chains) = spec("chains", MapType::Hash, 8, 8, CHAINS);
+            let (name, mut chains) = at(maps::CHAINS, MapType::Hash, 8, 8, CHAINS);
             // Entries are made by cgroups that are, not by events.
             chains.flags = map_flags::NO_PREALLOC;
-            let (noted, mut reserved) =
-                spec("reserved", MapType::Hash, 8, reserve::BYTES, reserve::NOTES);
+            let (noted, mut reserved) = at(
+                maps::RESERVED,
+                MapType::Hash,
+                8,
+                reserve::BYTES,
+                reserve::NOTES,
+            );
             // Hardly ever more than a few, and of most values none.
             reserved.flags = map_flags::NO_PREALLOC;
             all.extend([
                 (name, chains),
-                spec("budgets", MapType::Array, 4, words::ALL_BYTES, 1),
-                spec("denials", MapType::Array, 4, denial::BYTES as u32, 1),
+                at(maps::BUDGETS, MapType::Array, 4, words::ALL_BYTES, 1),
+                at(maps::DENIALS, MapType::Array, 4, denial::BYTES as u32, 1),
                 (noted, reserved),
             ]);
         }

@@ -42,6 +42,23 @@ pub mod maps {
     pub const RESERVED: u32 = 7;
     /// Budgets. LRU hashes: what was noted, one a note.
     pub const NOTES_OF_BUDGETS: u32 = 8;
+
+    /// What those of usage are called, by their places.
+    pub const NAMES_OF_USAGE: [&str; 9] = [
+        "control",
+        "gone",
+        "busy",
+        "current",
+        "usage",
+        "zero",
+        "labels",
+        "label_list",
+        "graves",
+    ];
+    /// What those of budgets are called, by their places.
+    pub const NAMES_OF_BUDGETS: [&str; 8] = [
+        "control", "gone", "busy", "current", "chains", "budgets", "denials", "reserved",
+    ];
 }
 
 /// Where a meter's programs put what they measure.

@@ -36,6 +36,9 @@ pub struct Args {
     /// of its own.
     #[arg(long = "test", value_name = "[KERNEL:]BINARY")]
     only: Vec<Chosen>,
+    /// What no `--test` names runs too, each binary on one of these kernels, in turn.
+    #[arg(long, value_name = "KERNELS", conflicts_with = "here")]
+    spread: Option<String>,
     /// Seconds for one test binary; then it is killed and its tests that have not ended failed.
     #[arg(long, value_name = "SECONDS", default_value_t = 3600)]
     binary_timeout_s: u64,
@@ -54,7 +57,7 @@ pub struct Args {
 
 /// Runs the tests of each kernel in turn.
 pub fn run(cache: &Cache, args: &Args) -> Result<ExitCode> {
-    let plan = plan::make(args)?;
+    let (plan, only) = plan::make(args)?;
     if args.here {
         let out = Out::new(cache, None)?;
         plan.write(out.dir())?;
@@ -66,7 +69,7 @@ pub fn run(cache: &Cache, args: &Args) -> Result<ExitCode> {
     }
     let (mut all, mut gone) = (Vec::new(), Vec::new());
     for kernel in kernels::named(&args.kernel)? {
-        let boots = plan.boots(&args.only, kernel.name);
+        let boots = plan.boots(&only, kernel.name);
         let Some(unpacked) = kernel.find(cache)? else {
             let binaries = boots.iter().map(|boot| boot.plan.binaries.len()).sum();
             gone.push(report::Run::skipped(kernel.name, kernel.gone(), binaries));

@@ -183,8 +183,10 @@ impl Plan {
     }
 }
 
-/// Builds what the tests need.
-pub fn make(args: &Args) -> Result<Plan> {
+/// Builds what the tests need; the binaries that run, and which of them were chosen, all if none.
+pub fn make(args: &Args) -> Result<(Plan, Vec<Chosen>)> {
+    let spread = args.spread.as_deref().map(|word| spread_over(word, args));
+    let spread = spread.transpose()?.unwrap_or_default();
     let built = cargo(&["test", "--workspace", "--no-run"])?;
     // Tests start them, and a guest has no time to build.
     cargo(&["build", "--workspace", "--examples"])?;
@@ -197,15 +199,43 @@ pub fn make(args: &Args) -> Result<Plan> {
         let (unknown, known) = (&unknown.binary, known.join(", "));
         return Err(format!("no test binary is called {unknown}; there are {known}").into());
     }
-    if !args.only.is_empty() {
-        binaries.retain(|b| args.only.iter().any(|c| b.is_called(&c.binary)));
-    }
     binaries.sort_by(|a, b| a.name.cmp(&b.name));
-    Ok(Plan {
+    let mut only = args.only.clone();
+    only.extend(rest(&binaries, &only, &spread));
+    if !only.is_empty() {
+        binaries.retain(|b| only.iter().any(|c| b.is_called(&c.binary)));
+    }
+    let plan = Plan {
         binaries,
         arguments: args.arguments.clone(),
         timeout_s: args.binary_timeout_s,
-    })
+    };
+    Ok((plan, only))
+}
+
+/// The kernels of `--spread`, which are among those of the run.
+fn spread_over(word: &str, args: &Args) -> Result<Vec<&'static str>> {
+    let of_run = kernels::named(&args.kernel)?;
+    let all: Vec<_> = kernels::named(word)?.iter().map(|k| k.name).collect();
+    match all
+        .iter()
+        .find(|name| of_run.iter().all(|k| k.name != **name))
+    {
+        Some(name) => Err(format!("--spread {name} is no kernel of this run").into()),
+        None => Ok(all),
+    }
+}
+
+/// What was not chosen, each on one of `kernels`.
+fn rest(binaries: &[Binary], only: &[Chosen], kernels: &[&str]) -> Vec<Chosen> {
+    let is_left = |b: &&Binary| !only.iter().any(|c| b.is_called(&c.binary));
+    let left = binaries.iter().filter(is_left);
+    let turns = kernels.iter().cycle();
+    let rest = left.zip(turns).map(|(binary, kernel)| Chosen {
+        kernel: Some((*kernel).to_owned()),
+        binary: binary.name.clone(),
+    });
+    rest.collect()
 }
 
 /// Has the objects of the tests compiled here. Guests see them; a compiler in a guest is slow.
@@ -295,6 +325,27 @@ mod tests {
         let here = [["package/guest_virgl"], ["package/long"], ["package/a"]];
         assert_eq!(boots(&words, "6.12"), here);
         assert_eq!(boots(&["6.12:long"], "6.1"), Vec::<Vec<String>>::new());
+    }
+
+    #[test]
+    fn the_rest_is_spread_over_kernels() {
+        let only: Vec<Chosen> = ["a", "6.12:guest_virgl"].map(|w| w.parse().unwrap()).into();
+        let binaries = plan(&["a", "b", "c", "guest_virgl", "long"]).binaries;
+        let rest = rest(&binaries, &only, &["6.1", "6.18"]);
+        let rest: Vec<_> = rest
+            .iter()
+            .map(|c| (c.kernel.as_deref(), &c.binary[..]))
+            .collect();
+        let (old, new) = (Some("6.1"), Some("6.18"));
+        assert_eq!(
+            rest,
+            [
+                (old, "package/b"),
+                (new, "package/c"),
+                (old, "package/long")
+            ]
+        );
+        assert!(super::rest(&binaries, &only, &[]).is_empty());
     }
 
     #[test]

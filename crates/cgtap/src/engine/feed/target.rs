@@ -40,9 +40,9 @@ impl<'a> Target<'a> {
             let path = session.path(&pins::map(wanting.id, pin));
             get_map(&path).map_err(|e| Error::sys(format!("open {}", path.display()), &e))
         };
-        let names: &[&str] = match wanting.to {
-            To::Usage => &feeder::MAPS_OF_USAGE,
-            To::Limits(..) => &feeder::MAPS_OF_BUDGETS,
+        let names = match wanting.to {
+            To::Usage => feeder::MAPS_OF_USAGE,
+            To::Limits(..) => feeder::MAPS_OF_BUDGETS,
         };
         let maps = names.iter().map(|name| open(name));
         let maps = maps.collect::<Result<Vec<Map>>>()?;

@@ -120,7 +120,10 @@ fn current_without_call(caller: &Caller) -> Feature {
     if missing.is_empty() {
         Feature::no(name, "it was not found, or would not be faster", remedy)
     } else {
-        let why = format!("it takes programs to find it: {} missing", missing.join(", "));
+        let why = format!(
+            "it takes programs to find it: {} missing",
+            missing.join(", ")
+        );
         Feature::unknown(name, why, remedy)
     }
 }
