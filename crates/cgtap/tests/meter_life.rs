@@ -10,6 +10,8 @@ mod meter_support;
 mod support;
 
 use std::collections::BTreeMap;
+use std::process::Command;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -95,12 +97,29 @@ fn totals(report: &UsageReport) -> BTreeMap<(u64, String, String), u64> {
     all
 }
 
-/// All of so many events are counted but those that are told as lost, of which there are few. (A kernel that
-/// preempts those who read maps does not run programs of classic tracepoints on that CPU meanwhile, for
-/// whatever process.)
+/// This kernel takes the CPU from who is in the middle of a system call (Debian's does since 6.18). Where it
+/// does not tell how it was built, it may.
+fn preempts() -> bool {
+    static ANSWER: OnceLock<bool> = OnceLock::new();
+    *ANSWER.get_or_init(|| {
+        let read = "zcat /proc/config.gz 2>/dev/null || cat /boot/config-$(uname -r)";
+        let output = Command::new("sh").args(["-c", read]).output().unwrap();
+        let config = String::from_utf8_lossy(&output.stdout).into_owned();
+        let does_not = ["CONFIG_PREEMPT_NONE=y", "CONFIG_PREEMPT_VOLUNTARY=y"];
+        !config.lines().any(|line| does_not.contains(&line))
+    })
+}
+
+/// All of so many events are counted. A kernel that preempts those who read maps does not run programs of
+/// classic tracepoints on that CPU meanwhile, for whatever process: there all but a few, which are told.
 fn are_told(events: usize, counted: u64, report: &UsageReport) {
     let (events, lost) = (events as u64, report.lost);
-    assert!(lost <= events.max(3_000) / 50, "{lost} lost");
+    let most = if preempts() {
+        events.max(3_000) / 50
+    } else {
+        0
+    };
+    assert!(lost <= most, "{lost} lost");
     let told = events - lost..=events;
     assert!(told.contains(&counted), "{counted} of {told:?}");
 }
