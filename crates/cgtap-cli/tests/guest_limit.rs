@@ -329,7 +329,7 @@ fn memory_that_a_driver_tells_of_is_denied_where_it_is_made() {
     for name in ["a", "a/inner", "b"] {
         sandbox.child(name);
     }
-    let on = ["--on", &format!("deny:{ENOMEM}")];
+    let on = ["--on", "deny:ENOMEM"];
     let id = limit(&sandbox, "/a", "gpu_memory_resident", "64MiB", &on);
     if !has_driver {
         sandbox.run(&["limit", "clear", "--all"]).done();
