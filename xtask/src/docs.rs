@@ -166,16 +166,18 @@ fn hooks(meter: &Meter) -> String {
     let notes = meter
         .notes
         .iter()
-        .map(|n| n.choices.iter().map(|c| c.hook.to_string()).collect());
-    let probes = meter
-        .probes
-        .iter()
-        .map(|p| p.choices.iter().map(|c| c.hook.to_string()).collect());
+        .map(|n| (n.choices.iter().map(|c| code(&c.hook)).collect(), None));
+    let probes = meter.probes.iter().map(|p| {
+        let ways = p.choices.iter().map(|c| code(&c.hook));
+        (ways.collect(), p.unless.as_ref())
+    });
     let mut lines: Vec<String> = Vec::new();
-    for ways in notes.chain(probes) {
+    for (ways, unless) in notes.chain(probes) {
         let ways: Vec<String> = ways;
-        let ways: Vec<String> = ways.iter().map(code).collect();
-        let line = format!("- {}\n", ways.join(", else "));
+        let unless = unless.map_or_else(String::new, |hook| {
+            format!(", where there is no {}", code(hook))
+        });
+        let line = format!("- {}{unless}\n", ways.join(", else "));
         if !lines.contains(&line) {
             lines.push(line);
         }

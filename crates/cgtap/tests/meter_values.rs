@@ -250,6 +250,22 @@ fn the_first_way_that_this_kernel_has_is_taken() {
     }
 }
 
+/// Where a newer kernel sees it all at one hook, nothing counts at those of older ones beside it.
+#[test]
+fn a_probe_that_another_hook_makes_needless_is_left_out() {
+    let older = |hook: &str| {
+        let probe = WRITES.split_once("[[probes]]").unwrap().1;
+        format!("{WRITES}[[probes]]{probe}unless = \"{hook}\"\n")
+    };
+    for (hook, times) in [("tp_btf:sys_enter", 4), ("tp_btf:no_such_hook", 8)] {
+        let sandbox = Sandbox::new("meter");
+        enable(&sandbox, &older(hook));
+        steps(&sandbox, "a", "write 10 4");
+        let counted = both(&sandbox, &usage(&sandbox), "a", "writes_calls");
+        assert_eq!(counted, (times, times), "{hook}");
+    }
+}
+
 #[test]
 fn two_meters_of_one_name_are_refused() {
     let sandbox = Sandbox::new("meter");

@@ -199,6 +199,9 @@ struct ProbeFile {
     #[serde(rename = "do")]
     #[schemars(with = "BTreeMap<String, String>")]
     updates: Texts,
+    /// A hook: a kernel that has it does not need this probe, since another counts there.
+    #[schemars(with = "Option<String>")]
+    unless: Option<Text>,
     /// What to try, in order, where this kernel has no such hook; what is not said is as above.
     #[serde(default, rename = "else")]
     others: Vec<ProbeElse>,

@@ -110,6 +110,7 @@ impl<'a> Line<'a> {
                 })
                 .collect(),
             probes: vec![Probe {
+                unless: None,
                 choices: vec![choice],
             }],
             gates: Vec::new(),

@@ -12,6 +12,7 @@ use super::resolved::{
     Write, words_of,
 };
 use super::written::{GateChoice, Meter, NoteChoice, ProbeChoice, What};
+use crate::hook::HookSpec;
 use crate::kernel::arguments;
 use crate::kernel::target::TargetError;
 
@@ -94,7 +95,11 @@ pub fn resolve(meter: &Meter) -> Result<Resolved, ResolveError> {
     }
     let mut notes = known.len();
     let mut labels: Vec<Option<Shown>> = vec![None; meter.labels.len()];
+    let is_here = |hook: &HookSpec| Place::find(hook).is_ok();
     for probe in &meter.probes {
+        if probe.unless.as_ref().is_some_and(is_here) {
+            continue;
+        }
         let (mut program, shown) = first(&probe.choices, |choice| {
             probe_program(meter, choice, &known, &labels)
         })?;

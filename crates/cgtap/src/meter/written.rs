@@ -119,6 +119,8 @@ pub struct NoteChoice {
 /// A place where a meter counts.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Probe {
+    /// A kernel that has this hook does not need it.
+    pub unless: Option<HookSpec>,
     /// The first one that this kernel has is taken.
     pub choices: Vec<ProbeChoice>,
 }

@@ -366,7 +366,18 @@ impl Reader<'_> {
                 };
                 choices.push(self.probe(file, &parts, notes, &mut forms)?);
             }
-            probes.push(Probe { choices });
+            let unless = probe.unless.as_ref().map(|hook| self.hook(hook, None));
+            probes.push(Probe {
+                unless: unless.transpose()?,
+                choices,
+            });
+        }
+        if let (true, Some(unless)) = (
+            probes.iter().all(|p| p.unless.is_some()),
+            file.probes.iter().find_map(|p| p.unless.as_ref()),
+        ) {
+            let why = "one probe at least is needed on every kernel: leave out its `unless`";
+            return Err(self.wrong(self.line_of(unless), why));
         }
         Ok((probes, forms))
     }

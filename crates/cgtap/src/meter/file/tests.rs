@@ -125,6 +125,18 @@ const WRONG: &[(&str, &str, usize, &str)] = &[
         "names no hook kind",
     ),
     (
+        "do.bytes = \"sum(count)\"",
+        "do.bytes = \"sum(count)\"\nunless = \"tp_btf:newer\"",
+        21,
+        "one probe at least is needed on every kernel",
+    ),
+    (
+        "do.bytes = \"sum(count)\"",
+        "do.bytes = \"sum(count)\"\nunless = \"newer\"",
+        21,
+        "names no hook kind",
+    ),
+    (
         "key = \"current->pid, id\"",
         "key = \"a, b, c\"",
         12,
