@@ -188,13 +188,21 @@ fn software_events_are_exact_and_the_same_as_perfs() {
         );
     }
     assert!(count(&report, "/end", "context-switches") > 0, "{report}");
+    // A switch in the middle of a move is of the cgroup that was, or of the one that will be. How many there
+    // were the workers know; of the one that ends, at most one.
+    let between = |cgroup: &str| match cgroup {
+        "/b" => bounds[0][1] - bounds[0][0],
+        "/a" => bounds[1][1] - bounds[1][0],
+        _ => 1,
+    };
     for cgroup in ["/a", "/b", "/end"] {
         let switches = count(&report, cgroup, "context-switches");
         // The same event counted in another way, by a hook. That is read a moment later, and a process
         // that has ended may leave its CPU for the last time in between.
         let hook = count(&report, cgroup, HOOK);
+        let most = between(cgroup);
         assert!(
-            hook == switches || hook == switches + 1,
+            (switches.saturating_sub(most)..=switches + most + 1).contains(&hook),
             "{cgroup}: {report}"
         );
     }
@@ -210,7 +218,15 @@ fn software_events_are_exact_and_the_same_as_perfs() {
                 "{cgroup}: {ours_ms} ms, perf {value} ms"
             );
         } else {
-            assert_eq!(ours as f64, *value, "{name} of {cgroup}: {report}\n{err}");
+            let of_switches = name.ends_with("switches") || name == "cpu-migrations";
+            let most = match cgroup.rfind('/') {
+                Some(at) if of_switches => between(&cgroup[at..]),
+                _ => 0,
+            };
+            assert!(
+                (ours as f64 - value).abs() <= most as f64,
+                "{name} of {cgroup}: {report}\n{err}"
+            );
         }
         println!("{cgroup} {name}: {ours}, perf {value}");
     }
