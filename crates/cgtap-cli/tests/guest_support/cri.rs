@@ -53,7 +53,7 @@ struct RunSandbox {
     config: Option<SandboxConfig>,
 }
 
-/// `CreateContainer` asks for it, and all answers and other requests are no more than it.
+/// The id of a pod or container: what those that make one answer, and the others ask for.
 #[derive(Clone, PartialEq, Message)]
 struct Id {
     #[prost(string, tag = "1")]
@@ -176,7 +176,7 @@ impl Cri {
         answer.into_inner()
     }
 
-    /// The same of one thing, that answers nothing of interest.
+    /// Asks for something to be done with a pod or container.
     fn tell(&mut self, method: &str, id: &str) {
         let id = id.to_owned();
         self.ask::<_, Id>(method, Id { id });
