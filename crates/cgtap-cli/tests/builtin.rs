@@ -8,44 +8,17 @@
 
 mod support;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 use std::sync::OnceLock;
 
 use serde_json::Value;
-use support::{Ran, Sandbox};
-
-/// A program of one C file in `fixtures`.
-fn build(name: &str, flags: &[&str]) -> PathBuf {
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/fixtures/{name}.c"));
-    let binary =
-        Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}", std::process::id()));
-    let mut cc = Command::new("cc");
-    cc.args(["-O1", "-o"]).arg(&binary).arg(source).args(flags);
-    let status = cc
-        .status()
-        .unwrap_or_else(|e| panic!("cannot run cc: {e}; `./dev test` installs it"));
-    assert!(status.success());
-    binary
-}
+use support::{Ran, Sandbox, compiled, compiled_with, value};
 
 /// The rows of all cgroups below the sandbox's.
 fn usage(sandbox: &Sandbox) -> Value {
     let words = ["--json", "usage", &sandbox.cgroup, "--recursive"];
     sandbox.run(&words).done().json()
-}
-
-/// Own and total of a value of a cgroup, with this label if one is named; none is 0.
-fn value(usage: &Value, cgroup: &str, meter: &str, label: Option<(&str, &str)>) -> (u64, u64) {
-    let rows = usage["cgroups"].as_array().unwrap();
-    let row = rows.iter().find(|r| r["cgroup"] == cgroup);
-    let row = row.unwrap_or_else(|| panic!("no {cgroup} in {usage}"));
-    let is_meant = |m: &&Value| {
-        m["meter"] == meter && label.is_none_or(|(name, word)| m["labels"][name] == word)
-    };
-    let found = row["meters"].as_array().unwrap().iter().find(is_meant);
-    let number = |name: &str| found.map_or(0, |m| m[name].as_u64().unwrap());
-    (number("own"), number("total"))
 }
 
 /// What `fixtures/talk.c` says that it did.
@@ -56,7 +29,7 @@ struct Talk {
 
 fn talk(sandbox: &Sandbox, cgroup: &str, times: u32) -> Vec<Talk> {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
-    let program = BUILT.get_or_init(|| build("talk", &[]));
+    let program = BUILT.get_or_init(|| compiled("fixtures/talk"));
     let mut command = Command::new(program);
     command
         .arg(sandbox.directory.join(cgroup).join("cgroup.procs"))
@@ -109,7 +82,7 @@ fn faults_are_the_pages_that_were_touched() {
     let (a, b) = (sandbox.child("a"), sandbox.child("b"));
     let words = ["meter", "enable", "memory", "--cgroup", &sandbox.cgroup];
     sandbox.run(&words).done();
-    let counted = build("counted", &["-Wl,-z,now"]);
+    let counted = compiled_with("fixtures/counted", &["-Wl,-z,now"]);
     let procs = |cgroup: &str| sandbox.directory.join(cgroup).join("cgroup.procs");
     for (cgroup, pages) in [("a", 700), ("b", 90)] {
         // Back in the sandbox's own cgroup it ends: its faults there are nobody's of these two.

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
-use support::{Ran, Sandbox};
+use support::{Ran, Sandbox, compiled_with};
 
 /// Software events that are exact.
 const EXACT: [&str; 5] = [
@@ -32,19 +32,7 @@ const HOOK: &str = "tp_btf:sched_switch";
 /// `tests/fixtures/counted.c`, compiled.
 fn worker() -> &'static Path {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
-    BINARY.get_or_init(|| {
-        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/counted.c");
-        let binary =
-            Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("counted-{}", std::process::id()));
-        let status = Command::new("cc")
-            .args(["-O1", "-Wl,-z,now", "-o"])
-            .arg(&binary)
-            .arg(source)
-            .status()
-            .unwrap_or_else(|e| panic!("cannot run cc: {e}; `./dev test` installs it"));
-        assert!(status.success());
-        binary
-    })
+    BINARY.get_or_init(|| compiled_with("fixtures/counted", &["-Wl,-z,now"]))
 }
 
 /// A shell command that works in `cgroup` of the sandbox: sleeps, and new pages. It comes from the

@@ -11,17 +11,11 @@ mod support;
 
 use guest_support::{modprobe, tool, wait_until};
 use std::path::Path;
-use support::Sandbox;
+use support::{Sandbox, value};
 
 /// The sum of a value over rows whose labels fit: own.
 fn own(usage: &serde_json::Value, cgroup: &str, meter: &str, direction: &str) -> u64 {
-    let rows = usage["cgroups"].as_array().unwrap();
-    let row = rows.iter().find(|r| r["cgroup"] == cgroup);
-    let row = row.unwrap_or_else(|| panic!("no {cgroup} in {usage}"));
-    let all = row["meters"].as_array().unwrap().iter();
-    all.filter(|m| m["meter"] == meter && m["labels"]["direction"] == direction)
-        .map(|m| m["own"].as_u64().unwrap())
-        .sum()
+    value(usage, cgroup, meter, Some(("direction", direction))).0
 }
 
 /// A sandbox with cgroups that the io controller charges.

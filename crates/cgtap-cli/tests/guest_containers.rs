@@ -270,14 +270,14 @@ fn a_pod_of_kubernetes_has_its_names_usage_and_limit() {
         cgroup: &below,
     });
     let works = ["web", "db"].map(|name| ground.work(name));
-    let mut add = |at: usize, name: &str| {
-        let container = Container {
-            name,
-            image: IMAGE,
-            command: &["/bin/sh", "-c", WORKER],
-            mount: (works[at].dir(), "/work"),
-        };
-        let id = cri.add(&pod, &container);
+    let container = |at: usize, name| Container {
+        name,
+        image: IMAGE,
+        command: &["/bin/sh", "-c", WORKER],
+        mount: (works[at].dir(), "/work"),
+    };
+    let mut add = |at: usize, name| {
+        let id = cri.add(&pod, &container(at, name));
         let cgroup = Containerd::cgroup("k8s.io", &id);
         assert_eq!(cgroup, format!("{below}/{id}"));
         (id, cgroup)
@@ -314,13 +314,7 @@ fn a_pod_of_kubernetes_has_its_names_usage_and_limit() {
 
     // Kubernetes restarts one: another id, the same name.
     cri.remove(&web_id);
-    let container = Container {
-        name: "web",
-        image: IMAGE,
-        command: &["/bin/sh", "-c", WORKER],
-        mount: (works[0].dir(), "/work"),
-    };
-    let again = Containerd::cgroup("k8s.io", &cri.add(&pod, &container));
+    let again = Containerd::cgroup("k8s.io", &cri.add(&pod, &container(0, "web")));
     assert_ne!(again, web);
     // What it takes to start one is counted by now, and is its own.
     assert_eq!(works[0].does("born", 0), 0);

@@ -13,8 +13,8 @@ mod support;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use guest_support::{compiled, example, modprobe, wait_until};
-use support::Sandbox;
+use guest_support::{example, modprobe, wait_until};
+use support::{Sandbox, compiled};
 
 /// `DRM_IOCTL_VERSION`, which every DRM device has: 'd', 0.
 const DRM_VERSION: u32 = 0x6400;

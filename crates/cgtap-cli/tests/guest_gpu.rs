@@ -13,22 +13,8 @@ use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use guest_support::{compiled, modprobe, remove_simulated_gpu, simulated_gpu, wait_until};
-use support::{Sandbox, alone};
-
-/// One value of a cgroup, all its labels together: own and total.
-fn value(usage: &serde_json::Value, cgroup: &str, meter: &str) -> (u64, u64) {
-    let rows = usage["cgroups"].as_array().unwrap();
-    let row = rows.iter().find(|r| r["cgroup"] == cgroup);
-    let row = row.unwrap_or_else(|| panic!("no {cgroup} in {usage}"));
-    let all = row["meters"].as_array().unwrap().iter();
-    all.filter(|m| m["meter"] == meter).fold((0, 0), |sum, m| {
-        (
-            sum.0 + m["own"].as_u64().unwrap(),
-            sum.1 + m["total"].as_u64().unwrap(),
-        )
-    })
-}
+use guest_support::{modprobe, remove_simulated_gpu, simulated_gpu, wait_until};
+use support::{Sandbox, alone, compiled, value};
 
 fn is_within_2_percent(found: u64, truth: u64) -> bool {
     found.abs_diff(truth) * 50 <= truth
@@ -82,18 +68,21 @@ fn a_serial_engine_is_charged_to_the_cgroups_whose_jobs_it_works_on() {
         .json();
     let path = |cgroup: &str| format!("{}/{cgroup}", sandbox.cgroup);
     for (cgroup, truth, jobs) in [("a", truth[0] + again, 11), ("b", truth[1], 10)] {
-        let (own, total) = value(&usage, &path(cgroup), "drm_busy");
+        let (own, total) = value(&usage, &path(cgroup), "drm_busy", None);
         assert_eq!(own, total);
         println!("{cgroup}: busy {own} ns, in truth {truth} ns");
         assert!(
             is_within_2_percent(own, truth),
             "{cgroup}: {own}, in truth {truth}"
         );
-        assert_eq!(value(&usage, &path(cgroup), "drm_done"), (jobs, jobs));
-        assert_eq!(value(&usage, &path(cgroup), "drm_queued"), (jobs, jobs));
+        assert_eq!(value(&usage, &path(cgroup), "drm_done", None), (jobs, jobs));
+        assert_eq!(
+            value(&usage, &path(cgroup), "drm_queued", None),
+            (jobs, jobs)
+        );
     }
     // The sum over the tree is the device's.
-    let whole = value(&usage, "/", "drm_busy").1;
+    let whole = value(&usage, "/", "drm_busy", None).1;
     let truth = truth[0] + truth[1] + again;
     assert!(
         is_within_2_percent(whole, truth),
@@ -164,19 +153,28 @@ fn what_a_driver_tells_of_open_files_is_charged_to_the_cgroups_that_have_them() 
     assert!(before.worked >= 60_000_000 && first.worked >= 150_000_000);
     println!("a: {}, b: {}", first.worked, second.worked);
     for (cgroup, worked, held) in [(&a, first.worked, 1_052_672), (&b, second.worked, 65_536)] {
-        assert_eq!(value(&usage, cgroup, "gpu_engine_busy"), (worked, worked));
-        assert_eq!(value(&usage, cgroup, "gpu_memory_resident"), (held, held));
+        assert_eq!(
+            value(&usage, cgroup, "gpu_engine_busy", None),
+            (worked, worked)
+        );
+        assert_eq!(
+            value(&usage, cgroup, "gpu_memory_resident", None),
+            (held, held)
+        );
     }
     let whole = first.worked + second.worked;
-    assert_eq!(value(&usage, "/", "gpu_engine_busy").1, whole);
+    assert_eq!(value(&usage, "/", "gpu_engine_busy", None).1, whole);
     let worked = [(&a, first.worked), (&b, second.worked)];
     for client in [before, first, second] {
         client.end();
     }
     let usage = read();
     for (cgroup, worked) in worked {
-        assert_eq!(value(&usage, cgroup, "gpu_engine_busy"), (worked, worked));
-        assert_eq!(value(&usage, cgroup, "gpu_memory_resident"), (0, 0));
+        assert_eq!(
+            value(&usage, cgroup, "gpu_engine_busy", None),
+            (worked, worked)
+        );
+        assert_eq!(value(&usage, cgroup, "gpu_memory_resident", None), (0, 0));
     }
     sandbox.run(&["meter", "disable", "--all"]).done();
     remove_simulated_gpu();
@@ -201,15 +199,18 @@ fn buffers_and_calls_of_a_driver_are_their_makers() {
     assert_eq!(held.0, 0, "{}", held.1);
     let usage: serde_json::Value = serde_json::from_str(held.1.trim()).unwrap();
     let path = format!("{}/a", sandbox.cgroup);
-    assert_eq!(value(&usage, &path, "drm_memory_bytes"), (32_768, 32_768));
-    assert_eq!(value(&usage, &path, "drm_memory_made"), (3, 3));
-    assert_eq!(value(&usage, &path, "drm_ioctl_calls"), (4, 4));
+    assert_eq!(
+        value(&usage, &path, "drm_memory_bytes", None),
+        (32_768, 32_768)
+    );
+    assert_eq!(value(&usage, &path, "drm_memory_made", None), (3, 3));
+    assert_eq!(value(&usage, &path, "drm_ioctl_calls", None), (4, 4));
     // With the process its buffers are gone.
     let usage = sandbox
         .run(&["--json", "usage", "--recursive"])
         .done()
         .json();
-    assert_eq!(value(&usage, &path, "drm_memory_bytes"), (0, 0));
+    assert_eq!(value(&usage, &path, "drm_memory_bytes", None), (0, 0));
     sandbox.run(&["meter", "disable", "--all"]).done();
 }
 

@@ -18,9 +18,9 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use guest_support::nbd::{BLOCK_BYTES, DEVICE, Ground, SIZE_BYTES, dd};
-use guest_support::{compiled, modprobe, remove_simulated_gpu, simulated_gpu, wait_until};
+use guest_support::{modprobe, remove_simulated_gpu, simulated_gpu, wait_until};
 use nvml::Nvml;
-use support::{Ran, Running, Sandbox};
+use support::{Ran, Running, Sandbox, compiled};
 
 const QUOTA_BYTES: u64 = 2 << 20;
 const EDQUOT: i32 = 122;

@@ -8,7 +8,7 @@
 mod guest_support;
 mod support;
 
-use support::Sandbox;
+use support::{Sandbox, value};
 
 /// One is killed in a cgroup that has no more, another in the one below it; nobody beside them.
 #[test]
@@ -36,13 +36,7 @@ fn who_is_killed_for_want_of_memory_is_counted_where_it_was() {
     assert_eq!(status, 0, "{said}");
     let words = ["--json", "usage", &sandbox.cgroup, "--recursive"];
     let usage = sandbox.run(&words).done().json();
-    let killed = |cgroup: &str| {
-        let rows = usage["cgroups"].as_array().unwrap();
-        let row = rows.iter().find(|r| r["cgroup"] == cgroup).unwrap();
-        let meters = row["meters"].as_array().unwrap();
-        let found = meters.iter().find(|m| m["meter"] == "memory_oom_kills");
-        found.map_or(0, |m| m["total"].as_u64().unwrap())
-    };
+    let killed = |cgroup: &str| value(&usage, cgroup, "memory_oom_kills", None).1;
     let told = |cgroup: &str| {
         let file = sandbox.directory.join(cgroup).join("memory.events");
         let text = std::fs::read_to_string(file).unwrap();

@@ -13,8 +13,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use guest_support::{compiled_with, modprobe, wait_until};
-use support::{Running, Sandbox};
+use guest_support::{modprobe, wait_until};
+use support::{Running, Sandbox, compiled_with};
 
 /// What the display is driven by, and what any program may draw with.
 const CARD: &str = "/dev/dri/card0";

@@ -15,8 +15,8 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use cgtap_sys::bpf::{AttachType, Link, Prog, ProgSpec, ProgType};
-use guest_support::{compiled_with, tool, wait_until};
-use support::{Ran, Running, Sandbox};
+use guest_support::{tool, wait_until};
+use support::{Ran, Running, Sandbox, compiled_with};
 
 const EPERM: i32 = 1;
 const EDQUOT: i32 = 122;

@@ -78,22 +78,6 @@ pub fn wait_until(what: &str, is_so: impl Fn() -> bool) {
     }
 }
 
-/// A program of one C file below `tests`.
-pub fn compiled(name: &str) -> PathBuf {
-    compiled_with(name, &[])
-}
-
-/// The same with libraries: `-lNAME`.
-pub fn compiled_with(name: &str, libraries: &[&str]) -> PathBuf {
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/{name}.c"));
-    let stem = source.file_stem().unwrap().display();
-    let binary =
-        Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{stem}-{}", std::process::id()));
-    let files = [binary.to_str().unwrap(), source.to_str().unwrap()];
-    tool(&[&["cc", "-O2", "-o"], &files[..], libraries].concat());
-    binary
-}
-
 /// The object of `examples/NAME.bpf.c` at the root of the tree.
 pub fn example(name: &str) -> PathBuf {
     let tree = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");

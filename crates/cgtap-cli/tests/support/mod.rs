@@ -239,6 +239,44 @@ pub fn object() -> &'static Path {
     })
 }
 
+/// A program of one C file below `tests`.
+pub fn compiled(name: &str) -> PathBuf {
+    compiled_with(name, &[])
+}
+
+/// The same with flags: `-lNAME`, `-pthread`.
+#[track_caller]
+pub fn compiled_with(name: &str, flags: &[&str]) -> PathBuf {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/{name}.c"));
+    let stem = source.file_stem().unwrap().display();
+    let binary =
+        Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{stem}-{}", std::process::id()));
+    let mut cc = Command::new("cc");
+    cc.args(["-O2", "-o"]).arg(&binary).arg(&source).args(flags);
+    let status = cc
+        .status()
+        .unwrap_or_else(|e| panic!("cannot run cc: {e}; `./dev test` installs it"));
+    assert!(status.success(), "{cc:?}");
+    binary
+}
+
+/// Own and total of a value of a cgroup in a report of usage, of all its labels together, or of those where
+/// a label is a word; what there is none of is 0.
+#[track_caller]
+pub fn value(usage: &Value, cgroup: &str, meter: &str, label: Option<(&str, &str)>) -> (u64, u64) {
+    let rows = usage["cgroups"].as_array().unwrap();
+    let row = rows.iter().find(|r| r["cgroup"] == cgroup);
+    let row = row.unwrap_or_else(|| panic!("no {cgroup} in {usage}"));
+    let is_meant = |m: &&Value| {
+        m["meter"] == meter && label.is_none_or(|(name, word)| m["labels"][name] == word)
+    };
+    let all = row["meters"].as_array().unwrap().iter().filter(is_meant);
+    all.fold((0, 0), |(own, total), m| {
+        let number = |name: &str| m[name].as_u64().unwrap();
+        (own + number("own"), total + number("total"))
+    })
+}
+
 /// Held by tests whose numbers another test's work would disturb.
 pub fn alone() -> MutexGuard<'static, ()> {
     static ALONE: Mutex<()> = Mutex::new(());

@@ -48,12 +48,8 @@ pub struct RawTracepoint {
 /// # Errors
 /// [`TracepointError::NoTracefs`], or [`TracepointError::Read`] where the caller may not look.
 pub fn tracefs() -> Result<&'static Path, TracepointError> {
-    find_tracefs(&TRACEFS.map(Path::new))
-}
-
-fn find_tracefs<'a>(places: &[&'a Path]) -> Result<&'a Path, TracepointError> {
     let mut found = TracepointError::NoTracefs;
-    for place in places {
+    for place in TRACEFS.map(Path::new) {
         let path = place.join("events");
         match fs::metadata(&path) {
             Ok(entry) if entry.is_dir() => return Ok(place),

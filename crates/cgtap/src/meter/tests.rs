@@ -14,7 +14,7 @@ use super::expr::{Builtin, Load, Node, Parser, Record, Root, Shown, TextLoad, ch
 use super::program::{Plan, generate};
 use super::resolve::{ResolveError, resolve_gates};
 use super::resolved::{Do, GateProgram, Job, Owner, Program};
-use super::shape::{Shape, Sink};
+use super::shape::{Shape, Sink, maps};
 use super::usage::Form;
 use crate::asm::{Builder, Frame, Insn, Reg, Size, encode};
 use crate::kernel::layout::Layout;
@@ -164,18 +164,7 @@ fn the_code_of_a_meter_is_what_it_was() {
         sink: &Sink::Usage,
     };
     let insns = generate(plan, &program, 0).unwrap();
-    let names = [
-        "control",
-        "gone",
-        "busy",
-        "current",
-        "usage",
-        "zero",
-        "labels",
-        "label_list",
-        "graves",
-    ];
-    let text = crate::asm::text::listing(&insns, &names, &[]);
+    let text = crate::asm::text::listing(&insns, &maps::NAMES_OF_USAGE, &[]);
     assert_eq!(text, include_str!("tests/charge.txt"), "{text}");
 }
 
