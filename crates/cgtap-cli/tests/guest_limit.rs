@@ -802,6 +802,100 @@ fn a_device_is_denied_at_open() {
     assert_eq!(opens, 4, "{usage}");
 }
 
+/// Memory of a device that the kernel's own controller charges and holds: what a driver asks for beyond the limit
+/// it does not get, in the cgroup and below it; the neighbour does; what is given back is there again. A kernel
+/// without the controller, as Debian's, says that it has none, and nothing is left.
+#[test]
+#[ignore = "needs the GPU scheduler and a module: ./dev test-vm"]
+fn memory_of_a_device_is_held_by_the_kernels_controller() {
+    let has_driver = simulated_gpu();
+    let mut sandbox = Sandbox::new();
+    for name in ["a", "a/inner", "b"] {
+        sandbox.child(name);
+    }
+    let cgroup = format!("{}/a", sandbox.cgroup);
+    let refused = |region: &str| {
+        let meter = format!("dmem_current{{region={region}}}");
+        let refused = sandbox.run(&["limit", "set", &cgroup, &meter, "64MiB"]);
+        assert_eq!(refused.status, 1, "{refused:?}");
+        assert!(!refused.err.contains("--on freeze"), "{refused:?}");
+        let list = sandbox.run(&["--json", "limit", "list"]).done().json();
+        assert_eq!(list["limits"], serde_json::json!([]));
+        refused.err
+    };
+    let root = support::cgroup_root();
+    let there_are = std::fs::read_to_string(root.join("cgroup.controllers")).unwrap();
+    if !there_are.split_whitespace().any(|c| c == "dmem") {
+        let said = refused("simgpu/vram0");
+        assert!(
+            said.contains("there is no controller dmem in this"),
+            "{said}"
+        );
+        if has_driver {
+            remove_simulated_gpu();
+        }
+        return;
+    }
+    assert!(has_driver);
+    let said = refused("simgpu/vram0");
+    assert!(
+        said.contains("write +dmem to cgroup.subtree_control"),
+        "{said}"
+    );
+    for at in [&root, &sandbox.directory] {
+        std::fs::write(at.join("cgroup.subtree_control"), "+dmem").unwrap();
+    }
+    let said = refused("simgpu/vram7");
+    assert!(said.contains("dmem.capacity of the root names"), "{said}");
+    let held = || {
+        let text = std::fs::read_to_string(sandbox.directory.join("a/dmem.max")).unwrap();
+        text.trim().to_owned()
+    };
+    let submit = compiled("simgpu/submit");
+    let hold_mib = |cgroup: &str, mib: u64| {
+        let script = format!("{} 0 0 {}", submit.display(), mib << 20);
+        let (child, said) = hold(&sandbox, cgroup, &script);
+        (Running(child), said)
+    };
+    let meter = "dmem_current{region=simgpu/vram0}";
+    let id = limit(&sandbox, "/a", meter, "64MiB", &[]);
+    let is = |used_mib: u64, left_mib: u64| {
+        let now = stands(&sandbox, id);
+        assert_eq!(
+            (&now["used"], &now["left"]),
+            (&(used_mib << 20).into(), &(left_mib << 20).into()),
+            "{now}"
+        );
+        assert_eq!(
+            (&now["on"], &now["charged"]),
+            (&"dmem.max".into(), &"kernel".into())
+        );
+    };
+    assert_eq!(held(), "simgpu/vram0 67108864");
+    let (first, said) = hold_mib("a/inner", 40);
+    assert_eq!(said, "0");
+    is(40, 24);
+    for cgroup in ["a", "a/inner"] {
+        assert_eq!(hold_mib(cgroup, 30).1, format!("-{ENOMEM}"), "{cgroup}");
+    }
+    let neighbour = hold_mib("b", 100);
+    assert_eq!(neighbour.1, "0");
+    is(40, 24);
+    assert_eq!(limit(&sandbox, "/a", meter, "128MiB", &[]), id);
+    let second = hold_mib("a", 80);
+    assert_eq!(second.1, "0");
+    is(120, 8);
+    drop((first, second));
+    wait_until("all of it given back", || stands(&sandbox, id)["used"] == 0);
+    assert_eq!(hold_mib("a", 129).1, format!("-{ENOMEM}"));
+    sandbox.run(&["limit", "clear", "--all"]).done();
+    assert_eq!(held(), "simgpu/vram0 max");
+    let (last, said) = hold_mib("a", 200);
+    assert_eq!(said, "0");
+    drop((last, neighbour));
+    remove_simulated_gpu();
+}
+
 /// Limits that controllers hold: their files say them, `dd` goes as fast as they let it, and cleared they
 /// are lifted; where a controller is not enabled, nothing changes and it is said.
 #[test]

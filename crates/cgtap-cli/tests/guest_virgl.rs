@@ -226,7 +226,6 @@ fn a_client_that_is_denied_goes_on_without_spinning() {
     assert_eq!(ground.submissions("a"), sent);
     assert_eq!(cube.0.try_wait().unwrap(), None, "it goes on");
     assert!(denials > 1.0, "{denials}");
-    assert!(cpu < 0.6, "{cpu}");
     // A cube whose frames cost the GPU nothing turns faster, and both share one emulated machine: how
     // many frames the neighbour draws says little. That it draws them whole does.
     assert!(
@@ -237,7 +236,10 @@ fn a_client_that_is_denied_goes_on_without_spinning() {
     let id = ground.limit("0", &["--on", "deny:EAGAIN", "--force"]);
     let (spun_cpu, spun) = watch(id);
     println!("with EAGAIN: {spun_cpu:.2} of a CPU, {spun:.0} denials a second");
-    assert!(spun > denials * 3.0, "{spun} {denials}");
+    // How much of a CPU it takes is also what else the machine does; a client that spins is refused a
+    // thousand times as often, and takes all of it.
+    assert!(spun > denials * 30.0, "{spun} {denials}");
+    assert!(cpu < spun_cpu * 0.9, "{cpu} {spun_cpu}");
 
     // When the limit is gone it draws again.
     ground.sandbox.run(&["limit", "clear", "--all"]).done();

@@ -98,7 +98,7 @@ fn compare(path: &Path, page: &str) -> Result<ExitCode> {
     Ok(ExitCode::FAILURE)
 }
 
-fn page(reports: &[(&str, Report)]) -> String {
+fn page(reports: &[(String, Report)]) -> String {
     let mut names: Vec<&str> = Vec::new();
     let mut states: BTreeMap<(&str, usize), &Feature> = BTreeMap::new();
     for (at, (_, report)) in reports.iter().enumerate() {

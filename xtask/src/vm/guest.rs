@@ -70,7 +70,7 @@ impl Guest<'_> {
             modules_dir: as_text(&self.kernel.modules_dir)?,
             boot_dir: as_text(&self.kernel.boot_dir)?,
             command: command.to_vec(),
-            env: environment::for_guest(self.kernel.name, &self.options.env)?,
+            env: environment::for_guest(&self.kernel.name, &self.options.env)?,
             cwd: as_text(&std::env::current_dir()?)?,
             status_file: status_file.clone(),
         };
@@ -211,7 +211,7 @@ impl Guest<'_> {
 
     /// Keeps the console of a guest that failed, and shows its end.
     fn show_console(&self, cache: &Cache, console: &Path) -> Result<()> {
-        let label = self.label.unwrap_or(self.kernel.name).replace(' ', "-");
+        let label = self.label.unwrap_or(&self.kernel.name).replace(' ', "-");
         let name = format!("{label}-{}.log", std::process::id());
         let kept = cache.sub("console")?.join(name);
         std::fs::copy(console, &kept)?;

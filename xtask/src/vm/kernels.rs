@@ -1,14 +1,31 @@
-//! The kernels that guests run: one line each.
+//! The kernels that guests run: Debian's, one line each, and those that somebody built.
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use super::apt::Apt;
 use super::cache::Cache;
+use super::tool;
 use crate::Result;
+
+/// A kernel.
+#[derive(Clone, Debug)]
+pub struct Kernel {
+    /// What it is called on the command line.
+    pub name: String,
+    from: From,
+}
+
+#[derive(Clone, Debug)]
+enum From {
+    Debian(&'static Package),
+    /// The directory in which it was built, `O=` of its make.
+    Build(PathBuf),
+}
 
 /// A kernel of Debian's.
 #[derive(Debug)]
-pub struct Kernel {
+pub struct Package {
     /// What it is called on the command line.
     pub name: &'static str,
     /// Its package, as an extended regular expression. The newest that matches is taken, so that
@@ -19,23 +36,23 @@ pub struct Kernel {
 }
 
 /// To add a kernel, add a line.
-pub const KERNELS: [Kernel; 4] = [
-    Kernel {
+pub const KERNELS: [Package; 4] = [
+    Package {
         name: "6.1",
         package: r"linux-image-6\.1\.0-[0-9]+-amd64",
         suites: &["bookworm", "bookworm-security"],
     },
-    Kernel {
+    Package {
         name: "6.12",
         package: r"linux-image-6\.12\.[0-9.]+\+deb12[0-9.]*-amd64",
         suites: &["bookworm-backports", "bookworm-security"],
     },
-    Kernel {
+    Package {
         name: "6.18",
         package: r"linux-image-6\.18\.[0-9.]+\+deb13[0-9.]*-amd64",
         suites: &["trixie-backports"],
     },
-    Kernel {
+    Package {
         name: "7.3",
         package: r"linux-image-7\.3\.[0-9.]+\+deb13[0-9.]*-amd64",
         // The first for the C library of what builds modules.
@@ -47,7 +64,7 @@ pub const KERNELS: [Kernel; 4] = [
 #[derive(Clone, Debug)]
 pub struct Unpacked {
     /// What it is called on the command line.
-    pub name: &'static str,
+    pub name: String,
     /// Its release, as `uname -r` has it.
     pub release: String,
     /// The kernel itself.
@@ -56,26 +73,60 @@ pub struct Unpacked {
     pub boot_dir: PathBuf,
     /// The directory of its modules.
     pub modules_dir: PathBuf,
+    /// Where modules for it are built, if it was built here; else with Debian's headers.
+    pub build_dir: Option<PathBuf>,
 }
 
 /// The word for every kernel.
 pub const ALL: &str = "all";
 
-/// The kernels of a word on the command line: `all`, or names with commas between them.
-pub fn named(word: &str) -> Result<Vec<&'static Kernel>> {
+/// The kernels of a word on the command line: `all`, or names with commas between them, or directories in which
+/// a kernel was built.
+pub fn named(word: &str) -> Result<Vec<Kernel>> {
+    let debians = |package: &'static Package| Kernel {
+        name: package.name.to_owned(),
+        from: From::Debian(package),
+    };
     if word == ALL {
-        return Ok(KERNELS.iter().collect());
+        return Ok(KERNELS.iter().map(debians).collect());
     }
     let find = |name: &str| {
-        KERNELS.iter().find(|k| k.name == name).ok_or_else(|| {
-            let known = KERNELS.map(|k| k.name).join(", ");
-            format!("there is no kernel {name}; known are {known} and all").into()
-        })
+        if name.contains('/') {
+            return Kernel::built(Path::new(name));
+        }
+        KERNELS
+            .iter()
+            .find(|k| k.name == name)
+            .map(debians)
+            .ok_or_else(|| {
+                let known = KERNELS.map(|k| k.name).join(", ");
+                format!(
+                    "there is no kernel {name}; known are {known}, all, and the directory of a kernel that you \
+                     built (./ before its name)"
+                )
+                .into()
+            })
     };
     word.split(',').map(find).collect()
 }
 
 impl Kernel {
+    /// The one that was built in a directory, called by its release.
+    fn built(build: &Path) -> Result<Self> {
+        let release = build.join("include/config/kernel.release");
+        let release = std::fs::read_to_string(&release).map_err(|e| {
+            format!(
+                "{} is no directory in which a kernel was built: {}: {e}",
+                build.display(),
+                release.display()
+            )
+        })?;
+        Ok(Self {
+            name: release.trim().to_owned(),
+            from: From::Build(std::fs::canonicalize(build)?),
+        })
+    }
+
     /// Fetches and unpacks it, unless the cache has the newest one.
     pub fn unpack(&self, cache: &Cache) -> Result<Unpacked> {
         self.find(cache)?.ok_or_else(|| self.gone().into())
@@ -83,6 +134,24 @@ impl Kernel {
 
     /// The same; none where Debian has it no more, and the cache neither.
     pub fn find(&self, cache: &Cache) -> Result<Option<Unpacked>> {
+        match &self.from {
+            From::Debian(package) => package.find(cache),
+            From::Build(build) => install(cache, &self.name, build).map(Some),
+        }
+    }
+
+    /// What is said where there is none.
+    pub fn gone(&self) -> String {
+        match &self.from {
+            From::Debian(package) => package.gone(),
+            From::Build(build) => format!("{} holds no kernel", build.display()),
+        }
+    }
+}
+
+impl Package {
+    /// See [`Kernel::find`].
+    fn find(&self, cache: &Cache) -> Result<Option<Unpacked>> {
         let _lock = cache.lock()?;
         let home = cache.dir().join("kernels").join(self.name);
         let kept = || newest_kept(&home);
@@ -105,8 +174,7 @@ impl Kernel {
         unpacked(self.name, &root).map(Some)
     }
 
-    /// What is said where there is none.
-    pub fn gone(&self) -> String {
+    fn gone(&self) -> String {
         format!(
             "no package {} is in Debian's {} any more, or the mirror is incomplete; see the table in \
              xtask/src/vm/kernels.rs",
@@ -160,12 +228,32 @@ fn finish(root: &Path, release: &str) -> Result<()> {
             .into());
         }
     }
-    let mut depmod = std::process::Command::new("depmod");
-    super::tool::run(depmod.arg("-b").arg(root).arg(release), "kmod")?;
+    let mut depmod = Command::new("depmod");
+    tool::run(depmod.arg("-b").arg(root).arg(release), "kmod")?;
     Ok(())
 }
 
-fn unpacked(name: &'static str, root: &Path) -> Result<Unpacked> {
+/// Puts a kernel that somebody built into the cache, as a package would: it may be built anew meanwhile.
+fn install(cache: &Cache, release: &str, build: &Path) -> Result<Unpacked> {
+    let _lock = cache.lock()?;
+    let root = cache.sub(&format!("kernels/built/linux-image-{release}"))?;
+    let boot = root.join("boot");
+    std::fs::create_dir_all(&boot)?;
+    for (from, to) in [("arch/x86/boot/bzImage", "vmlinuz"), (".config", "config")] {
+        let (from, to) = (build.join(from), boot.join(format!("{to}-{release}")));
+        std::fs::copy(&from, to).map_err(|e| format!("{}: {e}", from.display()))?;
+    }
+    let mut make = Command::new("make");
+    make.arg("-s").arg("-C").arg(build).arg("modules_install");
+    make.arg(format!("INSTALL_MOD_PATH={}", root.display()));
+    make.arg("INSTALL_MOD_STRIP=1");
+    tool::run(&mut make, "make")?;
+    let mut unpacked = unpacked(release, &root)?;
+    unpacked.build_dir = Some(build.to_owned());
+    Ok(unpacked)
+}
+
+fn unpacked(name: &str, root: &Path) -> Result<Unpacked> {
     let release = root
         .file_name()
         .and_then(|n| n.to_str())
@@ -173,11 +261,12 @@ fn unpacked(name: &'static str, root: &Path) -> Result<Unpacked> {
         .ok_or_else(|| format!("{} is no kernel of the cache", root.display()))?
         .to_owned();
     Ok(Unpacked {
-        name,
+        name: name.to_owned(),
         image: root.join("boot").join(format!("vmlinuz-{release}")),
         boot_dir: root.join("boot"),
         // Without the link lib -> usr/lib: the guest binds this directory.
         modules_dir: std::fs::canonicalize(root.join("lib/modules").join(&release))?,
+        build_dir: None,
         release,
     })
 }

@@ -1,5 +1,5 @@
 //! `xtask vm`: commands and tests in guests with other kernels than this machine's, under QEMU
-//! without KVM. Kernels are Debian's packages, fetched and unpacked, never installed.
+//! without KVM. Kernels are Debian's packages, fetched and unpacked, never installed, or of your own build.
 
 mod apt;
 mod cache;
@@ -33,7 +33,7 @@ pub struct Args {
 enum Verb {
     /// Fetches and unpacks kernels, and says where they are.
     Fetch {
-        /// The kernel's name, or `all`.
+        /// The kernel's name, the directory in which you built one, or `all`.
         #[arg(default_value = "all")]
         kernel: String,
     },
@@ -50,7 +50,7 @@ enum Verb {
 
 #[derive(clap::Args)]
 struct Run {
-    /// The kernel's name: 6.1, 6.12, 6.18.
+    /// The kernel's name, such as 6.12, or the directory in which you built one.
     #[arg(long)]
     kernel: String,
     /// A directory that the guest may write; CGTAP_GUEST_OUT tells the command where it is. All else
@@ -125,7 +125,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
 }
 
 fn run_command(cache: &Cache, run: &Run) -> Result<ExitCode> {
-    let [kernel] = kernels::named(&run.kernel)?[..] else {
+    let [kernel] = &kernels::named(&run.kernel)?[..] else {
         return Err("a command runs in one guest: name one kernel".into());
     };
     let kernel = kernel.unpack(cache)?;

@@ -1,5 +1,5 @@
 //! The GPU that is not there: the module of `crates/cgtap-cli/tests/simgpu`, built for a guest's
-//! kernel with Debian's headers.
+//! kernel with Debian's headers, or where the kernel was built.
 
 use std::io::Read as _;
 use std::os::unix::fs::PermissionsExt as _;
@@ -29,7 +29,11 @@ fn sources() -> PathBuf {
 /// Builds the module for a kernel; none where Debian has no headers for it any more.
 pub fn build(cache: &Cache, kernel: &Unpacked) -> Result<Option<PathBuf>> {
     let _lock = cache.lock()?;
-    let Some(headers) = headers(cache, &kernel.release)? else {
+    let headers = match &kernel.build_dir {
+        Some(dir) => Some(dir.clone()),
+        None => headers(cache, &kernel.release)?,
+    };
+    let Some(headers) = headers else {
         return Ok(None);
     };
     let dir = cache.sub(&format!("simgpu/{}", kernel.release))?;

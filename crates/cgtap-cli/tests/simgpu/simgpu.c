@@ -7,7 +7,8 @@
  * ioctl(fd, WAIT) waits until all of this file's jobs are done; ioctl(fd, WORKED) is how many
  * nanoseconds the engine has worked on them, by its own clock: the truth that meters are held to.
  * ioctl(fd, HOLD, bytes) is how much memory the file has of it; its number is that of a call by which a
- * driver of DRM makes buffers. Its fdinfo tells both as drivers of DRM do
+ * driver of DRM makes buffers. A kernel with a controller of devices' memory is asked first, as drivers ask
+ * it; what it refuses is ENOMEM, and the file keeps what it had. Its fdinfo tells both as drivers of DRM do
  * (Documentation/gpu/drm-usage-stats.rst), and its device has the major of accelerators, of which DRM itself
  * gives out minors below 256.
  *
@@ -27,6 +28,12 @@
 #include <linux/version.h>
 #include <linux/wait.h>
 
+/* Other kernels before have the controller too, with functions of other arguments; Debian's have none. */
+#if IS_ENABLED(CONFIG_CGROUP_DMEM) && LINUX_VERSION_CODE >= KERNEL_VERSION(7, 3, 0)
+#include <linux/cgroup_dmem.h>
+#define HAS_DMEM
+#endif
+
 #define SUBMIT _IOW('g', 1, unsigned long)
 #define WAIT _IO('g', 2)
 #define WORKED _IOR('g', 3, unsigned long)
@@ -38,6 +45,7 @@ struct client {
 	atomic64_t worked_ns;
 	u64 id;
 	u64 held_bytes;
+	struct dmem_cgroup_pool_state *charged_to;
 	wait_queue_head_t done;
 };
 
@@ -63,6 +71,8 @@ static struct work *now_working;
 static ktime_t began;
 static u64 context, seqno;
 static atomic64_t clients;
+/* Over what files hold. */
+static DEFINE_MUTEX(memory);
 
 static const char *name(struct dma_fence *fence)
 {
@@ -164,12 +174,69 @@ static int client_open(struct inode *inode, struct file *file)
 	return 0;
 }
 
+#ifdef HAS_DMEM
+static struct dmem_cgroup_region *region;
+
+static int register_memory(void)
+{
+	const struct dmem_cgroup_init init = { .size = 1 << 30 };
+
+	region = dmem_cgroup_register_region(&init, "simgpu/vram0");
+	return PTR_ERR_OR_ZERO(region);
+}
+
+static void unregister_memory(void)
+{
+	dmem_cgroup_unregister_region(region);
+}
+
+/* Charges what the file is to hold, and gives back what it held. */
+static int charge(struct client *client, u64 bytes)
+{
+	struct dmem_cgroup_pool_state *pool = NULL;
+
+	if (bytes && dmem_cgroup_try_charge(region, bytes, &pool, NULL))
+		return -ENOMEM;
+	if (client->charged_to)
+		dmem_cgroup_uncharge(client->charged_to, client->held_bytes);
+	client->charged_to = pool;
+	return 0;
+}
+#else
+static int register_memory(void)
+{
+	return 0;
+}
+
+static void unregister_memory(void)
+{
+}
+
+static int charge(struct client *client, u64 bytes)
+{
+	return 0;
+}
+#endif
+
+static int hold(struct client *client, u64 bytes)
+{
+	int err;
+
+	mutex_lock(&memory);
+	err = charge(client, bytes);
+	if (!err)
+		WRITE_ONCE(client->held_bytes, bytes);
+	mutex_unlock(&memory);
+	return err;
+}
+
 static int client_release(struct inode *inode, struct file *file)
 {
 	struct client *client = file->private_data;
 
 	wait_event(client->done, !atomic_read(&client->left));
 	drm_sched_entity_destroy(&client->entity);
+	hold(client, 0);
 	kfree(client);
 	return 0;
 }
@@ -212,8 +279,7 @@ static long client_ioctl(struct file *file, unsigned int command, unsigned long 
 		worked = atomic64_read(&client->worked_ns);
 		return copy_to_user((void __user *)argument, &worked, sizeof(worked)) ? -EFAULT : 0;
 	case HOLD:
-		WRITE_ONCE(client->held_bytes, argument);
-		return 0;
+		return hold(client, argument);
 	}
 	return -ENOTTY;
 }
@@ -300,15 +366,18 @@ static int __init simgpu_init(void)
 		.name = "engine0",
 	};
 	struct device *device;
-	int err;
+	int err = register_memory();
 
+	if (err)
+		return err;
 #if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 4, 0)
 	class = class_create("simgpu");
 #else
 	class = class_create(THIS_MODULE, "simgpu");
 #endif
-	if (IS_ERR(class))
-		return PTR_ERR(class);
+	err = PTR_ERR_OR_ZERO(class);
+	if (err)
+		goto memory;
 	device = make_node(&simgpu_node);
 	err = PTR_ERR_OR_ZERO(device);
 	if (err)
@@ -332,6 +401,8 @@ node:
 	drop_node(&simgpu_node);
 class:
 	class_destroy(class);
+memory:
+	unregister_memory();
 	return err;
 }
 
@@ -342,6 +413,7 @@ static void __exit simgpu_exit(void)
 	class_destroy(class);
 	drm_sched_fini(&sched);
 	hrtimer_cancel(&timer);
+	unregister_memory();
 }
 
 module_init(simgpu_init);

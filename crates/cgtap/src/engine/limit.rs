@@ -31,6 +31,7 @@ use crate::budget::rate::Rate;
 use crate::cgroup::Cgroup;
 use crate::id::{CgroupId, LimitId};
 use crate::kernel;
+use crate::limit::controller::Controller;
 use crate::limit::record::{Action, Group, LimitRecord, Limits};
 use crate::meter::library::Known;
 use crate::store::config::Config;
@@ -117,7 +118,8 @@ impl LimitRequest {
 
     /// It takes a gate, or would.
     fn may_gate(&self) -> bool {
-        matches!(self.action, None | Some(Action::Deny(_) | Action::Observe))
+        let is_own = Controller::of_own(&self.value_name()).is_some();
+        !is_own && matches!(self.action, None | Some(Action::Deny(_) | Action::Observe))
     }
 }
 

@@ -34,7 +34,7 @@ impl Job {
     pub fn prepare(cache: &Cache, args: &Args, kernel: Unpacked, boot: Boot) -> Result<Self> {
         let plan = boot.plan;
         let mut options = args.options.clone();
-        let mut name = kernel.name.to_owned();
+        let mut name = kernel.name.clone();
         if boot.is_named {
             name.push_str(" only");
         }

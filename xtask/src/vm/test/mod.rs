@@ -29,7 +29,8 @@ const RESULTS_FILE: &str = "results.json";
 /// Options of `xtask vm test`.
 #[derive(clap::Args)]
 pub struct Args {
-    /// The kernel's name, several with commas between them, or `all`.
+    /// The kernel's name, several with commas between them, or `all`. One with a slash is the directory in
+    /// which you built it.
     #[arg(long, default_value = "all")]
     kernel: String,
     /// Only these test binaries, by name; with a kernel's name before it, on that kernel only, in a guest
@@ -69,10 +70,10 @@ pub fn run(cache: &Cache, args: &Args) -> Result<ExitCode> {
     }
     let (mut all, mut gone) = (Vec::new(), Vec::new());
     for kernel in kernels::named(&args.kernel)? {
-        let boots = plan.boots(&only, kernel.name);
+        let boots = plan.boots(&only, &kernel.name);
         let Some(unpacked) = kernel.find(cache)? else {
             let binaries = boots.iter().map(|boot| boot.plan.binaries.len()).sum();
-            gone.push(report::Run::skipped(kernel.name, kernel.gone(), binaries));
+            gone.push(report::Run::skipped(&kernel.name, kernel.gone(), binaries));
             continue;
         };
         for boot in boots {

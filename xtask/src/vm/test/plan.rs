@@ -97,7 +97,11 @@ impl FromStr for Chosen {
             return Err("a kernel each, or none for all of the run".to_owned());
         }
         Ok(Self {
-            kernel: (kernel != kernels::ALL).then(|| kernel.to_owned()),
+            // One of your own build is called by its release.
+            kernel: match &named[..] {
+                [one] => Some(one.name.clone()),
+                _ => None,
+            },
             binary: binary.to_owned(),
         })
     }
@@ -214,12 +218,12 @@ pub fn make(args: &Args) -> Result<(Plan, Vec<Chosen>)> {
 }
 
 /// The kernels of `--spread`, which are among those of the run.
-fn spread_over(word: &str, args: &Args) -> Result<Vec<&'static str>> {
+fn spread_over(word: &str, args: &Args) -> Result<Vec<String>> {
     let of_run = kernels::named(&args.kernel)?;
-    let all: Vec<_> = kernels::named(word)?.iter().map(|k| k.name).collect();
+    let all: Vec<_> = kernels::named(word)?.into_iter().map(|k| k.name).collect();
     match all
         .iter()
-        .find(|name| of_run.iter().all(|k| k.name != **name))
+        .find(|name| of_run.iter().all(|k| &k.name != *name))
     {
         Some(name) => Err(format!("--spread {name} is no kernel of this run").into()),
         None => Ok(all),
@@ -227,12 +231,12 @@ fn spread_over(word: &str, args: &Args) -> Result<Vec<&'static str>> {
 }
 
 /// What was not chosen, each on one of `kernels`.
-fn rest(binaries: &[Binary], only: &[Chosen], kernels: &[&str]) -> Vec<Chosen> {
+fn rest(binaries: &[Binary], only: &[Chosen], kernels: &[String]) -> Vec<Chosen> {
     let is_left = |b: &&Binary| !only.iter().any(|c| b.is_called(&c.binary));
     let left = binaries.iter().filter(is_left);
     let turns = kernels.iter().cycle();
     let rest = left.zip(turns).map(|(binary, kernel)| Chosen {
-        kernel: Some((*kernel).to_owned()),
+        kernel: Some(kernel.clone()),
         binary: binary.name.clone(),
     });
     rest.collect()
@@ -331,7 +335,7 @@ mod tests {
     fn the_rest_is_spread_over_kernels() {
         let only: Vec<Chosen> = ["a", "6.12:guest_virgl"].map(|w| w.parse().unwrap()).into();
         let binaries = plan(&["a", "b", "c", "guest_virgl", "long"]).binaries;
-        let rest = rest(&binaries, &only, &["6.1", "6.18"]);
+        let rest = rest(&binaries, &only, &["6.1", "6.18"].map(str::to_owned));
         let rest: Vec<_> = rest
             .iter()
             .map(|c| (c.kernel.as_deref(), &c.binary[..]))
@@ -346,6 +350,19 @@ mod tests {
             ]
         );
         assert!(super::rest(&binaries, &only, &[]).is_empty());
+    }
+
+    #[test]
+    fn a_kernel_of_ones_own_is_called_by_its_release() {
+        let build = tempfile::tempdir().unwrap();
+        let path = build.path().to_str().unwrap();
+        let refused = format!("{path}:a").parse::<Chosen>().unwrap_err();
+        assert!(refused.contains("kernel.release"), "{refused}");
+        std::fs::create_dir_all(build.path().join("include/config")).unwrap();
+        let release = build.path().join("include/config/kernel.release");
+        std::fs::write(release, "7.4.0-rc1\n").unwrap();
+        let chosen: Chosen = format!("{path}:a").parse().unwrap();
+        assert_eq!(chosen.kernel.as_deref(), Some("7.4.0-rc1"));
     }
 
     #[test]

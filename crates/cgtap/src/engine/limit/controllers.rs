@@ -2,7 +2,9 @@
 //! fails.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::fs::OpenOptions;
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
 
 use cgtap_sys::Errno;
 
@@ -23,7 +25,7 @@ impl Written {
     /// Puts everything back.
     pub(super) fn undo(self) {
         for (file, before) in self.0.into_iter().rev() {
-            if let Err(e) = std::fs::write(&file, &before) {
+            if let Err(e) = write(&file, &before) {
                 tracing::warn!("{} keeps what a failed change wrote: {e}", file.display());
             }
         }
@@ -71,7 +73,7 @@ impl Session {
         for ((file, lift), (_, old)) in &before {
             if !after.contains_key(&(file.clone(), lift.clone())) {
                 // A cgroup that is gone needs no lifting.
-                if std::fs::write(file, lift).is_ok() {
+                if write(file, lift).is_ok() {
                     written.0.push((file.clone(), old.clone()));
                 }
             }
@@ -81,22 +83,50 @@ impl Session {
             if known.is_some_and(|(_, old)| old == text) {
                 continue;
             }
-            if let Err(e) = std::fs::write(file, text) {
+            if let Err(e) = write(file, text) {
                 written.undo();
                 let errno = e.raw_os_error().map_or(Errno::EIO, Errno);
-                return Err(Error::new(
-                    ErrorKind::Unsupported,
-                    format!(
-                        "cannot hold limit {id}: writing `{text}` to {}: {e}; the controller has to be \
-                         enabled for the cgroup (cgroup.subtree_control of the one above it)",
-                        file.display()
-                    ),
-                )
-                .with_errno(errno));
+                let words = format!(
+                    "cannot hold limit {id}: writing `{text}` to {}: {e}{}",
+                    file.display(),
+                    self.remedy(file, &e)
+                );
+                return Err(Error::new(ErrorKind::Unsupported, words).with_errno(errno));
             }
             let back = known.map_or_else(|| lift.clone(), |(_, old)| old.clone());
             written.0.push((file.clone(), back));
         }
         Ok(written)
     }
+
+    /// What is to be said of a file of a controller that could not be written, and to be done.
+    fn remedy(&self, file: &Path, error: &io::Error) -> String {
+        let name = file.file_name().unwrap_or_default().to_string_lossy();
+        let controller = name.split('.').next().unwrap_or_default();
+        if error.kind() != io::ErrorKind::NotFound {
+            return match controller {
+                "dmem" => "; dmem.capacity of the root names the regions there are".to_owned(),
+                _ => String::new(),
+            };
+        }
+        let there_are = self.hierarchy.root().join("cgroup.controllers");
+        let there_are = std::fs::read_to_string(there_are).unwrap_or_default();
+        if there_are.split_whitespace().any(|c| c == controller) {
+            format!(
+                "; the controller has to be enabled for the cgroup: write +{controller} to \
+                 cgroup.subtree_control of each above it, from the root"
+            )
+        } else {
+            format!(
+                "; there is no controller {controller} in this hierarchy: this kernel was built without it, or \
+                 it is mounted as cgroup v1"
+            )
+        }
+    }
+}
+
+/// Writes a file that is there: what creates one is told EACCES where there is none.
+fn write(file: &Path, text: &str) -> io::Result<()> {
+    let mut file = OpenOptions::new().write(true).open(file)?;
+    file.write_all(text.as_bytes())
 }
