@@ -17,10 +17,12 @@ mod prometheus;
 mod support;
 
 use std::io::{BufRead, BufReader};
+use std::net::{SocketAddr, TcpStream};
 use std::process::Stdio;
 
-use guest_support::containers::{Containerd, Ground, IMAGE, WORKER, cuda, podman};
-use guest_support::cri::{Container, Pod};
+use guest_support::containers::{Containerd, Ground, IMAGE, cuda, podman};
+use guest_support::cri::Pod;
+use guest_support::kubernetes::Manifest;
 use guest_support::wait_until;
 use serde_json::Value;
 use support::{Running, Sandbox};
@@ -268,16 +270,11 @@ fn a_pod_of_kubernetes_has_its_names_usage_and_limit() {
         name: "shop-0",
         uid,
         cgroup: &below,
+        ..Pod::default()
     });
     let works = ["web", "db"].map(|name| ground.work(name));
-    let container = |at: usize, name| Container {
-        name,
-        image: IMAGE,
-        command: &["/bin/sh", "-c", WORKER],
-        mount: (works[at].dir(), "/work"),
-    };
     let mut add = |at: usize, name| {
-        let id = cri.add(&pod, &container(at, name));
+        let id = cri.add(&pod, &works[at].container(name));
         let cgroup = Containerd::cgroup("k8s.io", &id);
         assert_eq!(cgroup, format!("{below}/{id}"));
         (id, cgroup)
@@ -314,7 +311,7 @@ fn a_pod_of_kubernetes_has_its_names_usage_and_limit() {
 
     // Kubernetes restarts one: another id, the same name.
     cri.remove(&web_id);
-    let again = Containerd::cgroup("k8s.io", &cri.add(&pod, &container(0, "web")));
+    let again = Containerd::cgroup("k8s.io", &cri.add(&pod, &works[0].container("web")));
     assert_ne!(again, web);
     // What it takes to start one is counted by now, and is its own.
     assert_eq!(works[0].does("born", 0), 0);
@@ -343,4 +340,106 @@ fn a_pod_of_kubernetes_has_its_names_usage_and_limit() {
     assert_eq!(total("/kubepods"), Some(whole));
     assert_eq!(sandbox.run(&["usage", pod_name]).status, 1);
     sandbox.run(&["meter", "disable", "--all"]).done();
+}
+
+/// `examples/kubernetes.yaml` on a node: from a cgroup namespace of its own, with the rights that it is given and
+/// no others, it tells of the pods beside it and holds them; what it set goes on when it is gone.
+#[test]
+#[ignore = "needs containerd, and takes its storage: ./dev test-vm"]
+fn a_pod_on_the_node_counts_and_holds_the_others() {
+    let ground = Ground::new();
+    let containerd = ground.containerd();
+    let mut cri = containerd.cri();
+    let shop = cri.run(&Pod {
+        namespace: "prod",
+        name: "shop-0",
+        uid: "7f0e1d2c-3b4a-4958-8776-655443322110",
+        cgroup: "/kubepods/besteffort/pod7f0e1d2c-3b4a-4958-8776-655443322110",
+        ..Pod::default()
+    });
+    let works = ["web", "db"].map(|name| ground.work(name));
+    let mut add = |at: usize, name| {
+        let id = cri.add(&shop, &works[at].container(name));
+        (Containerd::cgroup("k8s.io", &id), id)
+    };
+    let [(web, web_id), (db, _)] = [add(0, "web"), add(1, "db")];
+
+    let manifest = Manifest::read();
+    let agent = cri.run(&Pod {
+        namespace: "kube-system",
+        name: "cgtap-x7k2p",
+        uid: "0a1b2c3d-4e5f-4061-8273-8495a6b7c8d9",
+        cgroup: "/kubepods/burstable/pod0a1b2c3d-4e5f-4061-8273-8495a6b7c8d9",
+        host_pid: manifest.host_pid(),
+    });
+    let ids: Vec<String> = manifest
+        .containers()
+        .iter()
+        .map(|container| cri.add(&agent, container))
+        .collect();
+    let address: SocketAddr = "127.0.0.1:9754".parse().unwrap();
+    wait_until("the server of the pod", || {
+        TcpStream::connect(address).is_ok()
+    });
+    // It answers when the policy is in force.
+    assert_eq!(prometheus::get_open(address).status, 200);
+    let mut cgtap = |words: &[&str]| {
+        let done = cri.exec(&ids[0], &[&["/cgtap"], words].concat());
+        let [out, err] = [done.out, done.err].map(|text| String::from_utf8(text).unwrap());
+        assert_eq!(done.status, 0, "{words:?}: {out}{err}");
+        out
+    };
+
+    assert_eq!(
+        (works[0].does("born", 14), works[1].does("born", 6)),
+        (14, 6)
+    );
+    let page = prometheus::get_open(address);
+    assert_eq!(page.status, 200, "{page:?}");
+    for (cgroup, name, count) in [(&web, "web", 14), (&db, "db", 6)] {
+        let of = format!("cgroup=\"{cgroup}\",name=\"container:{name}\"");
+        let line = format!("cgtap_tasks_born_total{{{of}}} {count}");
+        assert!(
+            page.body.lines().any(|l| l == line),
+            "{line} in {}",
+            page.body
+        );
+    }
+    let pid = format!("pid:{}", Containerd::pid("k8s.io", &web_id));
+    let said: Value = serde_json::from_str(&cgtap(&["--json", "explain", &pid])).unwrap();
+    assert_eq!(said["cgroup"], web.as_str());
+    assert!(cgtap(&["usage", "pod:prod/shop-0"]).contains("pod:prod/shop-0"));
+
+    cgtap(&["limit", "set", "pod:prod/shop-0", "device_opens", "5"]);
+    assert_eq!(
+        (works[0].does("opened", 3), works[1].does("opened", 4)),
+        (3, 2)
+    );
+    cgtap(&[
+        "limit",
+        "set",
+        "container:db",
+        "tasks_born",
+        "0",
+        "--on",
+        "freeze",
+    ]);
+    let events = support::cgroup_root().join(&db[1..]).join("cgroup.events");
+    let is_frozen = || {
+        std::fs::read_to_string(&events)
+            .unwrap()
+            .contains("frozen 1")
+    };
+    wait_until("the container is frozen", is_frozen);
+
+    cri.end(&agent);
+    wait_until("the container is thawed", || !is_frozen());
+    assert_eq!(works[0].does("opened", 1), 0);
+    let usage = support::run(&["--json", "usage", "container:web"])
+        .done()
+        .json();
+    assert_eq!(support::value(&usage, &web, "tasks_born", None).0, 14);
+    support::run(&["detach", "--all"]).done();
+    assert_eq!(works[0].does("opened", 1), 1);
+    cri.end(&shop);
 }

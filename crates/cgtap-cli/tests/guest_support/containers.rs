@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::{CWD, FileType, Mode};
 
-use super::cri::Cri;
+use super::cri::{Container, Cri, Shared};
 use super::{tool, wait_until};
 
 #[path = "../../../cgtap/tests/support/cuda.rs"]
@@ -26,7 +26,7 @@ const SOCKET: &str = "/run/containerd/containerd.sock";
 /// What a container does: what it is asked for, so many times, and says how many came to something. All
 /// but the subshells and `launched` is done by the shell itself, so that nothing else is made or opened. One
 /// more process has its libraries open all the time.
-pub const WORKER: &str = "export LD_LIBRARY_PATH=/lib; mkfifo /work/never; \
+const WORKER: &str = "export LD_LIBRARY_PATH=/lib; mkfifo /work/never; \
     /client - 0 wait <> /work/never > /dev/null & while read what count; do done=0; i=0; while [ $i -lt $count ]; do \
     case $what in born) (:);; opened) true < /dev/zero;; launched) /client - 1;; esac && \
     done=$((done+1)); i=$((i+1)); done; echo $done > /work/said; done <> /work/ask";
@@ -153,6 +153,21 @@ impl Work {
         self.dir.to_str().unwrap()
     }
 
+    /// What a runtime is told of it.
+    pub fn container<'a>(&'a self, name: &'a str) -> Container<'a> {
+        Container {
+            name,
+            image: IMAGE,
+            command: vec!["/bin/sh", "-c", WORKER],
+            mounts: vec![Shared {
+                host: self.dir(),
+                inside: "/work",
+                readonly: false,
+            }],
+            rights: None,
+        }
+    }
+
     /// Has it do `what` so many times; how many came to something.
     #[track_caller]
     pub fn does(&self, what: &str, count: u64) -> u64 {
@@ -216,8 +231,13 @@ impl Containerd {
 
     /// The cgroup of a container that runs.
     pub fn cgroup(space: &str, id: &str) -> String {
+        cgroup_of(&Self::pid(space, id))
+    }
+
+    /// Its first process.
+    pub fn pid(space: &str, id: &str) -> String {
         let file = format!("/run/containerd/io.containerd.runtime.v2.task/{space}/{id}/init.pid");
-        cgroup_of(std::fs::read_to_string(Path::new(&file)).unwrap().trim())
+        std::fs::read_to_string(file).unwrap().trim().to_owned()
     }
 
     /// Its interface for Kubernetes.

@@ -6,8 +6,12 @@ use tonic::client::Grpc;
 use tonic::transport::{Channel, Endpoint};
 use tonic_prost::ProstCodec;
 
-/// The network is the node's: a pod's own wants plugins.
+/// A namespace that is the node's. The network always is: a pod's own wants plugins.
 const NODE: i32 = 2;
+/// A namespace that is the container's own; of processes.
+const CONTAINER: i32 = 1;
+/// What a profile that holds nothing back is called.
+const UNCONFINED: i32 = 1;
 
 #[derive(Clone, PartialEq, Message)]
 struct Metadata {
@@ -23,6 +27,8 @@ struct Metadata {
 struct NamespaceOption {
     #[prost(int32, tag = "1")]
     network: i32,
+    #[prost(int32, tag = "2")]
+    pid: i32,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -78,12 +84,34 @@ struct Mount {
     container_path: String,
     #[prost(string, tag = "2")]
     host_path: String,
+    #[prost(bool, tag = "3")]
+    readonly: bool,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Capability {
+    #[prost(string, repeated, tag = "1")]
+    add: Vec<String>,
+    #[prost(string, repeated, tag = "2")]
+    drop: Vec<String>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct SecurityProfile {
+    #[prost(int32, tag = "1")]
+    profile_type: i32,
 }
 
 #[derive(Clone, PartialEq, Message)]
 struct ContainerSecurity {
+    #[prost(message, optional, tag = "1")]
+    capabilities: Option<Capability>,
     #[prost(message, optional, tag = "3")]
     namespaces: Option<NamespaceOption>,
+    #[prost(message, optional, tag = "15")]
+    seccomp: Option<SecurityProfile>,
+    #[prost(message, optional, tag = "16")]
+    apparmor: Option<SecurityProfile>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -116,22 +144,60 @@ struct CreateContainer {
     sandbox_config: Option<SandboxConfig>,
 }
 
+#[derive(Clone, PartialEq, Message)]
+struct ExecSync {
+    #[prost(string, tag = "1")]
+    container: String,
+    #[prost(string, repeated, tag = "2")]
+    command: Vec<String>,
+    #[prost(int64, tag = "3")]
+    timeout_s: i64,
+}
+
+/// What a command in a container left.
+#[derive(Clone, PartialEq, Message)]
+pub struct Executed {
+    #[prost(bytes, tag = "1")]
+    pub out: Vec<u8>,
+    #[prost(bytes, tag = "2")]
+    pub err: Vec<u8>,
+    #[prost(int32, tag = "3")]
+    pub status: i32,
+}
+
 /// What is told of a pod.
+#[derive(Default)]
 pub struct Pod<'a> {
     pub namespace: &'a str,
     pub name: &'a str,
     pub uid: &'a str,
     /// The cgroup that a kubelet makes for it.
     pub cgroup: &'a str,
+    /// It sees the node's processes.
+    pub host_pid: bool,
 }
 
 /// What is told of a container.
+#[derive(Default)]
 pub struct Container<'a> {
     pub name: &'a str,
     pub image: &'a str,
-    pub command: &'a [&'a str],
-    /// Host's path, container's path.
-    pub mount: (&'a str, &'a str),
+    pub command: Vec<&'a str>,
+    pub mounts: Vec<Shared<'a>>,
+    /// Its capabilities, instead of those that containers have, and no profile that holds anything back.
+    pub rights: Option<Vec<&'a str>>,
+}
+
+/// A directory or file of the host's.
+#[derive(Clone, Copy)]
+pub struct Shared<'a> {
+    pub host: &'a str,
+    pub inside: &'a str,
+    pub readonly: bool,
+}
+
+fn words(words: &[&str]) -> Vec<String> {
+    words.iter().map(|w| (*w).to_owned()).collect()
 }
 
 /// A pod that runs.
@@ -193,7 +259,7 @@ impl Cri {
             linux: Some(LinuxSandbox {
                 cgroup_parent: pod.cgroup.to_owned(),
                 security: Some(SandboxSecurity {
-                    namespaces: Some(NamespaceOption { network: NODE }),
+                    namespaces: Some(namespaces(pod.host_pid)),
                 }),
             }),
         };
@@ -206,9 +272,24 @@ impl Cri {
 
     /// Has a container run in a pod; its id.
     pub fn add(&mut self, pod: &Running, container: &Container) -> String {
-        let (host, inside) = container.mount;
+        let unconfined = container.rights.as_ref().map(|_| SecurityProfile {
+            profile_type: UNCONFINED,
+        });
+        let capabilities = container.rights.as_ref().map(|add| Capability {
+            add: words(add),
+            drop: words(&["ALL"]),
+        });
+        let of_pod = pod.config.linux.as_ref().and_then(|l| l.security.as_ref());
         let security = ContainerSecurity {
-            namespaces: Some(NamespaceOption { network: NODE }),
+            capabilities,
+            namespaces: of_pod.and_then(|s| s.namespaces.clone()),
+            seccomp: unconfined.clone(),
+            apparmor: unconfined,
+        };
+        let mount = |shared: &Shared| Mount {
+            container_path: shared.inside.to_owned(),
+            host_path: shared.host.to_owned(),
+            readonly: shared.readonly,
         };
         let config = ContainerConfig {
             metadata: Some(ContainerMetadata {
@@ -217,11 +298,8 @@ impl Cri {
             image: Some(Image {
                 image: container.image.to_owned(),
             }),
-            command: container.command.iter().map(|w| (*w).to_owned()).collect(),
-            mounts: vec![Mount {
-                container_path: inside.to_owned(),
-                host_path: host.to_owned(),
-            }],
+            command: words(&container.command),
+            mounts: container.mounts.iter().map(mount).collect(),
             linux: Some(LinuxContainer {
                 security: Some(security),
             }),
@@ -236,6 +314,16 @@ impl Cri {
         id
     }
 
+    /// Runs a command in a container.
+    pub fn exec(&mut self, container: &str, command: &[&str]) -> Executed {
+        let asked = ExecSync {
+            container: container.to_owned(),
+            command: words(command),
+            timeout_s: 120,
+        };
+        self.ask("ExecSync", asked)
+    }
+
     /// Ends a container.
     pub fn remove(&mut self, container: &str) {
         self.tell("StopContainer", container);
@@ -246,5 +334,12 @@ impl Cri {
     pub fn end(&mut self, pod: &Running) {
         self.tell("StopPodSandbox", &pod.sandbox);
         self.tell("RemovePodSandbox", &pod.sandbox);
+    }
+}
+
+fn namespaces(host_pid: bool) -> NamespaceOption {
+    NamespaceOption {
+        network: NODE,
+        pid: if host_pid { NODE } else { CONTAINER },
     }
 }

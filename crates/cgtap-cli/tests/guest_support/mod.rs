@@ -7,6 +7,7 @@
 
 pub mod containers;
 pub mod cri;
+pub mod kubernetes;
 pub mod nbd;
 
 use std::path::{Path, PathBuf};

@@ -163,6 +163,27 @@ impl Sandbox {
         Ran::of(&mut self.cgtap(words))
     }
 
+    /// A command as it runs in a container: in the sandbox's cgroup `name`, which is the root of a cgroup
+    /// namespace of its own, with mounts of its own that `set_up` may change first.
+    pub fn boxed(&self, name: &str, set_up: &str, command: &Command) -> Command {
+        let procs = self.directory.join(name).join("cgroup.procs");
+        let inner = format!("{set_up} exec \"$0\" \"$@\"");
+        let script = format!(
+            "echo $$ > {} && exec unshare --mount --cgroup sh -c '{inner}' \"$0\" \"$@\"",
+            procs.display()
+        );
+        let mut boxed = Command::new("sh");
+        boxed.args(["-c", &script]).arg(command.get_program());
+        boxed.args(command.get_args()).stdin(Stdio::null());
+        for (name, value) in command.get_envs() {
+            match value {
+                Some(value) => boxed.env(name, value),
+                None => boxed.env_remove(name),
+            };
+        }
+        boxed
+    }
+
     /// The files that a hook at `*/NAME` stands in.
     #[track_caller]
     pub fn files(&self, hook: &str) -> Vec<String> {

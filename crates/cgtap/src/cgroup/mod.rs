@@ -5,15 +5,18 @@ pub mod name;
 pub mod pattern;
 pub mod processes;
 pub mod runtime;
+mod told;
 
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{DirEntryExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use cgtap_sys::{Errno, handle};
 
 use self::mounts::Mount;
+use self::told::Frame;
 use crate::id::CgroupId;
 
 /// `CGROUP2_SUPER_MAGIC` (include/uapi/linux/magic.h).
@@ -43,6 +46,17 @@ pub enum CgroupError {
     Missing {
         /// The path.
         path: PathBuf,
+    },
+    /// What is mounted does not show it.
+    #[error(
+        "the cgroup2 that is mounted at {} does not show {}, as /proc calls it; in a container that is given its \
+         own cgroup only, mount the host's hierarchy", root.display(), path.display()
+    )]
+    Unseen {
+        /// The path, from the root of our cgroup namespace.
+        path: PathBuf,
+        /// Where cgroup2 is.
+        root: PathBuf,
     },
     /// There is no cgroup of this id, or none any more.
     #[error("there is no cgroup with id {id}; it may have been removed")]
@@ -109,7 +123,9 @@ impl CgroupError {
     #[must_use]
     pub fn errno(&self) -> Option<Errno> {
         match self {
-            Self::NoMount | Self::Missing { .. } | Self::Gone { .. } => Some(Errno::ENOENT),
+            Self::NoMount | Self::Missing { .. } | Self::Unseen { .. } | Self::Gone { .. } => {
+                Some(Errno::ENOENT)
+            }
             Self::Name { count: 0, .. } => Some(Errno::ENOENT),
             Self::V1 { .. } | Self::NotACgroup { .. } | Self::Name { .. } => Some(Errno::EINVAL),
             Self::Io { source, .. } => source.raw_os_error().map(Errno),
@@ -122,6 +138,8 @@ impl CgroupError {
 pub struct Hierarchy {
     root: PathBuf,
     mount: File,
+    /// Found when a path of /proc is to be understood.
+    frame: OnceLock<Frame>,
 }
 
 fn magic(file: &File) -> u64 {
@@ -152,7 +170,11 @@ impl Hierarchy {
                 root,
             });
         }
-        Ok(Self { root, mount })
+        Ok(Self {
+            root,
+            mount,
+            frame: OnceLock::new(),
+        })
     }
 
     /// Where it is mounted.
@@ -301,7 +323,7 @@ impl Hierarchy {
     /// The cgroup that the task `pid` is in.
     ///
     /// # Errors
-    /// [`CgroupError::Io`] if there is no such task, [`CgroupError::Missing`] if its cgroup is not below
+    /// [`CgroupError::Io`] if there is no such task, [`CgroupError::Unseen`] if its cgroup is not below
     /// this mount.
     pub fn by_pid(&self, pid: u32) -> Result<Cgroup, CgroupError> {
         let file = format!("/proc/{pid}/cgroup");
@@ -310,7 +332,22 @@ impl Hierarchy {
             source,
         })?;
         let path = unified(&text).ok_or(CgroupError::NoMount)?;
-        self.by_path(&self.root.join(path))
+        self.by_told(Path::new(path))
+    }
+
+    /// The cgroup of a path that /proc tells of a process ([`of_process`]).
+    ///
+    /// # Errors
+    /// [`CgroupError::Unseen`] if it is not below this mount, [`CgroupError::Missing`] if it is gone.
+    pub fn by_told(&self, path: &Path) -> Result<Cgroup, CgroupError> {
+        let frame = self
+            .frame
+            .get_or_init(|| Frame::of(&self.root, &self.mount));
+        let below = frame.place(path).ok_or_else(|| CgroupError::Unseen {
+            path: Path::new("/").join(path),
+            root: self.root.clone(),
+        })?;
+        self.by_path(&self.root.join(below))
     }
 
     /// The one cgroup of a name: a container, pod or unit.
@@ -401,7 +438,8 @@ impl Hierarchy {
     }
 }
 
-/// A process's cgroup in the cgroup2 hierarchy, as a path below the root. `dir` is its directory in /proc.
+/// A process's cgroup in the cgroup2 hierarchy, as a path below the root of our cgroup namespace, which is what
+/// [`Hierarchy::by_told`] takes. `dir` is its directory in /proc.
 ///
 /// # Errors
 /// There is no such process any more, or it is in no cgroup of that hierarchy.
@@ -426,7 +464,12 @@ fn find_mount() -> Option<PathBuf> {
 fn topmost(mountinfo: &str) -> Option<PathBuf> {
     let mounts = Mount::parse(mountinfo).into_iter();
     let mounts = mounts.filter(|mount| mount.fs_type == "cgroup2");
-    let first = mounts.min_by_key(|mount| mount.root.as_os_str().len())?;
+    // Seen from a cgroup namespace, what is mounted from above its root is `/..`.
+    let shows = |mount: &Mount| {
+        let ups = told::ups(&mount.root);
+        (std::cmp::Reverse(ups), mount.root.components().count())
+    };
+    let first = mounts.min_by_key(shows)?;
     Some(first.point)
 }
 
@@ -443,5 +486,10 @@ mod tests {
         let found = topmost(text).unwrap();
         assert_eq!(found, Path::new("/sys/fs/cgroup x"));
         assert_eq!(topmost("24 1 0:5 / /sys rw - sysfs none rw\n"), None);
+        // A container's own, and the host's beside it.
+        let text = "40 30 0:38 / /sys/fs/cgroup rw - cgroup2 none rw\n\
+                    41 31 0:38 /../.. /host/cgroup rw - cgroup2 none rw\n\
+                    42 31 0:38 /../a /host/a rw - cgroup2 none rw\n";
+        assert_eq!(topmost(text).unwrap(), Path::new("/host/cgroup"));
     }
 }

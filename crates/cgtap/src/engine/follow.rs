@@ -227,10 +227,10 @@ impl<'a> Families<'a> {
         }
     }
 
-    /// Whether the cgroup at `path`, below the root, is one of `cgroups` or below it. One that is gone is not.
+    /// Whether the cgroup at `path`, as /proc told it, is one of `cgroups` or below it. One that is gone is not.
     fn is_below(&mut self, path: &PathBuf, cgroups: &BTreeSet<CgroupId>) -> bool {
         if !self.known.contains_key(path) {
-            let found = self.hierarchy.by_path(path);
+            let found = self.hierarchy.by_told(path);
             let line = found.map(|c| [vec![c.id], c.ancestors].concat());
             self.known.insert(path.clone(), line.unwrap_or_default());
         }

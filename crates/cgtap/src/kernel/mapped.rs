@@ -70,7 +70,7 @@ impl From<&Metadata> for FileId {
 pub struct Mapped {
     /// Its path on this machine.
     pub path: PathBuf,
-    /// The cgroups of the processes that map it, as paths below the root.
+    /// The cgroups of the processes that map it, as /proc tells them.
     pub cgroups: BTreeSet<PathBuf>,
 }
 

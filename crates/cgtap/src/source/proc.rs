@@ -29,7 +29,7 @@ pub struct OpenFile {
     pub pid: u32,
     /// When that was started, in the kernel's ticks since boot.
     pub started: u64,
-    /// That process's cgroup, as a path below the root.
+    /// That process's cgroup, as /proc tells it.
     pub cgroup: PathBuf,
 }
 

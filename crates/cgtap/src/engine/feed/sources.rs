@@ -154,13 +154,12 @@ impl<'a> Cgroups<'a> {
         }
     }
 
-    /// The cgroup of a path below the root; 0 for one that is gone, or where the meter does not count.
+    /// The cgroup of a path that /proc told; 0 for one that is gone, or where the meter does not count.
     fn id(&mut self, path: &Path) -> CgroupId {
         if let Some(known) = self.known.get(path) {
             return *known;
         }
-        let hierarchy = &self.session.hierarchy;
-        let found = hierarchy.by_path(&hierarchy.root().join(path)).ok();
+        let found = self.session.hierarchy.by_told(path).ok();
         let counts = |found: &Cgroup| {
             self.top
                 .as_ref()

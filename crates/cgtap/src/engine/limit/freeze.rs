@@ -21,6 +21,7 @@ use super::super::{Engine, Lock};
 use super::words::BudgetWords;
 use crate::budget::places;
 use crate::budget::words::{Budget, flag, word};
+use crate::cgroup::{Cgroup, CgroupError};
 use crate::id::LimitId;
 use crate::limit::pace;
 use crate::limit::record::{Action, LimitRecord};
@@ -275,14 +276,20 @@ impl Pacer {
             self.budgets = Some(session.budget_words()?);
             let seen = session.config.limits.births_seen;
             self.births = session.places()?.map(|places| (places, seen));
-            let own = session.hierarchy.by_pid(std::process::id())?;
+            let own = match session.hierarchy.by_pid(std::process::id()) {
+                // Then it is no cgroup that we freeze.
+                Err(CgroupError::Unseen { .. }) => None,
+                own => Some(own?),
+            };
             let limits = &session.config.limits.limits;
             let frozen = limits.iter().filter(|(_, l)| l.action == Action::Freeze);
             for (id, limit) in frozen.clone() {
                 let Ok(cgroup) = session.hierarchy.by_id(limit.cgroup) else {
                     continue;
                 };
-                if own.id == cgroup.id || own.ancestors.contains(&cgroup.id) {
+                let is_ours =
+                    |own: &Cgroup| own.id == cgroup.id || own.ancestors.contains(&cgroup.id);
+                if own.as_ref().is_some_and(is_ours) {
                     tracing::warn!(
                         "{} is not frozen: whoever would thaw it runs in it; run `cgtap enforce` \
                          elsewhere",
