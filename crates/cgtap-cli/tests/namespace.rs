@@ -16,7 +16,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use machine::{Bench, amdgpu};
-use support::{Ran, Running, Sandbox, cgroup_root, value};
+use support::{Ran, Running, Sandbox, cgroup_root, compiled, value};
 
 /// A sandbox with two pods beside each other, of which `pods/own` is where the box is.
 fn pods() -> Sandbox {
@@ -62,6 +62,10 @@ fn processes_are_where_they_are() {
         let shown = &said["cgroup"];
         assert_eq!(shown, cgroup.trim_end_matches('/'), "{name}");
     }
+    // A command of `stat` stays below where that is.
+    let words = ["stat", "-e", "task-clock", "--", "cat", "/proc/self/cgroup"];
+    let said = run(&sandbox, "", &words).done();
+    assert!(said.out.contains("0::/cgtap-stat-"), "{said:?}");
     // Both are mounted: the one that shows most is taken.
     let own = tempfile::tempdir().unwrap();
     let both = format!("mount -t cgroup2 none {} &&", own.path().display());
@@ -137,4 +141,83 @@ fn what_drivers_tell_is_charged_to_the_cgroups_of_processes() {
         (500_000, 500_000)
     );
     assert_eq!(usage["unread"], serde_json::json!([]));
+}
+
+/// Another PID namespace.
+const PIDS: [&str; 5] = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"];
+
+/// `cgtap` in a PID namespace of its own, where its number is 1 and others are not seen.
+fn alone(sandbox: &Sandbox, words: &[&str]) -> Command {
+    let cgtap = sandbox.cgtap(words);
+    let mut command = Command::new(PIDS[0]);
+    command.args(&PIDS[1..]).arg(cgtap.get_program());
+    command.args(cgtap.get_args());
+    command
+}
+
+/// How much is attached, as told from a PID namespace of its own, or from here.
+fn attached(sandbox: &Sandbox, is_alone: bool) -> usize {
+    let words = ["--json", "list", "--recursive"];
+    let ran = match is_alone {
+        true => Ran::of(&mut alone(sandbox, &words)),
+        false => sandbox.run(&words),
+    };
+    let lists = ran.done().json()["lists"].clone();
+    let lists = lists.as_array().unwrap().iter();
+    lists
+        .map(|l| l["attachments"].as_array().unwrap().len())
+        .sum()
+}
+
+/// What a process of another PID namespace holds is there as long as it lives, whoever looks from where, and
+/// goes with it.
+#[test]
+fn what_is_held_goes_with_who_holds_it() {
+    let sandbox = pods();
+    let cgroup = format!("{}/pods", sandbox.cgroup);
+    let event = "tracepoint:syscalls/sys_enter_getsid";
+    let words = [
+        "--json",
+        "stat",
+        "-c",
+        &cgroup,
+        "-e",
+        event,
+        "--",
+        "sh",
+        "-c",
+        "read end; true",
+    ];
+    let start = || {
+        let mut boxed = sandbox.boxed("pods/own", "", &alone(&sandbox, &words));
+        let boxed = boxed.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let child = boxed.spawn().unwrap();
+        let end = Instant::now() + Duration::from_secs(60);
+        while attached(&sandbox, true) == 0 {
+            assert!(Instant::now() < end);
+        }
+        child
+    };
+    let mut child = start();
+    assert_eq!(attached(&sandbox, false), 1);
+    sandbox.inside(
+        "pods/other",
+        &format!(
+            "exec {} use /dev/null 7 > /dev/null",
+            compiled("fixtures/opens").display()
+        ),
+    );
+    drop(child.stdin.take());
+    let ran = Ran::from(child.wait_with_output().unwrap()).done();
+    let counted = ran.json()["cgroups"][0]["events"][0]["count"].clone();
+    assert_eq!(counted, 7, "{ran:?}");
+    for is_alone in [true, false] {
+        let mut child = start();
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let end = Instant::now() + Duration::from_secs(60);
+        while attached(&sandbox, is_alone) > 0 {
+            assert!(Instant::now() < end, "{is_alone}");
+        }
+    }
 }

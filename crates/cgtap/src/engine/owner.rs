@@ -3,6 +3,9 @@
 //! A process may be killed at any moment, and nobody of ours need be alive to notice: a program at
 //! `sched_process_exit` sets the gate of the process, a word that its attachments read before
 //! anything else. The next command detaches them.
+//!
+//! Processes are recorded by the kernel's own numbers. Who runs in a container, with a /proc that does not have
+//! them, goes by the gates alone.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,14 +18,17 @@ use super::error::{Error, ErrorKind, Result};
 use super::foundation::attach_watcher;
 use super::session::Session;
 use crate::dispatch::reaper::{self, GATES_MAX};
+use crate::id::AttachmentId;
+use crate::kernel::pid;
 use crate::store::config::{Config, Owner};
 use crate::store::pins;
 
 impl Session {
     /// The gate of this process: the one it has, or a fresh one, open.
     pub(super) fn gate_for_this_process(&self, next: &Config) -> Result<Owner> {
-        let pid = std::process::id();
-        let start_ticks = start_ticks(pid).unwrap_or_default();
+        let sys = |e: SysError| Error::sys("open the gate of this process", &e);
+        let pid = pid::own().map_err(sys)?;
+        let start_ticks = start_ticks("self").unwrap_or_default();
         let same = |o: &&Owner| o.pid == pid && o.start_ticks == start_ticks;
         if let Some(owner) = next.owners.values().find(same) {
             return Ok(*owner);
@@ -35,7 +41,6 @@ impl Session {
             )
             .with_errno(Errno::ENOSPC)
         })?;
-        let sys = |e: SysError| Error::sys("open the gate of this process", &e);
         let gates = get_map(&self.path(pins::GATES)).map_err(sys)?;
         Words::map(&gates).map_err(sys)?.set(usize::from(gate), 0);
         Ok(Owner {
@@ -43,6 +48,20 @@ impl Session {
             start_ticks,
             gate,
         })
+    }
+
+    /// Attachments whose processes run no more.
+    pub(super) fn orphans(&self) -> Result<Vec<AttachmentId>> {
+        let owners = self.config.owners.iter();
+        if self.config.owners.is_empty() || pid::are_the_kernels() {
+            let gone = owners.filter(|(_, owner)| !is_alive(**owner));
+            return Ok(gone.map(|(id, _)| *id).collect());
+        }
+        let sys = |e: SysError| Error::sys("read the gates of processes", &e);
+        let gates = get_map(&self.path(pins::GATES)).map_err(sys)?;
+        let gates = Words::map(&gates).map_err(sys)?;
+        let gone = owners.filter(|(_, owner)| gates.get(usize::from(owner.gate)) != 0);
+        Ok(gone.map(|(id, _)| *id).collect())
     }
 
     /// Tells the program at sched_process_exit whom to look for; attaches it, or takes it away,
@@ -84,13 +103,13 @@ impl Session {
 }
 
 /// The process still runs. A pid that was given again is another process: its start differs.
-pub(super) fn is_alive(owner: Owner) -> bool {
-    start_ticks(owner.pid) == Some(owner.start_ticks)
+fn is_alive(owner: Owner) -> bool {
+    start_ticks(&owner.pid.to_string()) == Some(owner.start_ticks)
 }
 
 /// Field 22 of /proc/PID/stat (proc_pid_stat(5)): the start in clock ticks since boot; `None` for
 /// a process that is gone or a zombie.
-fn start_ticks(pid: u32) -> Option<u64> {
+fn start_ticks(pid: &str) -> Option<u64> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The name in parentheses may hold anything.
     let (_, fields) = stat.rsplit_once(") ")?;
@@ -110,7 +129,7 @@ mod tests {
         let pid = std::process::id();
         let me = Owner {
             pid,
-            start_ticks: start_ticks(pid).unwrap(),
+            start_ticks: start_ticks("self").unwrap(),
             gate: 0,
         };
         assert!(is_alive(me));

@@ -167,11 +167,8 @@ impl Session {
         self.words.get(UNDER_WAY) != 0
             || self.words.get(DEATHS) != self.config.deaths_seen
             || self.has_births()
-            || self
-                .config
-                .owners
-                .values()
-                .any(|o| !super::owner::is_alive(*o))
+            // What cannot be told is found out by mending.
+            || self.orphans().map_or(true, |orphans| !orphans.is_empty())
     }
 
     /// A change was under way when its process died.
@@ -206,13 +203,7 @@ impl Session {
     fn follow_kernel(&mut self, done: &mut Vec<String>) -> Result<()> {
         let deaths = self.words.get(DEATHS);
         let dead = self.dead_cgroups()?;
-        let orphans: Vec<_> = self
-            .config
-            .owners
-            .iter()
-            .filter(|(_, o)| !super::owner::is_alive(**o))
-            .map(|(id, _)| *id)
-            .collect();
+        let orphans = self.orphans()?;
         let has_births = self.has_births();
         if deaths == self.config.deaths_seen && dead.is_empty() && orphans.is_empty() && !has_births
         {

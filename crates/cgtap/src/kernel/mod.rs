@@ -20,6 +20,7 @@ mod lsm;
 pub mod mapped;
 pub mod path;
 pub mod perf_event;
+pub mod pid;
 pub mod place;
 pub mod pretend;
 pub mod read;

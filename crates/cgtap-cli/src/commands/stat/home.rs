@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
+use cgtap::engine::{CgroupRef, Engine};
+
 use crate::failure::Failure;
 
 /// How often the processes that a command left behind are looked for, and how long apart: each
@@ -23,14 +25,18 @@ pub struct Home {
 }
 
 impl Home {
-    /// Makes a cgroup below this process's own one in the hierarchy that is mounted at `root`.
+    /// Makes a cgroup below this process's own one.
     ///
     /// # Errors
-    /// [`Failure::System`] where none may be made.
-    pub fn make(root: &Path) -> Result<Self, Failure> {
-        let own = fs::read_to_string("/proc/self/cgroup")
-            .map_err(|e| Failure::system("cannot read /proc/self/cgroup", e))?;
-        let parent = own_cgroup(&own, root)?;
+    /// [`Failure::System`] where none may be made, [`Failure::Unsupported`] where the own one is not to be seen.
+    pub fn make(engine: &Engine) -> Result<Self, Failure> {
+        let own = engine.cgroup(&CgroupRef::Pid(std::process::id()));
+        let own = own.map_err(|e| {
+            Failure::Unsupported(format!(
+                "no cgroup can be made for the command below that of this process: {e}; name one with -c"
+            ))
+        })?;
+        let parent = engine.cgroup_root()?.join(own.path.trim_start_matches('/'));
         let path = parent.join(format!("cgtap-stat-{}", std::process::id()));
         let cannot = |e: io::Error| {
             let path = path.display();
@@ -109,45 +115,5 @@ impl Drop for Home {
         if !self.removed {
             let _ = self.try_remove();
         }
-    }
-}
-
-/// Directory of the cgroup that /proc/self/cgroup, whose content is `own`, names in the unified
-/// hierarchy.
-fn own_cgroup(own: &str, root: &Path) -> Result<PathBuf, Failure> {
-    let path = own
-        .lines()
-        .find_map(|line| line.strip_prefix("0::/"))
-        .ok_or_else(|| {
-            Failure::Unsupported(
-                "this process is in no cgroup of the unified hierarchy; name one with -c"
-                    .to_owned(),
-            )
-        })?;
-    // A cgroup outside of the namespace, and one that is gone, have no directory to be seen.
-    if path.starts_with("..") || path.ends_with(" (deleted)") {
-        return Err(Failure::Unsupported(format!(
-            "the cgroup of this process, /{path}, is not to be seen here; name one with -c"
-        )));
-    }
-    Ok(root.join(path))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_own_cgroup_is_the_line_of_the_unified_hierarchy() {
-        let root = Path::new("/sys/fs/cgroup/unified");
-        let own = |text: &str| own_cgroup(text, root).map_err(|e| e.status());
-        assert_eq!(
-            own("9:name=systemd:/\n4:memory:/x\n0::/user.slice/a\n"),
-            Ok(root.join("user.slice/a"))
-        );
-        assert_eq!(own("0::/\n"), Ok(root.join("")));
-        assert_eq!(own("4:memory:/x\n"), Err(1));
-        assert_eq!(own("0::/../other\n"), Err(1));
-        assert_eq!(own("0::/a (deleted)\n"), Err(1));
     }
 }

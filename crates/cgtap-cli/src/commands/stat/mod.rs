@@ -76,7 +76,7 @@ fn count_around_a_command(
     let workload = Workload::find(&args.command)?;
     // Dropped last: what counts in it has to be gone first.
     let home = if args.cgroups.is_empty() {
-        Some(Home::make(&engine.cgroup_root()?)?)
+        Some(Home::make(engine)?)
     } else {
         None
     };

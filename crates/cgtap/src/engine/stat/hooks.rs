@@ -186,7 +186,16 @@ impl Hooks {
                 }
             }
         }
-        let run_count = |c: &Counter| runs.get(&c.attachment).copied().unwrap_or(0);
+        let run_count = |c: &Counter| {
+            runs.get(&c.attachment).copied().unwrap_or_else(|| {
+                tracing::warn!(
+                    "counter {} is not attached any more: somebody detached it, or its cgroup was removed; \
+                     what it counted is not known, and 0 is shown",
+                    c.attachment
+                );
+                0
+            })
+        };
         let counts = self
             .cgroups
             .iter()
