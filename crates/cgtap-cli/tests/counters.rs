@@ -93,6 +93,21 @@ fn stat(sandbox: &Sandbox, perf: &[&str], words: &[&str], script: &str) -> (Stri
     (ran.out, serde_json::from_str(&text).unwrap(), ran.err)
 }
 
+/// Does it again where something was lost: a kernel may keep switches from programs (docs/kernel-facts.md), and
+/// what ran then is charged to another cgroup. That is told, and all that is told is exact without.
+#[track_caller]
+fn with_nothing_lost(mut stat: impl FnMut() -> (String, Value, String)) -> (String, Value, String) {
+    let mut lost = Vec::new();
+    for _ in 0..10 {
+        let ran = stat();
+        if ran.1["lost"] == 0 {
+            return ran;
+        }
+        lost.push(ran.1["lost"].clone());
+    }
+    panic!("something was lost each time: {lost:?}");
+}
+
 /// The counts that `perf stat -x,` printed: value, event, cgroup.
 fn perfs(text: &str) -> Vec<(f64, String, String)> {
     let rows = text.lines().filter_map(|line| {
@@ -158,8 +173,7 @@ fn software_events_are_exact_and_the_same_as_perfs() {
         // It comes without a switch and goes with one, the last of its life.
         sandbox.directory.join("end").display()
     );
-    let (out, report, err) = stat(&sandbox, &perf, &words, &script);
-    assert_eq!(report["lost"], 0, "{report}");
+    let (out, report, err) = with_nothing_lost(|| stat(&sandbox, &perf, &words, &script));
     // What the workers know of themselves.
     assert_eq!(count(&report, "/a", "page-faults"), 500);
     assert_eq!(count(&report, "/b", "page-faults"), 300);
@@ -172,7 +186,7 @@ fn software_events_are_exact_and_the_same_as_perfs() {
         let switches = count(&report, cgroup, "context-switches");
         assert!(
             (bound[0]..=bound[1]).contains(&switches),
-            "{cgroup}: {switches} is not in {bound:?}"
+            "{cgroup}: {switches} is not in {bound:?}: {report}\n{err}"
         );
     }
     assert!(count(&report, "/end", "context-switches") > 0, "{report}");
@@ -236,7 +250,7 @@ fn totals_are_own_and_below() {
     ]
     .join(";");
     let words = ["-c", &a, "-e", "faults", "--per-cgroup"];
-    let (_, report, _) = stat(&sandbox, &[], &words, &script);
+    let (_, report, _) = with_nothing_lost(|| stat(&sandbox, &[], &words, &script));
     let both = |cgroup: &str| {
         let event = event(&report, cgroup, "faults");
         (
@@ -250,7 +264,7 @@ fn totals_are_own_and_below() {
     // The same without a row for each.
     let x = format!("{a}/x");
     let words = ["-c", &a, "-c", &x, "-c", &a, "-e", "faults"];
-    let (_, report, _) = stat(&sandbox, &[], &words, &script);
+    let (_, report, _) = with_nothing_lost(|| stat(&sandbox, &[], &words, &script));
     let counts: Vec<_> = (0..3)
         .map(|row| report["cgroups"][row]["events"][0]["count"].as_u64())
         .collect();
@@ -270,10 +284,10 @@ fn a_cgroup_that_comes_and_goes_is_in_the_totals_above_it() {
         work(&sandbox, "a/x/n/m", 0, 5),
     );
     let words = ["-c", &a, "-e", "faults"];
-    let (_, report, _) = stat(&sandbox, &[], &words, &script);
+    let (_, report, _) = with_nothing_lost(|| stat(&sandbox, &[], &words, &script));
     assert_eq!(count(&report, "/a", "faults"), 45);
     let words = ["-c", &a, "-e", "faults", "--per-cgroup"];
-    let (_, report, _) = stat(&sandbox, &[], &words, &script);
+    let (_, report, _) = with_nothing_lost(|| stat(&sandbox, &[], &words, &script));
     let rows: Vec<(bool, u64, u64)> = report["cgroups"]
         .as_array()
         .unwrap()
@@ -300,8 +314,7 @@ fn cgroups_without_a_row_are_counted_in_the_one_above() {
         work(&sandbox, "a/last", 0, 40)
     );
     let words = ["-c", &a, "-e", "faults", "--per-cgroup"];
-    let (_, report, _) = stat(&sandbox, &[], &words, &script);
-    assert_eq!(report["lost"], 0, "{report}");
+    let (_, report, _) = with_nothing_lost(|| stat(&sandbox, &[], &words, &script));
     let merged = report["merged"].as_u64().unwrap();
     assert!((50..150).contains(&merged), "{merged}");
     let row = event(&report, "/a", "faults");

@@ -66,8 +66,8 @@ struct Watcher {
 pub struct Counts {
     /// The rows; the one of [`rows::OUTSIDE`] is nobody's.
     pub rows: Vec<Row>,
-    /// What could not be counted: events that the kernel kept from the programs, counters that
-    /// could not be read, cgroups that found no place, CPUs that came or went.
+    /// What could not be counted, or was charged to another cgroup: switches that the kernel kept from the
+    /// programs, counters that could not be read, cgroups that found no place, CPUs that came or went.
     pub lost: u64,
     /// Cgroups that found no row of their own: they are counted in the row of the one above.
     pub merged: u64,
@@ -224,7 +224,12 @@ impl Counters {
         let word = |at| self.maps.control.get(at);
         Ok(Counts {
             rows: self.maps.read(&self.plan)?,
-            lost: gone + came + missed + word(control::UNPLACED) + word(control::UNREAD),
+            lost: gone
+                + came
+                + missed
+                + word(control::UNPLACED)
+                + word(control::UNREAD)
+                + word(control::UNSEEN),
             merged: word(control::MERGED),
         })
     }

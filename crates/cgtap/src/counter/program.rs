@@ -49,17 +49,20 @@ pub mod control {
     pub const MERGED: usize = 2;
     /// Counters that could not be read at a switch.
     pub const UNREAD: usize = 3;
+    /// Switches that were not seen, so that what another cgroup did was charged to the one before.
+    pub const UNSEEN: usize = 4;
     /// Number of words.
     pub const WORDS: usize = 8;
 }
 
-/// Words of a turn: the cgroup, its row, whether we count; then what each word of a row's counters
-/// said when it began.
+/// Words of a turn: the cgroup, its row, whether we count, the task that runs; then what each word of a row's
+/// counters said when it began.
 mod turn {
     pub const ID: i16 = 0;
     pub const ROW: i16 = 8;
     pub const IS_COUNTING: i16 = 16;
-    pub const LAST: usize = 3;
+    pub const TASK: i16 = 24;
+    pub const LAST: usize = 4;
 }
 
 /// Bytes of a turn.
@@ -92,6 +95,9 @@ const ID: Reg = Reg::R8;
 const CPU: Reg = Reg::R8;
 /// The row whose turn begins.
 const NEXT_ROW: Reg = Reg::R9;
+/// The tasks of a switch, before there are rows.
+const PREV: Reg = Reg::R7;
+const NEXT: Reg = Reg::R9;
 
 /// Why turns change.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -206,10 +212,9 @@ fn find_row(b: &mut Builder) {
     b.place(unknown);
 }
 
-/// Appends the change of turns to the cgroup whose id is in [`ID`], and the end.
-fn change(b: &mut Builder, target: &Target<'_>, when: When) {
-    let (out, same_row) = (b.label(), b.label());
-    find_turn(b, out);
+/// Appends the change of the turn in [`TURN`] to the cgroup whose id is in [`ID`], and the end.
+fn change(b: &mut Builder, target: &Target<'_>, when: When, out: crate::asm::Label) {
+    let same_row = b.label();
     b.push(Insn::load(Size::Dw, Reg::R1, TURN, turn::ID))
         .jump_if(Cond::Eq, Reg::R1, ID, out)
         .push(Insn::load(Size::Dw, Reg::R1, TURN, turn::IS_COUNTING))
@@ -254,10 +259,30 @@ fn end(b: &mut Builder, out: crate::asm::Label) {
 /// [`EditError`] if a jump became too long; it cannot.
 pub fn at_switch(target: &Target<'_>) -> Result<Vec<Insn>, EditError> {
     let mut b = Builder::new();
-    b.push(Insn::load(Size::Dw, Reg::R1, Reg::R1, 16));
-    cgroup_id(&mut b, target.layout, ID, Reg::R1);
-    change(&mut b, target, When::Switch);
+    let out = b.label();
+    b.push(Insn::load(Size::Dw, PREV, Reg::R1, 8))
+        .push(Insn::load(Size::Dw, NEXT, Reg::R1, 16));
+    find_turn(&mut b, out);
+    notice_unseen(&mut b, target.layout);
+    cgroup_id(&mut b, target.layout, ID, NEXT);
+    change(&mut b, target, When::Switch, out);
     b.finish()
+}
+
+/// Appends what counts a switch before this one that was not seen: to [`PREV`], from a task of another cgroup.
+/// Remembers [`NEXT`].
+fn notice_unseen(b: &mut Builder, layout: &Layout) {
+    let seen = b.label();
+    b.push(Insn::load(Size::Dw, Reg::R1, TURN, turn::TASK))
+        .push(Insn::store(Size::Dw, TURN, turn::TASK, NEXT))
+        .jump_if(Cond::Eq, Reg::R1, PREV, seen)
+        .push(Insn::load(Size::Dw, Reg::R1, TURN, turn::IS_COUNTING))
+        .jump_if_imm(Cond::Eq, Reg::R1, 0, seen);
+    cgroup_id(b, layout, ID, PREV);
+    b.push(Insn::load(Size::Dw, Reg::R1, TURN, turn::ID))
+        .jump_if(Cond::Eq, Reg::R1, ID, seen)
+        .increment(charge_map::CONTROL, control::UNSEEN);
+    b.place(seen);
 }
 
 /// Generates the program at `tp_btf/cgroup_attach_task`: a task that moves itself, which is what
@@ -267,9 +292,11 @@ pub fn at_switch(target: &Target<'_>) -> Result<Vec<Insn>, EditError> {
 /// As [`at_switch`].
 pub fn at_move(target: &Target<'_>) -> Result<Vec<Insn>, EditError> {
     let mut b = Builder::new();
+    let out = b.label();
+    find_turn(&mut b, out);
     b.push(Insn::call(helper::GET_CURRENT_TASK_BTF));
     cgroup_id(&mut b, target.layout, ID, Reg::R0);
-    change(&mut b, target, When::Now);
+    change(&mut b, target, When::Now, out);
     b.finish()
 }
 
@@ -290,7 +317,8 @@ pub fn flush(target: &Target<'_>) -> Result<Vec<Insn>, EditError> {
         .push(Insn::mov_imm(Reg::R1, OUTSIDE as i32))
         .push(Insn::store(Size::Dw, TURN, turn::ROW, Reg::R1));
     b.place(was_off)
-        .push(Insn::call(helper::GET_CURRENT_TASK_BTF));
+        .push(Insn::call(helper::GET_CURRENT_TASK_BTF))
+        .push(Insn::store(Size::Dw, TURN, turn::TASK, Reg::R0));
     cgroup_id(&mut b, target.layout, ID, Reg::R0);
     find_row(&mut b);
     b.push(Insn::store(Size::Dw, TURN, turn::ID, ID))

@@ -235,7 +235,9 @@ impl Counts {
                 checks.extend(check::agreement(name, top, (own, events)));
             }
         }
-        checks
+        let reported = self.lost();
+        let checks = checks.into_iter();
+        checks.map(|check| check.but_for(reported)).collect()
     }
 }
 

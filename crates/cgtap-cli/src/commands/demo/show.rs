@@ -214,10 +214,10 @@ impl<'c> Show<'c> {
                 check.what.as_str().into(),
                 check.expected.into(),
                 check.counted.into(),
-                if check.ok {
-                    Cell::toned("exact", Tone::Good)
-                } else {
-                    Cell::toned("WRONG", Tone::Bad)
+                match (check.ok, check.lost) {
+                    (true, 0) => Cell::toned("exact", Tone::Good),
+                    (true, lost) => Cell::toned(format!("{lost} lost"), Tone::Warn),
+                    (false, _) => Cell::toned("WRONG", Tone::Bad),
                 },
             ]);
         }
@@ -239,6 +239,7 @@ impl<'c> Show<'c> {
     /// The end.
     pub fn done(&self, checks: &[Check], seconds: f64) -> Result<(), Failure> {
         let failed = checks.iter().filter(|check| !check.ok).count();
+        let exact = checks.iter().filter(|c| c.ok && c.lost == 0).count();
         let step = Step::Done {
             ok: failed == 0,
             checks: checks.len(),
@@ -247,8 +248,7 @@ impl<'c> Show<'c> {
         };
         self.tell(&step, |_| {
             format!(
-                "   {} of {} numbers exact, in {seconds:.1} s. Cgroups, processes and state go now.\n",
-                checks.len() - failed,
+                "   {exact} of {} numbers exact, in {seconds:.1} s. Cgroups, processes and state go now.\n",
                 checks.len()
             )
         })
