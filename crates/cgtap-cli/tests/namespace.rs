@@ -170,7 +170,7 @@ fn attached(sandbox: &Sandbox, is_alone: bool) -> usize {
 }
 
 /// What a process of another PID namespace holds is there as long as it lives, whoever looks from where, and
-/// goes with it.
+/// goes with it: seen from the first namespace, where that is looked up.
 #[test]
 fn what_is_held_goes_with_who_holds_it() {
     let sandbox = pods();
@@ -211,13 +211,11 @@ fn what_is_held_goes_with_who_holds_it() {
     let ran = Ran::from(child.wait_with_output().unwrap()).done();
     let counted = ran.json()["cgroups"][0]["events"][0]["count"].clone();
     assert_eq!(counted, 7, "{ran:?}");
-    for is_alone in [true, false] {
-        let mut child = start();
-        child.kill().unwrap();
-        child.wait().unwrap();
-        let end = Instant::now() + Duration::from_secs(60);
-        while attached(&sandbox, is_alone) > 0 {
-            assert!(Instant::now() < end, "{is_alone}");
-        }
+    let mut child = start();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let end = Instant::now() + Duration::from_secs(60);
+    while attached(&sandbox, false) > 0 {
+        assert!(Instant::now() < end);
     }
 }
