@@ -319,6 +319,13 @@ fn hold(sandbox: &Sandbox, cgroup: &str, script: &str) -> (Child, String) {
     (child, line.trim().to_owned())
 }
 
+/// Has `submit` hold so much of the simulated GPU's memory; what it said of it.
+fn hold_of_gpu(sandbox: &Sandbox, cgroup: &str, submit: &Path, mib: u64) -> (Running, String) {
+    let script = format!("{} 0 0 {}", submit.display(), mib << 20);
+    let (child, said) = hold(sandbox, cgroup, &script);
+    (Running(child), said)
+}
+
 /// Memory that a driver tells of: while less than the limit is held, calls that make buffers pass; then they
 /// fail as a driver lets them fail, and no others do, until some is given back.
 #[test]
@@ -336,14 +343,7 @@ fn memory_that_a_driver_tells_of_is_denied_where_it_is_made() {
         return;
     }
     let submit = compiled("simgpu/submit");
-    let hold_mib = |cgroup: &str, mib: u64| {
-        let (child, said) = hold(
-            &sandbox,
-            cgroup,
-            &format!("{} 0 0 {}", submit.display(), mib << 20),
-        );
-        (Running(child), said)
-    };
+    let hold_mib = |cgroup: &str, mib: u64| hold_of_gpu(&sandbox, cgroup, &submit, mib);
     let reaches = |mib: u64| {
         wait_until(&format!("{mib} MiB"), || {
             stands(&sandbox, id)["used"] == mib << 20
@@ -852,11 +852,7 @@ fn memory_of_a_device_is_held_by_the_kernels_controller() {
         text.trim().to_owned()
     };
     let submit = compiled("simgpu/submit");
-    let hold_mib = |cgroup: &str, mib: u64| {
-        let script = format!("{} 0 0 {}", submit.display(), mib << 20);
-        let (child, said) = hold(&sandbox, cgroup, &script);
-        (Running(child), said)
-    };
+    let hold_mib = |cgroup: &str, mib: u64| hold_of_gpu(&sandbox, cgroup, &submit, mib);
     let meter = "dmem_current{region=simgpu/vram0}";
     let id = limit(&sandbox, "/a", meter, "64MiB", &[]);
     let is = |used_mib: u64, left_mib: u64| {

@@ -13,11 +13,11 @@ use crate::Result;
 pub struct Kernel {
     /// What it is called on the command line.
     pub name: String,
-    from: From,
+    origin: Origin,
 }
 
 #[derive(Clone, Debug)]
-enum From {
+enum Origin {
     Debian(&'static Package),
     /// The directory in which it was built, `O=` of its make.
     Build(PathBuf),
@@ -85,7 +85,7 @@ pub const ALL: &str = "all";
 pub fn named(word: &str) -> Result<Vec<Kernel>> {
     let debians = |package: &'static Package| Kernel {
         name: package.name.to_owned(),
-        from: From::Debian(package),
+        origin: Origin::Debian(package),
     };
     if word == ALL {
         return Ok(KERNELS.iter().map(debians).collect());
@@ -123,7 +123,7 @@ impl Kernel {
         })?;
         Ok(Self {
             name: release.trim().to_owned(),
-            from: From::Build(std::fs::canonicalize(build)?),
+            origin: Origin::Build(std::fs::canonicalize(build)?),
         })
     }
 
@@ -134,17 +134,17 @@ impl Kernel {
 
     /// The same; none where Debian has it no more, and the cache neither.
     pub fn find(&self, cache: &Cache) -> Result<Option<Unpacked>> {
-        match &self.from {
-            From::Debian(package) => package.find(cache),
-            From::Build(build) => install(cache, &self.name, build).map(Some),
+        match &self.origin {
+            Origin::Debian(package) => package.find(cache),
+            Origin::Build(build) => install(cache, &self.name, build).map(Some),
         }
     }
 
     /// What is said where there is none.
     pub fn gone(&self) -> String {
-        match &self.from {
-            From::Debian(package) => package.gone(),
-            From::Build(build) => format!("{} holds no kernel", build.display()),
+        match &self.origin {
+            Origin::Debian(package) => package.gone(),
+            Origin::Build(build) => format!("{} holds no kernel", build.display()),
         }
     }
 }

@@ -8,7 +8,7 @@ pub mod runtime;
 mod told;
 
 use std::fs::File;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::fs::{DirEntryExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -146,6 +146,11 @@ fn magic(file: &File) -> u64 {
     rustix::fs::fstatfs(file).map_or(0, |s| s.f_type as u64)
 }
 
+/// Where an open file is.
+fn path_of(file: &impl AsRawFd) -> std::io::Result<PathBuf> {
+    std::fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd()))
+}
+
 impl AsFd for Hierarchy {
     /// Its root.
     fn as_fd(&self) -> BorrowedFd<'_> {
@@ -238,12 +243,11 @@ impl Hierarchy {
                 source: std::io::Error::from_raw_os_error(errno.0),
             },
         })?;
-        let link = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&fd));
         let io = |source| CgroupError::Io {
             what: what(),
             source,
         };
-        let full = std::fs::read_link(link).map_err(io)?;
+        let full = path_of(&fd).map_err(io)?;
         let file = File::open(&full).map_err(|_| CgroupError::Gone { id })?;
         self.describe(&full, &file)
     }

@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
+
 /// A line of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mount {
@@ -20,6 +22,20 @@ pub struct Mount {
 }
 
 impl Mount {
+    /// Those that a process sees; `dir` is its directory in /proc. None where that cannot be read.
+    #[must_use]
+    pub fn of_process(dir: &Path) -> Vec<Self> {
+        let text = std::fs::read(dir.join("mountinfo")).unwrap_or_default();
+        Self::parse(&String::from_utf8_lossy(&text))
+    }
+
+    /// Of `mounts`, the one that a file is seen by.
+    #[must_use]
+    pub fn showing<'a>(path: &Path, mounts: &'a [Self]) -> Option<&'a Self> {
+        let about = statx(CWD, path, AtFlags::empty(), StatxFlags::MNT_ID).ok()?;
+        mounts.iter().find(|m| m.id == about.stx_mnt_id)
+    }
+
     /// The lines of a process's file; those that are none are left out.
     #[must_use]
     pub fn parse(mountinfo: &str) -> Vec<Self> {

@@ -3,12 +3,11 @@
 //! beside it the path begins with `..`.
 
 use std::fs::File;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 
 use cgtap_sys::handle;
-use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsmount, fsopen};
 
 use super::mounts::Mount;
@@ -32,12 +31,8 @@ impl Frame {
     pub(super) fn of(root: &Path, opened: &File) -> Self {
         let same = Self::Below(PathBuf::new());
         let root = root.canonicalize().unwrap_or_else(|_| root.to_owned());
-        let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-        let Ok(about) = statx(CWD, &root, AtFlags::empty(), StatxFlags::MNT_ID) else {
-            return same;
-        };
-        let mounts = Mount::parse(&mounts);
-        let mount = mounts.iter().find(|m| m.id == about.stx_mnt_id);
+        let mounts = Mount::of_process(Path::new("/proc/self"));
+        let mount = Mount::showing(&root, &mounts);
         let Some(mount) = mount.filter(|m| root.starts_with(&m.point)) else {
             return same;
         };
@@ -97,7 +92,7 @@ fn begin(opened: &File, point: &Path) -> Option<PathBuf> {
     });
     let id = File::from(own.ok()?).metadata().ok()?.ino();
     let found = handle::open_cgroup(opened.as_fd(), id).ok()?;
-    let path = std::fs::read_link(format!("/proc/self/fd/{}", found.as_raw_fd())).ok()?;
+    let path = super::path_of(&found).ok()?;
     Some(path.strip_prefix(point).ok()?.to_owned())
 }
 

@@ -17,7 +17,6 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::rc::{Rc, Weak};
 
-use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
 use serde::{Deserialize, Serialize};
 
 use super::binary;
@@ -98,7 +97,7 @@ impl Scan {
 pub fn scan(names: &BTreeSet<String>) -> io::Result<Scan> {
     let mut search = Search {
         wanted: names.iter().map(|name| Wanted::of(name)).collect(),
-        ours: mounts(Path::new("/proc/self")),
+        ours: Mount::of_process(Path::new("/proc/self")),
         known: BTreeMap::new(),
         scan: Scan::default(),
     };
@@ -145,7 +144,7 @@ pub fn scan_one(name: &str) -> io::Result<Rc<Scan>> {
 /// The file below all overlays of this machine at `path`; itself where its layers cannot be reached.
 #[must_use]
 pub fn real(path: &Path) -> PathBuf {
-    settle(path, &mounts(Path::new("/proc/self")), 0)
+    settle(path, &Mount::of_process(Path::new("/proc/self")), 0)
 }
 
 /// A name that is looked for.
@@ -277,17 +276,6 @@ fn executable(line: &str) -> Option<Shown> {
     is_code.then(|| (device.to_owned(), inode.to_owned(), path))
 }
 
-fn mounts(dir: &Path) -> Vec<Mount> {
-    let text = std::fs::read(dir.join("mountinfo")).unwrap_or_default();
-    Mount::parse(&String::from_utf8_lossy(&text))
-}
-
-/// The mount that a file is seen by.
-fn mount_of<'a>(path: &Path, mounts: &'a [Mount]) -> Option<&'a Mount> {
-    let about = statx(CWD, path, AtFlags::empty(), StatxFlags::MNT_ID).ok()?;
-    mounts.iter().find(|m| m.id == about.stx_mnt_id)
-}
-
 /// The path on this machine of what a process sees at `shown`; in words if there is none.
 fn reach(dir: &Path, shown: &Path, ours: &[Mount]) -> Result<PathBuf, String> {
     if shown
@@ -306,9 +294,9 @@ fn reach(dir: &Path, shown: &Path, ours: &[Mount]) -> Result<PathBuf, String> {
     if id.is_at(shown) {
         return Ok(settle(shown, ours, 0));
     }
-    let theirs = mounts(dir);
+    let theirs = Mount::of_process(dir);
     let seen = Path::new("/").join(below);
-    let place = mount_of(&within, &theirs).and_then(|m| Some((m, m.inside(&seen)?)));
+    let place = Mount::showing(&within, &theirs).and_then(|m| Some((m, m.inside(&seen)?)));
     let (mount, inside) = place.ok_or("it lies on no mount of that process")?;
     if mount.fs_type == "overlay" {
         return layer(mount, &inside, &about, ours, 0).ok_or_else(|| {
@@ -353,7 +341,7 @@ fn layer(
 /// The file below all overlays of this machine.
 fn settle(path: &Path, ours: &[Mount], depth: usize) -> PathBuf {
     let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
-    let below = mount_of(&path, ours)
+    let below = Mount::showing(&path, ours)
         .filter(|mount| mount.fs_type == "overlay" && depth < DEPTH_MAX)
         .and_then(|mount| {
             let about = std::fs::metadata(&path).ok()?;
