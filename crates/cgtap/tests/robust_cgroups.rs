@@ -20,7 +20,7 @@ use cgtap::engine::{AttachReport, AttachRequest, Detach, ListRequest, ObjectSour
 use robust_support::amount;
 use robust_support::ledger::Ledger;
 use robust_support::load::Load;
-use robust_support::shape::{Shape, nothing_lost};
+use robust_support::shape::{HOOKS, Shape, nothing_lost};
 use support::{Sandbox, ids};
 
 fn attach(sandbox: &Sandbox, cgroup: &str, fixture: &str) -> AttachReport {
@@ -35,6 +35,13 @@ fn attach_again(sandbox: &Sandbox, cgroup: &str, loaded: &AttachReport) -> Attac
     let source = ObjectSource::Instance(loaded.instance);
     let request = AttachRequest::new(sandbox.cgroup(cgroup), source);
     sandbox.engine.attach(request).unwrap()
+}
+
+/// Each program of the fixture `robust` has counted what was done.
+fn assert_counted(sandbox: &Sandbox, report: &AttachReport, done: u64) {
+    for (word, hook) in (0..).zip(HOOKS) {
+        sandbox.assert_counted(hook, sandbox.map_word(report, "counts", word), done);
+    }
 }
 
 /// Every pin below a state.
@@ -79,13 +86,7 @@ fn cgroups_that_are_born_and_die_below_are_counted_exactly() {
     let (inside, outside) = (inside.stop()[0], outside.stop()[0]);
     assert_eq!(born, births * EVENTS);
     println!("{births} cgroups, {born} events in them, {inside} beside and {outside} outside");
-    for word in 0..3 {
-        assert_eq!(
-            sandbox.map_word(&report, "counts", word),
-            born + inside,
-            "word {word}"
-        );
-    }
+    assert_counted(&sandbox, &report, born + inside);
     nothing_lost(&sandbox);
     assert_eq!(pins(&sandbox), before);
     let shape = Shape::of(&sandbox);
@@ -126,11 +127,9 @@ fn what_is_attached_to_a_cgroup_that_dies_goes_with_it() {
         }
     }
     let parked = other.stop()[0];
-    assert_eq!(sandbox.map_word(&loaded, "counts", 0), expected + parked);
-    for word in 0..3 {
-        let all = expected + lives;
-        assert_eq!(sandbox.map_word(&above, "counts", word), all, "word {word}");
-    }
+    let seen = sandbox.map_word(&loaded, "counts", 0);
+    sandbox.assert_counted(HOOKS[0], seen, expected + parked);
+    assert_counted(&sandbox, &above, expected + lives);
     nothing_lost(&sandbox);
     let after = (pins(&sandbox), Shape::of(&sandbox));
     assert_eq!(after, before, "{lives} lives");
@@ -184,13 +183,7 @@ fn cgroups_that_share_a_place_of_the_cache_are_told_apart() {
         let [counted, other] = loads.map(|l| l.stop()[0]);
         expected += counted;
         assert!(other > 0);
-        for word in 0..3 {
-            assert_eq!(
-                sandbox.map_word(&one, "counts", word),
-                expected,
-                "{pair:?} {word}"
-            );
-        }
+        assert_counted(&sandbox, &one, expected);
     }
     // Both attached, to different things.
     let two = attach(&sandbox, &pairs[0][1], "robust");
@@ -204,8 +197,8 @@ fn cgroups_that_share_a_place_of_the_cache_are_told_apart() {
     let turns = Load::new(&["move", "-1", "1", &procs[0], &procs[1]]).go();
     std::thread::sleep(std::time::Duration::from_millis(300));
     let turns = turns.stop();
-    assert_eq!(sandbox.map_word(&one, "counts", 0), expected + turns[0]);
-    assert_eq!(sandbox.map_word(&two, "counts", 0), turns[1]);
+    assert_counted(&sandbox, &one, expected + turns[0]);
+    assert_counted(&sandbox, &two, turns[1]);
     nothing_lost(&sandbox);
     Shape::of(&sandbox);
     drop(sandbox);
@@ -235,12 +228,9 @@ fn a_task_that_moves_is_counted_where_it_is() {
         }
     }
     println!("events in each: {sums:?}");
-    for word in 0..3 {
-        let of = |report| sandbox.map_word(report, "counts", word);
-        assert_eq!(of(&one), sums[0]);
-        assert_eq!(of(&deep), sums[1]);
-        assert_eq!(of(&above), sums.iter().sum::<u64>());
-    }
+    assert_counted(&sandbox, &one, sums[0]);
+    assert_counted(&sandbox, &deep, sums[1]);
+    assert_counted(&sandbox, &above, sums.iter().sum());
     nothing_lost(&sandbox);
     drop(sandbox);
     ledger.close();
@@ -274,12 +264,8 @@ fn threads_are_counted_in_their_own_cgroups() {
     words.extend(threads.iter().map(String::as_str));
     let counts = Load::new(&words).go().stop();
     assert_eq!(counts, [EVENTS; 4]);
-    for word in 0..3 {
-        let of = |report| sandbox.map_word(report, "counts", word);
-        assert_eq!(
-            [of(&a), of(&b), of(&c), of(&t)],
-            [1, 2, 1, 4].map(|n| n * EVENTS)
-        );
+    for (report, threads) in [(&a, 1), (&b, 2), (&c, 1), (&t, 4)] {
+        assert_counted(&sandbox, report, threads * EVENTS);
     }
     nothing_lost(&sandbox);
     drop(sandbox);
@@ -319,13 +305,7 @@ fn generations_begin_again_without_a_wrong_event() {
     }
     let events: u64 = loads.into_iter().map(|l| l.stop()[0]).sum();
     println!("{rounds} rounds, {others} sets before, {events} events");
-    for word in 0..3 {
-        assert_eq!(
-            sandbox.map_word(&stays, "counts", word),
-            events,
-            "word {word}"
-        );
-    }
+    assert_counted(&sandbox, &stays, events);
     nothing_lost(&sandbox);
     Shape::of(&sandbox).runs(&sandbox, "c", 5);
     // It holds what is in the array.

@@ -156,6 +156,24 @@ impl Sandbox {
             .unwrap_or_else(|| panic!("no {id}"))
     }
 
+    /// Events of a hook, of the whole machine, for which the kernel ran no dispatcher since the hook
+    /// is there: 0 but on kernels that preempt programs (docs/kernel-facts.md, "Dispatch").
+    pub fn missed(&self, hook: &str) -> u64 {
+        let lists = self.engine.list(&ListRequest::default()).unwrap();
+        let at = lists.iter().find(|l| l.hook.to_string() == hook);
+        at.map_or(0, |l| l.recursion_misses)
+    }
+
+    /// What an attachment at a hook has counted is what was done, less no more than what the kernel
+    /// says that it missed there.
+    pub fn assert_counted(&self, hook: &str, counted: u64, done: u64) {
+        let missed = self.missed(hook);
+        assert!(
+            counted <= done && counted + missed >= done,
+            "{hook}: {counted} of {done} counted, {missed} missed"
+        );
+    }
+
     /// `count` events in a cgroup, each with one call of getppid, done when this returns.
     pub fn getppid(&self, cgroup: &str, count: u64) {
         assert_eq!(self.worker(cgroup, "getppid", count).go().finish(), count);
