@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use cgtap::dispatch::word::CONTROL_LOST_SET;
-use cgtap::engine::{ListReport, ListRequest};
+use cgtap::engine::{Engine, ListReport, ListRequest};
 
 use crate::support::Sandbox;
 
@@ -29,11 +29,16 @@ impl Shape {
 
     /// Lists, which must work.
     pub fn listed(sandbox: &Sandbox) -> Self {
-        let mut lists = sandbox
-            .engine
+        let shape = Self::of_state(&sandbox.engine);
+        nothing_lost(sandbox);
+        shape
+    }
+
+    /// Lists another state than the sandbox's own, which must work.
+    pub fn of_state(engine: &Engine) -> Self {
+        let mut lists = engine
             .list(&ListRequest::default())
             .unwrap_or_else(|e| panic!("{e}"));
-        nothing_lost(sandbox);
         for list in &mut lists {
             for attachment in &mut list.attachments {
                 attachment.run_count = 0;

@@ -108,6 +108,12 @@ fn btf() -> Feature {
                 "use a newer cgtap",
             ),
         },
+        // An image of a container may have nothing there.
+        Err(_) if !Path::new("/sys/kernel").exists() => Feature::no(
+            name,
+            "no sysfs is mounted at /sys, where the kernel shows its BTF",
+            "mount -t sysfs none /sys",
+        ),
         Err(e) => Feature::no(
             name,
             e.to_string(),
