@@ -3,6 +3,7 @@
 //!
 //! ```text
 //! driver STATE attach CGROUP OBJECT [PROGRAM]
+//! driver STATE hold CGROUP OBJECT      attaches for as long as it lives, and detaches
 //! driver STATE replace ID OBJECT PROGRAM
 //! driver STATE detach ID...
 //! driver STATE detach-all
@@ -18,8 +19,8 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use cgtap::engine::{
-    AttachRequest, CgroupRef, Detach, Engine, Error, ErrorKind, ListRequest, ObjectSource, Options,
-    ProgramChoice, ReplaceRequest, Result,
+    AttachRequest, CgroupRef, Detach, Engine, Error, ErrorKind, Lifetime, ListRequest,
+    ObjectSource, Options, ProgramChoice, ReplaceRequest, Result,
 };
 use cgtap::id::AttachmentId;
 
@@ -73,6 +74,15 @@ fn run(words: &[&str]) -> Result<Option<String>> {
                 ..AttachRequest::new(CgroupRef::Path(PathBuf::from(cgroup)), file(object))
             };
             json(serde_json::to_string(&engine.attach(request)?))
+        }
+        ["hold", cgroup, object] => {
+            let request = AttachRequest {
+                lifetime: Lifetime::Process,
+                ..AttachRequest::new(CgroupRef::Path(PathBuf::from(cgroup)), file(object))
+            };
+            let report = engine.attach(request)?;
+            let ids = report.attachments.iter().map(|a| a.id).collect();
+            json(serde_json::to_string(&engine.detach(&Detach::Ids(ids))?))
         }
         ["replace", attachment, object, program] => {
             json(serde_json::to_string(&engine.replace(ReplaceRequest {

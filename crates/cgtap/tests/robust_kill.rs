@@ -10,10 +10,13 @@
 mod robust_support;
 mod support;
 
+use std::collections::BTreeSet;
+use std::process::Command;
+
 use cgtap::engine::{Detach, ListRequest};
 use robust_support::ledger::Ledger;
 use robust_support::shape::Shape;
-use robust_support::{End, amount, count_calls, sample, traced};
+use robust_support::{End, amount, count_calls, driver_binary, sample, traced};
 use support::{Sandbox, compile};
 
 /// Every call that changes something, or that something can be waited for in.
@@ -168,6 +171,16 @@ fn kill(
     end
 }
 
+/// Of how many calls one is killed in at most: all of those that are few; they are what the change
+/// hangs on.
+fn killed_at_most(call: &str) -> usize {
+    match call {
+        "bpf" => 10,
+        "close" | "mmap" | "munmap" | "openat" => 2,
+        _ => 4,
+    }
+}
+
 fn killed_everywhere(change: &Change) {
     let ledger = Ledger::open();
     let sandbox = Sandbox::new("kill");
@@ -180,13 +193,7 @@ fn killed_everywhere(change: &Change) {
     let new = Shape::of(&sandbox).since(&before);
     let (mut killed, mut done) = (0, 0);
     for (call, count) in &calls {
-        // All of those that are few; they are what the change hangs on.
-        let at_most = match call.as_str() {
-            "bpf" => 10,
-            "close" | "mmap" | "munmap" | "openat" => 2,
-            _ => 4,
-        };
-        for number in sample(*count, at_most) {
+        for number in sample(*count, killed_at_most(call)) {
             match kill(&sandbox, change, object, &new, (call, number, false)) {
                 End::Killed(_) => killed += 1,
                 End::Done => done += 1,
@@ -206,6 +213,48 @@ fn killed_everywhere(change: &Change) {
     }
     println!("{}: {killed} killed, {done} came through", change.name);
     assert!(killed > amount(10, 20, 100), "{calls:?}");
+    drop(sandbox);
+    ledger.close();
+}
+
+/// What a process holds goes with it, wherever it is killed. Whoever looks from another PID namespace goes by the
+/// gate alone, which the kernel's side has to have set.
+#[test]
+fn kill_of_one_that_holds() {
+    let ledger = Ledger::open();
+    let sandbox = Sandbox::new("kill-holder");
+    let dir = sandbox.dir("c").display().to_string();
+    sandbox.cgroup("c");
+    let object = compile("robust").display().to_string();
+    let words = ["hold", &dir, &object];
+    let calls = count_calls(&sandbox, &CALLS, &words);
+    let (mut killed, mut held) = (0, 0);
+    for (call, count) in &calls {
+        // What gives it up is the last of it.
+        let numbers = sample(*count, killed_at_most(call)).into_iter();
+        let last = count.saturating_sub(killed_at_most(call))..=*count;
+        let numbers: BTreeSet<usize> = numbers.chain(last.filter(|n| *n > 0)).collect();
+        for number in numbers {
+            let inject = format!("inject={call}:signal=KILL:when={number}");
+            let trace = format!("trace={call}");
+            let end = End::of(&mut traced(
+                &sandbox,
+                &["-e", &trace, "-e", &inject],
+                &words,
+            ));
+            killed += usize::from(matches!(end, End::Killed(_)));
+            held += usize::from(sandbox.state.join("undertaker").exists());
+            let mut elsewhere = Command::new("unshare");
+            elsewhere.args(["--pid", "--fork"]).arg(driver_binary());
+            elsewhere.arg(&sandbox.state).arg("list");
+            let listed = elsewhere.output().unwrap();
+            let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
+            assert_eq!(listed, "[]\n", "killed at {call} {number}: {end:?}");
+            assert_eq!(Shape::of(&sandbox).ids(), BTreeSet::new());
+        }
+    }
+    println!("{killed} killed, {held} of them while they held something");
+    assert!(killed > amount(10, 20, 100) && held > 1, "{calls:?}");
     drop(sandbox);
     ledger.close();
 }

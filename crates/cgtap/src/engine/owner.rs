@@ -64,8 +64,7 @@ impl Session {
         Ok(gone.map(|(id, _)| *id).collect())
     }
 
-    /// Tells the program at sched_process_exit whom to look for; attaches it, or takes it away,
-    /// as there are such processes or not.
+    /// Tells the program at sched_process_exit whom to look for; attaches it if there are such processes.
     pub(super) fn watch_owners(&self, config: &Config) -> Result<()> {
         let sys = |e: SysError| Error::sys("watch the processes that hold attachments", &e);
         let owners = get_map(&self.path(pins::OWNERS)).map_err(sys)?;
@@ -74,16 +73,6 @@ impl Session {
             owners
                 .update(&pid.to_ne_bytes(), &u32::from(*gate).to_ne_bytes())
                 .map_err(sys)?;
-        }
-        for key in owners.keys().map_err(sys)? {
-            let pid = key
-                .as_slice()
-                .try_into()
-                .map(u32::from_ne_bytes)
-                .unwrap_or_default();
-            if !wanted.contains_key(&pid) {
-                owners.delete(&key).map_err(sys)?;
-            }
         }
         let link = self.path(pins::UNDERTAKER);
         if wanted.is_empty() || link.exists() {
@@ -99,6 +88,21 @@ impl Session {
         let insns = reaper::generate_for_processes(&config.layout);
         let attached = attach_watcher(&btf, "sched_process_exit", insns, &[&owners, &gates])?;
         pin(&attached, &link).map_err(sys)
+    }
+
+    /// No longer looks for the processes that hold nothing any more by the record. It comes after the record: one
+    /// that is killed while it gives up what it holds either holds it still, and is looked for, or does not.
+    pub(super) fn unwatch_owners(&self) -> Result<()> {
+        let sys = |e: SysError| Error::sys("forget a process that held attachments", &e);
+        let owners = get_map(&self.path(pins::OWNERS)).map_err(sys)?;
+        let keys = self.config.owners.values().map(|o| o.pid.to_ne_bytes());
+        let wanted: BTreeSet<[u8; 4]> = keys.collect();
+        for key in owners.keys().map_err(sys)? {
+            if !wanted.iter().any(|w| w[..] == key[..]) {
+                owners.delete(&key).map_err(sys)?;
+            }
+        }
+        Ok(())
     }
 }
 

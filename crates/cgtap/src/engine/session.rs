@@ -302,6 +302,7 @@ impl Session {
             switch.vacate_others(&keep).map_err(sys)?;
         }
         self.unwatch()?;
+        self.unwatch_owners()?;
         self.lay_budgets(&self.config.limits)?;
         self.fill_limits()?;
         let gone = self.dir.sweep(&pins::expected(&self.config))?;
@@ -429,10 +430,9 @@ impl Session {
         let gone: Vec<&String> = before.difference(&keep).collect();
         self.dir.remove_all(gone.into_iter())?;
         if self.cgroups_changed() {
-            self.unwatch()
-        } else {
-            Ok(())
+            self.unwatch()?;
         }
+        self.unwatch_owners()
     }
 
     fn cgroups_changed(&self) -> bool {

@@ -159,7 +159,10 @@ fn command(binary: &Binary) -> Command {
 fn preempts_programs() -> bool {
     let name = rustix::system::uname();
     let release = name.release().to_string_lossy();
-    let major = release.split('.').next().and_then(|m| m.parse::<u32>().ok());
+    let major = release
+        .split('.')
+        .next()
+        .and_then(|m| m.parse::<u32>().ok());
     major.is_some_and(|major| major >= 7)
 }
 
