@@ -8,8 +8,9 @@
 
 mod support;
 
+use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
 use serde_json::Value;
@@ -72,6 +73,45 @@ fn what_is_sent_and_received_is_the_programs_own_count() {
             assert_eq!(is(&b), (in_b, in_b), "{family} {name}");
             assert_eq!(is(&sandbox.cgroup), (0, in_a + in_b), "{family} {name}");
         }
+    }
+}
+
+/// Packets are those that the device counted, but for the one by which the kernel itself took the connection.
+#[test]
+fn packets_are_the_devices_own_count() {
+    const TIMES: u64 = 60;
+    let mut sandbox = Sandbox::new();
+    let a = sandbox.child("a");
+    let words = ["meter", "enable", "packets", "--cgroup", &sandbox.cgroup];
+    sandbox.run(&words).done();
+    let mut process = Command::new(compiled("fixtures/segments"))
+        .arg(sandbox.directory.join("a/cgroup.procs"))
+        .arg(TIMES.to_string())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut said = String::new();
+    let out = process.stdout.take().unwrap();
+    BufReader::new(out).read_line(&mut said).unwrap();
+    let given: u64 = said.trim().parse().unwrap();
+    let usage = usage(&sandbox);
+    drop(process.stdin.take());
+    assert!(process.wait().unwrap().success());
+    // Datagrams, texts, and what opened the connection.
+    assert!(given >= 2 * TIMES + 3, "{given}");
+    let is = |name: &str, dev: &str| value(&usage, &a, name, Some(("dev", dev)));
+    assert_eq!(is("packets_sent", "lo"), (given - 1, given - 1));
+    let features = sandbox.run(&["--json", "doctor"]).json();
+    let features = features["features"].as_array().unwrap().iter();
+    let fentry = features.filter(|f| f["name"] == "hook fentry");
+    if fentry.last().unwrap()["state"] == "yes" {
+        assert_eq!(is("packets_received", "lo"), (given, given));
+    } else {
+        // Without what opened the connection.
+        let (own, total) = is("packets_received", "");
+        assert!(own >= 2 * TIMES && own < given, "{own} of {given}");
+        assert_eq!(own, total);
     }
 }
 

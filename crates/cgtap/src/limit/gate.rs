@@ -25,7 +25,8 @@ use crate::kernel::read::{Access, Reader};
 use crate::kernel::scope::ScopeInfo;
 use crate::meter::CodeError;
 use crate::meter::code::{Emitter, Slots};
-use crate::meter::resolved::{GateProgram, TEXT_WORDS};
+use crate::meter::resolved::GateProgram;
+use crate::meter::text::TEXT_WORDS;
 
 /// Places of the maps in a gate's list.
 pub mod maps {

@@ -4,6 +4,7 @@
 //! are needed, the first waits on the stack while the second is computed.
 
 use super::expr::{Builtin, Load, Node, Op, Root, TextLoad};
+use super::text::TEXT_WORDS;
 use crate::asm::{Alu, Builder, Cond, Frame, Insn, Label, Reg, Size, helper};
 use crate::kernel::path::Walk;
 use crate::kernel::read::Reader;
@@ -394,9 +395,18 @@ impl Emitter<'_> {
             .place(end);
     }
 
+    /// A text as a label keeps it, at `to` in the frame.
+    pub fn label_text(&self, b: &mut Builder, load: &TextLoad, to: i16) {
+        let bytes = TEXT_WORDS as i16 * 8;
+        for at in (to..to + bytes).step_by(8) {
+            b.push(Insn::store_imm(Size::Dw, Reg::R10, at, 0));
+        }
+        self.text(b, load, to, bytes);
+    }
+
     /// Copies a text to the stack at `to`, `bytes` with its end at the most; what is behind its end
     /// stays as it is.
-    pub fn text(&self, b: &mut Builder, load: &TextLoad, to: i16, bytes: i16) {
+    fn text(&self, b: &mut Builder, load: &TextLoad, to: i16, bytes: i16) {
         match load {
             TextLoad::Context { offset, .. } => {
                 b.push(Insn::mov(Reg::R3, Reg::R6)).push(Insn::alu_imm(
@@ -418,6 +428,13 @@ impl Emitter<'_> {
                 self.walk(b, *root, walk);
                 b.push(Insn::mov(Reg::R3, Reg::R7))
                     .push(Insn::alu_imm(Alu::Add, Reg::R3, *offset));
+            }
+            TextLoad::Fixed(words) => {
+                for (at, word) in (to..to + bytes).step_by(8).zip(words) {
+                    b.constant(Reg::R1, *word);
+                    b.push(Insn::store(Size::Dw, Reg::R10, at, Reg::R1));
+                }
+                return;
             }
         }
         let bytes = match load {

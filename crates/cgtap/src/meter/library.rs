@@ -33,6 +33,7 @@ builtin!(
     "net",
     "nvidia",
     "nvidia_ioctl",
+    "packets",
     "runqueue",
     "tasks",
     "virtio_gpu",

@@ -17,6 +17,7 @@ pub mod resolve;
 pub mod resolved;
 pub mod shape;
 pub mod source;
+pub mod text;
 pub mod usage;
 pub mod written;
 

@@ -6,8 +6,9 @@ use super::chain;
 use super::code::{Emitter, Slots, TooDeep};
 use super::entry;
 use super::expr::{Label, Node};
-use super::resolved::{Carried, Do, Job, Owner, Program, TEXT_WORDS, Twice};
+use super::resolved::{Carried, Do, Job, Owner, Program, Twice};
 use super::shape::{Shape, Sink, control, maps, note};
+use super::text::TEXT_WORDS;
 use super::usage::BUCKETS;
 use crate::asm::{Alu, Builder, Cond, EditError, Frame, Insn, Label as Target, Reg, Size, helper};
 use crate::budget::emit as charge;
@@ -279,13 +280,8 @@ impl Generator<'_> {
                     at += 8;
                 }
                 Label::Text(load) => {
-                    let bytes = TEXT_WORDS as i16 * 8;
-                    for word in 0..TEXT_WORDS as i16 {
-                        let to = at + word * 8;
-                        self.b.push(Insn::store_imm(Size::Dw, Reg::R10, to, 0));
-                    }
-                    self.emit.text(&mut self.b, load, at, bytes);
-                    at += bytes;
+                    self.emit.label_text(&mut self.b, load, at);
+                    at += TEXT_WORDS as i16 * 8;
                 }
             }
         }

@@ -3,9 +3,10 @@
 use serde::{Deserialize, Serialize};
 
 use super::expr::Shown;
-use super::resolved::{Resolved, TEXT_WORDS, words_of};
+use super::resolved::{Resolved, words_of};
 use super::shape::{OTHER_WORD, Shape};
 use super::source::Source;
+use super::text::{self, TEXT_WORDS};
 use super::usage::{Form, Truth, Unit};
 use super::written::Meter;
 use crate::id::CgroupId;
@@ -177,15 +178,10 @@ pub fn words_of_text(shown: &Shown, text: &str) -> Result<Vec<u64>, String> {
             .map(|at| vec![at as u64])
             .ok_or_else(|| format!("it is one of {}", names.join(", "))),
         Shown::Text => {
-            let mut bytes = text.as_bytes().to_vec();
-            if bytes.len() >= TEXT_WORDS * 8 {
+            if text.len() >= TEXT_WORDS * 8 {
                 return Err(format!("it has less than {} bytes", TEXT_WORDS * 8));
             }
-            bytes.resize(TEXT_WORDS * 8, 0);
-            let words = bytes.chunks_exact(8);
-            Ok(words
-                .map(|w| w.try_into().map(u64::from_ne_bytes).unwrap_or_default())
-                .collect())
+            Ok(text::words(text).to_vec())
         }
     }
 }

@@ -8,9 +8,9 @@ use place::Place;
 use super::expr::{ExprError, Label, Node, Shown};
 use super::names::Paired;
 use super::resolved::{
-    Carried, Do, Find, GateProgram, Job, LABEL_WORDS_MAX, Program, Resolved, TEXT_WORDS, Twice,
-    Write, words_of,
+    Carried, Do, Find, GateProgram, Job, LABEL_WORDS_MAX, Program, Resolved, Twice, Write, words_of,
 };
+use super::text::TEXT_WORDS;
 use super::written::{GateChoice, Meter, NoteChoice, ProbeChoice, What};
 use crate::hook::HookSpec;
 use crate::kernel::arguments;

@@ -6,12 +6,11 @@
 use cgtap_sys::Errno;
 
 use super::expr::{Label, Node, Shown};
+use super::text::TEXT_WORDS;
 use crate::hook::HookSpec;
 use crate::kernel::arguments;
 use crate::kernel::path::Walk;
 
-/// Words of a text label.
-pub const TEXT_WORDS: usize = 2;
 /// Words of all labels together.
 pub const LABEL_WORDS_MAX: usize = 6;
 

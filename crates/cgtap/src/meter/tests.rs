@@ -144,7 +144,7 @@ fn the_code_of_a_meter_is_what_it_was() {
         job: Job::Charge {
             carried: None,
             twice: None,
-            by: vec![super::expr::check_label("b", &label, &Fields, Vec::new()).unwrap()],
+            by: vec![super::expr::check_label("b", &label, &Fields, None).unwrap()],
             updates: vec![(0, Do::Sum(number("h * 8 + d"))), (1, Do::Count)],
         },
     };

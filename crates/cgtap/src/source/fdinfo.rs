@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use super::cut;
+use crate::meter::text::cut;
 
 /// Engines or regions of one file that are looked at.
 const NAMES_MAX: usize = 64;

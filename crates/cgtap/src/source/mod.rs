@@ -13,9 +13,9 @@ use std::path::Path;
 use self::fdinfo::{Engine, Region};
 use self::proc::{OpenFile, Scan};
 use crate::id::CgroupId;
-use crate::meter::resolved::TEXT_WORDS;
 use crate::meter::shape::client::{IDENTITY, KEY_WORDS};
 use crate::meter::source::Source;
+use crate::meter::text::{self, TEXT_WORDS};
 
 /// Who used what: words that tell clients apart, then those of the labels, then zeros.
 pub type Key = [u64; KEY_WORDS];
@@ -69,24 +69,9 @@ pub fn key(identity: [u64; IDENTITY], labels: &[&str]) -> Key {
     let mut key = [0; KEY_WORDS];
     key[..IDENTITY].copy_from_slice(&identity);
     for (text, words) in labels.iter().zip(key[IDENTITY..].chunks_mut(TEXT_WORDS)) {
-        let mut bytes = [0_u8; TEXT_WORDS * 8];
-        let text = cut(text).as_bytes();
-        bytes[..text.len()].copy_from_slice(text);
-        for (word, bytes) in words.iter_mut().zip(bytes.chunks_exact(8)) {
-            *word = bytes.try_into().map(u64::from_ne_bytes).unwrap_or_default();
-        }
+        words.copy_from_slice(&text::words(text)[..words.len()]);
     }
     key
-}
-
-/// As much of a text as a label keeps.
-#[must_use]
-pub fn cut(text: &str) -> &str {
-    let mut end = text.len().min(TEXT_WORDS * 8 - 1);
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    &text[..end]
 }
 
 /// What open files tell of `values`, charged to the cgroups that `cgroup` finds by their paths.

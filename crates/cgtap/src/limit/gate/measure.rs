@@ -4,7 +4,8 @@ use super::{Generator, Part};
 use crate::asm::{Alu, Cond, Insn, Label, Reg, Size};
 use crate::meter::CodeError;
 use crate::meter::expr::Label as MeterLabel;
-use crate::meter::resolved::{GateProgram, TEXT_WORDS};
+use crate::meter::resolved::GateProgram;
+use crate::meter::text::TEXT_WORDS;
 
 impl Generator<'_> {
     /// Which parts an event is of, and what it asks of each; goes to `out` if it is of none.
@@ -78,12 +79,7 @@ impl Generator<'_> {
                 self.b.jump_if(Cond::Ne, Reg::R7, Reg::R1, next);
             }
             Some(Some(MeterLabel::Text(load))) => {
-                let bytes = TEXT_WORDS as i16 * 8;
-                for word in 0..TEXT_WORDS as i16 {
-                    self.b
-                        .push(Insn::store_imm(Size::Dw, Reg::R10, self.text + word * 8, 0));
-                }
-                self.emit.text(&mut self.b, load, self.text, bytes);
+                self.emit.label_text(&mut self.b, load, self.text);
                 for (at, word) in words.iter().enumerate().take(TEXT_WORDS) {
                     let at = self.text + at as i16 * 8;
                     self.b.push(Insn::load(Size::Dw, Reg::R2, Reg::R10, at));

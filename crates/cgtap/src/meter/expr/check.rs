@@ -4,6 +4,7 @@ use super::node::{Builtin, Load, Node, Op, TextLoad};
 use super::parse::{Ast, AstKind, Written};
 use super::{ExprError, Parser};
 use crate::hook::scope::Path;
+use crate::meter::text;
 
 /// Longest text that is compared, in bytes.
 pub const TEXT_MAX: usize = 31;
@@ -95,7 +96,7 @@ pub fn check_number(text: &str, ast: &Ast, names: &dyn Names) -> Result<Node, Ex
     Ok(checker.number(ast)?.0.fold())
 }
 
-/// The label that `ast` is at a hook; `words` are those that it has elsewhere.
+/// The label that `ast` is at a hook, and how it is shown elsewhere.
 ///
 /// # Errors
 /// [`ExprError`] with the place.
@@ -103,10 +104,17 @@ pub fn check_label(
     text: &str,
     ast: &Ast,
     names: &dyn Names,
-    mut words: Vec<String>,
+    elsewhere: Option<&Shown>,
 ) -> Result<Label, ExprError> {
     let checker = Checker { text, names };
+    if let (AstKind::Text(word), Some(Shown::Text)) = (&ast.kind, elsewhere) {
+        return Ok(Label::Text(TextLoad::Fixed(text::words(word))));
+    }
     if is_words(ast) {
+        let mut words = match elsewhere {
+            Some(Shown::Names(words)) => words.clone(),
+            _ => Vec::new(),
+        };
         let node = checker.words(ast, &mut words)?;
         return Ok(Label::Number(node.fold(), Shown::Names(words)));
     }

@@ -1,6 +1,7 @@
 //! A typed expression: what is computed, of what.
 
 use crate::kernel::path::Walk;
+use crate::meter::text::TEXT_WORDS;
 
 /// What computes a number of two.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -106,6 +107,8 @@ pub enum TextLoad {
         /// Bytes behind the pointer.
         offset: i32,
     },
+    /// The same at each event.
+    Fixed([u64; TEXT_WORDS]),
 }
 
 /// A typed expression.

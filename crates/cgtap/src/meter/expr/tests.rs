@@ -320,7 +320,7 @@ fn a_mistake_is_shown_where_it_stands() {
 fn a_number_that_is_a_device_is_shown_as_one() {
     let label = |text: &str| {
         let ast = Parser::whole(text).unwrap();
-        super::check_label(text, &ast, &Fields, Vec::new()).unwrap()
+        super::check_label(text, &ast, &Fields, None).unwrap()
     };
     let device = Label::Number(Node::Constant(0x10_0005), Shown::Device);
     assert_eq!(label("dev_t(1 << 20 | 5)"), device);
@@ -348,12 +348,12 @@ fn too_deep_is_refused_and_not_an_overflow() {
 
 #[test]
 fn labels_are_numbers_texts_or_chosen_words() {
-    let label = |text: &str, words: Vec<String>| {
+    let label = |text: &str, elsewhere: Option<Shown>| {
         let ast = Parser::whole(text).unwrap();
-        check_label(text, &ast, &Fields, words)
+        check_label(text, &ast, &Fields, elsewhere.as_ref())
     };
     let words = |w: &[&str]| w.iter().map(|w| (*w).to_owned()).collect::<Vec<_>>();
-    let chosen = label(r#"b == 0 ? "read" : b == 1 ? "write" : "read""#, Vec::new()).unwrap();
+    let chosen = label(r#"b == 0 ? "read" : b == 1 ? "write" : "read""#, None).unwrap();
     let Label::Number(node, Shown::Names(names)) = chosen else {
         panic!("{chosen:?}");
     };
@@ -363,12 +363,18 @@ fn labels_are_numbers_texts_or_chosen_words() {
     assert_eq!(node.evaluate(&event), 1);
     // Words that are known from elsewhere keep their numbers.
     let Ok(Label::Number(node, Shown::Names(names))) =
-        label(r#""write""#, words(&["read", "write"]))
+        label(r#""write""#, Some(Shown::Names(words(&["read", "write"]))))
     else {
         panic!();
     };
     assert_eq!((node, names.len()), (Node::Constant(1), 2));
-    assert!(matches!(label("text", Vec::new()), Ok(Label::Text(_))));
-    let mixed = label(r#"b ? "x" : 1"#, Vec::new()).unwrap_err();
+    assert!(matches!(label("text", None), Ok(Label::Text(_))));
+    // A text beside those that an event carries.
+    let fixed = label(r#""none""#, Some(Shown::Text)).unwrap();
+    let Label::Text(TextLoad::Fixed([word, 0])) = fixed else {
+        panic!("{fixed:?}");
+    };
+    assert_eq!(&word.to_ne_bytes(), b"none\0\0\0\0");
+    let mixed = label(r#"b ? "x" : 1"#, None).unwrap_err();
     assert!(mixed.why.contains("has to be one too"), "{mixed}");
 }

@@ -112,11 +112,7 @@ impl Checking<'_> {
     }
 
     pub(super) fn label(&self, expr: &Expr, shown: Option<&Shown>) -> Result<Label, ResolveError> {
-        let words = match shown {
-            Some(Shown::Names(words)) => words.clone(),
-            _ => Vec::new(),
-        };
-        check_label(&expr.text, &expr.ast, self.names, words).map_err(|e| self.told(expr, e))
+        check_label(&expr.text, &expr.ast, self.names, shown).map_err(|e| self.told(expr, e))
     }
 
     /// The label of a gate, which is one that a probe can tell too.
