@@ -14,16 +14,19 @@ mod support;
 
 use std::io::Write;
 use std::path::Path;
+use std::sync::LazyLock;
 
-use cgtap::kernel::feature::{FeatureState, probe_all};
+use cgtap::kernel::feature::{Feature, FeatureState, probe_all};
 use scope_support::{act, begin, counter, lists, refusal};
 use support::{Sandbox, again_without};
 
 /// Whether this kernel has hooks of a kind; said aloud if not, past the test's captured output.
 fn has(kind: &str) -> bool {
-    let features = probe_all(Path::new("/sys/fs/bpf/cgtap-test-scope"), None);
+    // To look at all of them takes a guest ten seconds.
+    static FEATURES: LazyLock<Vec<Feature>> =
+        LazyLock::new(|| probe_all(Path::new("/sys/fs/bpf/cgtap-test-scope"), None));
     let name = format!("hook {kind}");
-    let found = features.iter().find(|f| f.name == name);
+    let found = FEATURES.iter().find(|f| f.name == name);
     let feature = found.unwrap_or_else(|| panic!("no feature {name}"));
     if feature.state == FeatureState::Yes {
         return true;

@@ -174,7 +174,7 @@ impl Work {
         let said = self.dir.join("said");
         let _ = std::fs::remove_file(&said);
         std::fs::write(self.dir.join("ask"), format!("{what} {count}\n")).unwrap();
-        let end = Instant::now() + Duration::from_secs(60);
+        let end = Instant::now() + Duration::from_secs(180);
         loop {
             let text = std::fs::read_to_string(&said).unwrap_or_default();
             if let Some(number) = text.strip_suffix('\n') {

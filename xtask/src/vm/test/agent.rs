@@ -44,6 +44,10 @@ pub fn run(args: &Args) -> Result<()> {
     for binary in &plan.binaries {
         let result = run_binary(&plan, binary)?;
         println!("{}", line(&result));
+        // At once: a run of hours may be ended before its report.
+        for (name, words) in failures(&result) {
+            println!("    {name}: {}", words.trim().replace('\n', "\n        "));
+        }
         std::io::stdout().flush()?;
         results.push(result);
         write(&args.dir, &results)?;
@@ -64,13 +68,16 @@ pub fn read(dir: &Path) -> Vec<BinaryResult> {
     serde_json::from_slice(&text).unwrap_or_default()
 }
 
+/// Tests that failed, and what they said.
+fn failures(result: &BinaryResult) -> impl Iterator<Item = (&str, &str)> {
+    result.tests.iter().filter_map(|test| match &test.outcome {
+        Outcome::Failed(words) => Some((test.name.as_str(), words.as_str())),
+        _ => None,
+    })
+}
+
 fn line(result: &BinaryResult) -> String {
-    let failed: Vec<&str> = result
-        .tests
-        .iter()
-        .filter(|t| matches!(t.outcome, Outcome::Failed(_)))
-        .map(|t| t.name.as_str())
-        .collect();
+    let failed: Vec<&str> = failures(result).map(|(name, _)| name).collect();
     let count = result.tests.len();
     let tail = match failed.len() {
         0 => String::new(),
