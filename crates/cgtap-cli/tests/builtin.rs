@@ -82,7 +82,13 @@ fn packets_are_the_devices_own_count() {
     const TIMES: u64 = 60;
     let mut sandbox = Sandbox::new();
     let a = sandbox.child("a");
-    let words = ["meter", "enable", "packets", "--cgroup", &sandbox.cgroup];
+    let words = [
+        "meter",
+        "enable",
+        "net_packets",
+        "--cgroup",
+        &sandbox.cgroup,
+    ];
     sandbox.run(&words).done();
     let mut process = Command::new(compiled("fixtures/segments"))
         .arg(sandbox.directory.join("a/cgroup.procs"))
@@ -101,15 +107,15 @@ fn packets_are_the_devices_own_count() {
     // Datagrams, texts, and what opened the connection.
     assert!(given >= 2 * TIMES + 3, "{given}");
     let is = |name: &str, dev: &str| value(&usage, &a, name, Some(("dev", dev)));
-    assert_eq!(is("packets_sent", "lo"), (given - 1, given - 1));
+    assert_eq!(is("net_packets_sent", "lo"), (given - 1, given - 1));
     let features = sandbox.run(&["--json", "doctor"]).json();
     let mut features = features["features"].as_array().unwrap().iter();
     let fentry = features.find(|f| f["name"] == "hook fentry").unwrap();
     if fentry["state"] == "yes" {
-        assert_eq!(is("packets_received", "lo"), (given, given));
+        assert_eq!(is("net_packets_received", "lo"), (given, given));
     } else {
         // Without what opened the connection.
-        let (own, total) = is("packets_received", "");
+        let (own, total) = is("net_packets_received", "");
         assert!(own >= 2 * TIMES && own < given, "{own} of {given}");
         assert_eq!(own, total);
     }

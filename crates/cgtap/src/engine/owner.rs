@@ -98,7 +98,7 @@ impl Session {
         let keys = self.config.owners.values().map(|o| o.pid.to_ne_bytes());
         let wanted: BTreeSet<[u8; 4]> = keys.collect();
         for key in owners.keys().map_err(sys)? {
-            if !wanted.iter().any(|w| w[..] == key[..]) {
+            if !<[u8; 4]>::try_from(&key[..]).is_ok_and(|pid| wanted.contains(&pid)) {
                 owners.delete(&key).map_err(sys)?;
             }
         }
