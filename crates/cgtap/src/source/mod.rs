@@ -68,8 +68,11 @@ pub enum Sample {
 pub fn key(identity: [u64; IDENTITY], labels: &[&str]) -> Key {
     let mut key = [0; KEY_WORDS];
     key[..IDENTITY].copy_from_slice(&identity);
-    for (text, words) in labels.iter().zip(key[IDENTITY..].chunks_mut(TEXT_WORDS)) {
-        words.copy_from_slice(&text::words(text)[..words.len()]);
+    for (text, words) in labels
+        .iter()
+        .zip(key[IDENTITY..].chunks_exact_mut(TEXT_WORDS))
+    {
+        words.copy_from_slice(&text::words(text));
     }
     key
 }

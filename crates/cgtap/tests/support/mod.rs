@@ -157,7 +157,7 @@ impl Sandbox {
     }
 
     /// Events of a hook, of the whole machine, for which the kernel ran no dispatcher since the hook
-    /// is there: 0 but on kernels that preempt programs (docs/kernel-facts.md, "Dispatch").
+    /// is there: 0 but where it preempts programs or bpf(2) (docs/kernel-facts.md, "Jumping").
     pub fn missed(&self, hook: &str) -> u64 {
         let lists = self.engine.list(&ListRequest::default()).unwrap();
         let at = lists.iter().find(|l| l.hook.to_string() == hook);
