@@ -9,7 +9,7 @@ mod support;
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
@@ -153,6 +153,32 @@ fn what_a_killed_demo_left_is_removed_by_the_next() {
     child.wait().unwrap();
     // Its workers die with it; what has no process cannot.
     assert!(!left(pid).is_empty());
+    Ran::from(start(&["demo"]).wait_with_output().unwrap()).done();
+    assert!(left(pid).is_empty(), "{:?}", left(pid));
+}
+
+#[test]
+fn a_dead_demos_workers_are_waited_for_and_a_living_ones_are_left() {
+    let _alone = alone();
+    // No process has this id.
+    let pid = u32::MAX;
+    let name = format!("cgtap-demo-{pid}");
+    let (cgroup, state) = (
+        cgroup_root().join(&name),
+        Path::new("/sys/fs/bpf").join(name),
+    );
+    for (seconds, stay) in [("1", false), ("60", true)] {
+        std::fs::create_dir_all(cgroup.join("tenant")).unwrap();
+        std::fs::create_dir_all(&state).unwrap();
+        let mut worker = Command::new("sleep").arg(seconds).spawn().unwrap();
+        let procs = cgroup.join("tenant/cgroup.procs");
+        std::fs::write(procs, worker.id().to_string()).unwrap();
+        Ran::from(start(&["demo"]).wait_with_output().unwrap()).done();
+        let there = left(pid).len();
+        let _ = worker.kill();
+        worker.wait().unwrap();
+        assert_eq!(there, if stay { 2 } else { 0 });
+    }
     Ran::from(start(&["demo"]).wait_with_output().unwrap()).done();
     assert!(left(pid).is_empty(), "{:?}", left(pid));
 }

@@ -2,6 +2,7 @@
 //! Each is removed when its value goes, however the demo ends.
 
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -24,13 +25,23 @@ pub fn name() -> String {
 }
 
 /// Removes what demos left that were killed: their processes cannot do it any more.
+///
+/// A demo whose cgroups still have processes after a while is left as it is: it may be one that
+/// runs in another PID namespace.
 pub fn sweep(mount: &Path) {
+    let end = Instant::now() + PATIENCE;
+    let mut kept = Vec::new();
     for path in left_in(mount) {
-        // The cgroups have no files that could be removed: each directory goes by itself.
-        remove_cgroups(&path);
+        // The cgroups have no files that could be removed: each directory goes by itself. The
+        // workers of one that was just killed are told of it by a signal, and may still be ending.
+        if below(&path).iter().any(|c| remove_cgroup(c, end).is_err()) {
+            kept.extend(path.file_name().map(ToOwned::to_owned));
+        }
     }
     for path in left_in(Path::new(BPFFS)).chain(left_in(Path::new(FILES))) {
-        let _ = fs::remove_dir_all(path);
+        if !kept.iter().any(|name| path.ends_with(name)) {
+            let _ = fs::remove_dir_all(path);
+        }
     }
 }
 
@@ -47,12 +58,26 @@ fn is_left(name: &str) -> bool {
         .is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists())
 }
 
-fn remove_cgroups(path: &Path) {
+/// The cgroup `path` and all below it, children first.
+fn below(path: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(path).into_iter().flatten().flatten();
-    for entry in entries.filter(|e| e.file_type().is_ok_and(|t| t.is_dir())) {
-        remove_cgroups(&entry.path());
+    let directories = entries.filter(|e| e.file_type().is_ok_and(|t| t.is_dir()));
+    let mut all: Vec<_> = directories.flat_map(|e| below(&e.path())).collect();
+    all.push(path.to_owned());
+    all
+}
+
+/// Removes the cgroup `path`, if it is there, and waits until `end` for its processes to leave it.
+fn remove_cgroup(path: &Path, end: Instant) -> io::Result<()> {
+    loop {
+        match fs::remove_dir(path) {
+            Err(e) if e.kind() == io::ErrorKind::ResourceBusy && Instant::now() < end => {
+                thread::sleep(Duration::from_millis(10));
+            }
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+            result => return result,
+        }
     }
-    let _ = fs::remove_dir(path);
 }
 
 /// A cgroup tree.
@@ -105,18 +130,10 @@ impl Drop for Stage {
         // The workers are gone; what they started may not be. Since 5.14.
         let _ = fs::write(self.root.join("cgroup.kill"), "1");
         let end = Instant::now() + PATIENCE;
-        while let Some(cgroup) = self.cgroups.last() {
-            match fs::remove_dir(cgroup) {
-                Err(e) if e.raw_os_error() == Some(rustix::io::Errno::BUSY.raw_os_error()) => {
-                    if Instant::now() > end {
-                        tracing::warn!("cannot remove {}: {e}", cgroup.display());
-                        return;
-                    }
-                    thread::sleep(Duration::from_millis(10));
-                }
-                _ => {
-                    self.cgroups.pop();
-                }
+        for cgroup in self.cgroups.iter().rev() {
+            if let Err(e) = remove_cgroup(cgroup, end) {
+                tracing::warn!("cannot remove {}: {e}", cgroup.display());
+                return;
             }
         }
     }
