@@ -119,6 +119,33 @@ fn freezing_holds_a_share_and_leaves_nobody_frozen() {
     wait_until("thawing", PATIENCE, || !sandbox.is_frozen("a"));
 }
 
+/// It may be there before the first limit and before the state; it follows a state that is made anew,
+/// and is known to enforce it.
+#[test]
+fn enforcing_waits_for_limits_and_follows_the_state() {
+    let mut sandbox = Sandbox::new();
+    let cgroups = ["a", "b"].map(|name| sandbox.child(name));
+    let pacer = enforce(&sandbox);
+    // The first of each state has the same number and the same budget.
+    for (name, cgroup) in ["a", "b"].iter().zip(&cgroups) {
+        let _spinner = spinner(&sandbox, name);
+        let set = [
+            "limit", "set", cgroup, "cpu_time", "10ms/10s", "--on", "freeze",
+        ];
+        sandbox.run(&set).done();
+        wait_until("freezing", PATIENCE, || sandbox.is_frozen(name));
+        let told = sandbox.run(&["--json", "explain", cgroup]).done().json();
+        assert_eq!(told["is_enforced"], true, "{told}");
+        assert_eq!(sandbox.run(&["enforce"]).status, 1);
+        // Whoever looks thaws nothing then.
+        sandbox.run(&["limit", "list"]).done();
+        assert!(sandbox.is_frozen(name));
+        sandbox.run(&["detach", "--all"]).done();
+        wait_until("thawing", PATIENCE, || !sandbox.is_frozen(name));
+    }
+    drop(pacer);
+}
+
 /// Whoever goes on beyond the limit gets the signal, at the next system call; others do not.
 #[test]
 fn a_signal_comes_to_who_is_over() {

@@ -54,11 +54,13 @@ fn after_help() -> String {
         .join("\n\n")
 }
 
-/// Attach BPF programs to a hook inside a cgroup.
+/// Tell which cgroup used how much of which device, and hold it to that, with BPF.
 ///
-/// Programs that clang or aya compiled for a tracepoint run for the events of one cgroup and of
-/// the cgroups below it, ordered, inherited and overridden as the kernel does it with its own
-/// cgroup programs. What is attached works on with no process of cgtap alive.
+/// Meters count what each cgroup, container or unit uses (`meter`, `usage`, `top`, `serve`); limits
+/// hold it and all below it to so much of that (`limit`, `apply`, `explain`). Tracing programs that
+/// clang or aya compiled run for the events of one cgroup and of the cgroups below it, ordered,
+/// inherited and overridden as the kernel does it with its own cgroup programs (`attach`). What is
+/// attached works on with no process of cgtap alive.
 #[derive(Debug, Parser)]
 #[command(name = "cgtap", version, after_long_help = after_help(), max_term_width = 100)]
 pub struct Cli {

@@ -47,11 +47,13 @@ pub fn run(context: &Context, args: &EnforceArgs) -> Result<Status, Failure> {
             tell(context, &paced)?;
         }
         if !std::mem::replace(&mut is_told, true) {
-            let count = pacer.count();
-            let cgroups = crate::render::counted(count, "limit", "limits");
-            context
-                .teller
-                .note(&format!("enforcing {cgroups} by freezing"));
+            context.teller.note(&match pacer.count() {
+                0 => "no limit freezes anything yet: waiting for one".to_owned(),
+                count => format!(
+                    "enforcing {} by freezing",
+                    crate::render::counted(count, "limit", "limits")
+                ),
+            });
         }
         std::thread::sleep(args.tick);
     }

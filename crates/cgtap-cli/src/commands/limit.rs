@@ -218,17 +218,18 @@ pub fn request(library: &Library, written: &Written<'_>) -> Result<LimitRequest,
         return Err("a burst is an amount, without a period".to_owned());
     }
     Ok(LimitRequest {
-        cgroup: written.cgroup.clone(),
-        meter: value.meter,
-        value: value.value,
         labels: value.labels,
-        amount: amount.amount,
         period: amount.period_ns.map(Duration::from_nanos),
         burst: burst.map(|b| b.amount),
         action: written.on.map(action).transpose()?,
         force: written.force,
         borrow: written.borrow,
-        policy: false,
+        ..LimitRequest::new(
+            written.cgroup.clone(),
+            value.meter,
+            &value.value,
+            amount.amount,
+        )
     })
 }
 

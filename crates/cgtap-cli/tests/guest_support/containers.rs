@@ -20,6 +20,8 @@ pub const IMAGE: &str = "localhost/worker:1";
 /// Where runtimes keep images and containers.
 const STORES: [&str; 2] = ["/var/lib/containers", "/var/lib/containerd"];
 
+/// What containerd keeps apart: what is nobody's in particular, and pods.
+const SPACES: [&str; 2] = ["default", "k8s.io"];
 /// Where containerd answers.
 const SOCKET: &str = "/run/containerd/containerd.sock";
 
@@ -106,11 +108,6 @@ impl Ground {
 
 impl Drop for Ground {
     fn drop(&mut self) {
-        let quiet = |words: &[&str]| {
-            let mut command = Command::new(words[0]);
-            command.args(&words[1..]).stdin(Stdio::null());
-            drop(command.stdout(Stdio::null()).stderr(Stdio::null()).status());
-        };
         let words = ["rm", "-f", "-t", "0", "--all"];
         quiet(&[&PODMAN[..], &words[..]].concat());
         for store in STORES {
@@ -119,6 +116,13 @@ impl Drop for Ground {
         }
         let _ = std::fs::remove_dir_all(&self.dir);
     }
+}
+
+/// Runs a program whose failing changes nothing.
+fn quiet(words: &[&str]) {
+    let mut command = Command::new(words[0]);
+    command.args(&words[1..]).stdin(Stdio::null());
+    drop(command.stdout(Stdio::null()).stderr(Stdio::null()).status());
 }
 
 /// Nobody runs systemd or journald here.
@@ -213,7 +217,7 @@ impl Containerd {
         wait_until("containerd's answer", || {
             version.borrow_mut().status().is_ok_and(|s| s.success())
         });
-        for space in ["default", "k8s.io"] {
+        for space in SPACES {
             tool(&["ctr", "-n", space, "image", "import", archive]);
         }
         containerd
@@ -254,6 +258,16 @@ impl Containerd {
 
 impl Drop for Containerd {
     fn drop(&mut self) {
+        // What a failed test leaves would have names and libraries that other tests look for.
+        for space in SPACES {
+            let list = Command::new("ctr")
+                .args(["-n", space, "task", "ls", "-q"])
+                .output();
+            let list = list.map(|l| String::from_utf8_lossy(&l.stdout).into_owned());
+            for id in list.unwrap_or_default().lines() {
+                quiet(&["ctr", "-n", space, "task", "rm", "-f", id]);
+            }
+        }
         let _ = self.0.kill();
         let _ = self.0.wait();
     }

@@ -91,6 +91,25 @@ impl LimitChange {
 }
 
 impl LimitRequest {
+    /// So much in all of a value of a meter, whatever its labels; everything else as it is if nothing
+    /// is said of it.
+    #[must_use]
+    pub fn new(cgroup: CgroupRef, meter: Known, value: &str, amount: u64) -> Self {
+        Self {
+            cgroup,
+            meter,
+            value: value.to_owned(),
+            labels: BTreeMap::new(),
+            amount,
+            period: None,
+            burst: None,
+            action: None,
+            force: false,
+            borrow: false,
+            policy: false,
+        }
+    }
+
     /// What is limited, as usage calls it.
     #[must_use]
     pub fn value_name(&self) -> String {

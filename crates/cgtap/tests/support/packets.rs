@@ -5,7 +5,6 @@
     reason = "a test that cannot go on fails"
 )]
 
-use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::ops::Deref;
 use std::process::{Child, Command, Stdio};
@@ -58,19 +57,7 @@ fn known() -> Known {
 }
 
 pub fn request(cgroup: CgroupRef, value: &str, amount: u64) -> LimitRequest {
-    LimitRequest {
-        cgroup,
-        meter: known(),
-        value: value.to_owned(),
-        labels: BTreeMap::new(),
-        amount,
-        period: None,
-        burst: None,
-        action: None,
-        force: false,
-        borrow: false,
-        policy: false,
-    }
+    LimitRequest::new(cgroup, known(), value, amount)
 }
 
 /// Makes a change that is to be taken.

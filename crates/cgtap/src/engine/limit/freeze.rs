@@ -76,7 +76,15 @@ pub struct Pacer {
     /// Where cgroups that are born to limits are counted, and how many were when `all` was made.
     births: Option<(Words, u64)>,
     /// While it is held no other pacer runs.
-    _lock: OwnedFd,
+    lock: Option<PacersLock>,
+}
+
+/// The lock of whoever paces a state.
+#[derive(Debug)]
+struct PacersLock {
+    /// Of what it is a lock; a state that is made anew has another one.
+    inode: u64,
+    _held: OwnedFd,
 }
 
 fn write(file: &Path, is_frozen: bool) -> std::io::Result<()> {
@@ -89,46 +97,21 @@ fn is_written(file: &Path) -> bool {
 }
 
 impl Engine {
-    /// Begins to pace what limits freeze.
+    /// Begins to pace what limits freeze; there need be none yet, nor a state.
     ///
     /// # Errors
-    /// [`Error`]: EBUSY if another process does it, ENOENT if there is no state, whatever is wrong
-    /// with the state.
+    /// [`Error`]: EBUSY if another process does it, whatever is wrong with the state.
     pub fn pacer(&self) -> Result<Pacer> {
-        let none = || {
-            Error::new(
-                ErrorKind::NotFound,
-                "there are no limits to enforce; `cgtap limit set` makes one",
-            )
-            .with_errno(Errno::ENOENT)
-        };
-        let hierarchy = self.hierarchy()?;
-        let session = Session::open(self.state(), Lock::Shared, hierarchy)?.ok_or_else(none)?;
-        let lock = session.pacers_lock()?;
-        let mut tries = 0;
-        // Whoever looks whether somebody paces holds it for a moment.
-        while rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
-            tries += 1;
-            if tries == LOCK_TRIES {
-                return Err(Error::new(
-                    ErrorKind::Rule,
-                    "another process enforces the limits of this state already",
-                )
-                .with_errno(Errno::EBUSY));
-            }
-            std::thread::sleep(LOCK_WAIT);
-        }
-        if !session.config.limits.is_empty() {
-            session.thaw_marked()?;
-        }
-        Ok(Pacer {
+        let mut pacer = Pacer {
             engine: self.clone(),
             budgets: None,
             all: Vec::new(),
             seen: None,
             births: None,
-            _lock: lock,
-        })
+            lock: None,
+        };
+        pacer.load()?;
+        Ok(pacer)
     }
 }
 
@@ -167,29 +150,40 @@ impl Session {
         Ok(())
     }
 
-    /// What whoever paces holds a lock of, for as long as it lives.
-    fn pacers_lock(&self) -> Result<OwnedFd> {
+    /// What whoever paces holds a lock of, for as long as it lives; and what tells it from that of
+    /// another state.
+    fn pacers_lock(&self) -> Result<(OwnedFd, u64)> {
         let dir = self.path(pins::INSTANCES);
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        rustix::fs::open(&dir, flags, Mode::empty()).map_err(|e| {
-            let call = "open";
-            let errno = e.into();
-            Error::sys(format!("open {}", dir.display()), &SysError { call, errno })
-        })
+        let opened = rustix::fs::open(&dir, flags, Mode::empty())
+            .and_then(|lock| Ok((rustix::fs::fstat(&lock)?.st_ino, lock)));
+        match opened {
+            Ok((inode, lock)) => Ok((lock, inode)),
+            Err(e) => {
+                let call = "open";
+                let errno = e.into();
+                Err(Error::sys(
+                    format!("open {}", dir.display()),
+                    &SysError { call, errno },
+                ))
+            }
+        }
     }
 
     /// Somebody paces.
     pub(super) fn is_paced(&self) -> Result<bool> {
-        let lock = self.pacers_lock()?;
+        let (lock, _) = self.pacers_lock()?;
         Ok(rustix::fs::flock(&lock, FlockOperation::NonBlockingLockShared).is_err())
     }
 }
 
 impl Pacer {
     /// Looks at all budgets once, freezes and thaws; what was done. A cgroup that is gone is left out.
+    /// A state that comes, or is made anew, is followed.
     ///
     /// # Errors
-    /// [`Error`]: a state that cannot be read. Nothing stays frozen by a pacer that is dropped.
+    /// [`Error`]: a state that cannot be read, EBUSY if another process paces one that came. Nothing
+    /// stays frozen by a pacer that is dropped.
     pub fn step(&mut self) -> Result<Vec<Paced>> {
         let mut done = self.reload()?;
         let now_ns = now().as_nanos() as u64;
@@ -261,71 +255,143 @@ impl Pacer {
 
     /// Follows the record if that has changed; what was thawed since nothing freezes it any more.
     fn reload(&mut self) -> Result<Vec<Paced>> {
-        let inode = std::fs::metadata(self.engine.state().join(pins::CONFIG)).map(|m| m.ino());
-        let inode = inode.ok();
         let is_told = |(places, seen): &(Words, u64)| places::born(places.as_slice()) == *seen;
-        if inode.is_some() && inode == self.seen && self.births.as_ref().is_none_or(is_told) {
+        if self.record() == self.seen && self.births.as_ref().is_none_or(is_told) {
             return Ok(Vec::new());
         }
+        self.load()
+    }
+
+    /// The inode of the record that there is.
+    fn record(&self) -> Option<u64> {
+        let record = std::fs::metadata(self.engine.state().join(pins::CONFIG));
+        record.ok().map(|m| m.ino())
+    }
+
+    /// Sees to it that nobody else paces this state; whether it is the one that was paced before.
+    fn lock(&mut self, session: &Session) -> Result<bool> {
+        let (lock, inode) = session.pacers_lock()?;
+        if self.lock.as_ref().is_some_and(|l| l.inode == inode) {
+            return Ok(true);
+        }
+        let mut tries = 0;
+        // Whoever looks whether somebody paces holds it for a moment.
+        while rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
+            tries += 1;
+            if tries == LOCK_TRIES {
+                return Err(Error::new(
+                    ErrorKind::Rule,
+                    "another process enforces the limits of this state already",
+                )
+                .with_errno(Errno::EBUSY));
+            }
+            std::thread::sleep(LOCK_WAIT);
+        }
+        self.lock = Some(PacersLock { inode, _held: lock });
+        if !session.config.limits.is_empty() {
+            session.thaw_marked()?;
+        }
+        Ok(false)
+    }
+
+    /// Takes over what the record says, and the lock of its state.
+    fn load(&mut self) -> Result<Vec<Paced>> {
+        let inode = self.record();
         let hierarchy = self.engine.hierarchy()?;
         let session = Session::open(self.engine.state(), Lock::Shared, hierarchy)?;
+        let mut is_same = false;
+        match &session {
+            Some(session) => is_same = self.lock(session)?,
+            None => self.lock = None,
+        }
+        let limited = session.filter(|s| !s.config.limits.is_empty());
+        let limited = limited.map(Limited::of).transpose()?;
         let mut before = std::mem::take(&mut self.all);
-        let mut done = Vec::new();
-        self.births = None;
-        if let Some(session) = session.filter(|s| !s.config.limits.is_empty()) {
-            self.budgets = Some(session.budget_words()?);
-            let seen = session.config.limits.births_seen;
-            self.births = session.places()?.map(|places| (places, seen));
-            let own = match session.hierarchy.by_pid(std::process::id()) {
+        // Of another state are other limits and budgets, whatever their numbers.
+        let mut gone = match is_same {
+            true => Vec::new(),
+            false => std::mem::take(&mut before),
+        };
+        if let Some(limited) = &limited {
+            self.all = limited.frozen(&mut before);
+        }
+        gone.extend(before);
+        let (budgets, births) = limited.map(|l| (l.budgets, l.births)).unzip();
+        (self.budgets, self.births) = (budgets, births.flatten());
+        self.seen = inode;
+        let frozen = gone.iter_mut().filter(|o| o.is_frozen);
+        Ok(frozen.map(Frozen::thaw).collect())
+    }
+}
+
+/// A state with limits, as a pacer looks at it.
+struct Limited {
+    session: Session,
+    budgets: Words,
+    births: Option<(Words, u64)>,
+    /// The pacer's own cgroup, if it can be frozen at all.
+    own: Option<Cgroup>,
+}
+
+impl Limited {
+    fn of(session: Session) -> Result<Self> {
+        let seen = session.config.limits.births_seen;
+        Ok(Self {
+            budgets: session.budget_words()?,
+            births: session.places()?.map(|places| (places, seen)),
+            own: match session.hierarchy.by_pid(std::process::id()) {
                 // Then it is no cgroup that we freeze.
                 Err(CgroupError::Unseen { .. }) => None,
                 own => Some(own?),
+            },
+            session,
+        })
+    }
+
+    /// What its limits freeze, as far as it was there before taken from that.
+    fn frozen(&self, before: &mut Vec<Frozen>) -> Vec<Frozen> {
+        let limits = &self.session.config.limits.limits;
+        let frozen = limits.iter().filter(|(_, l)| l.action == Action::Freeze);
+        let mut all = Vec::new();
+        for (id, limit) in frozen.clone() {
+            let Ok(cgroup) = self.session.hierarchy.by_id(limit.cgroup) else {
+                continue;
             };
-            let limits = &session.config.limits.limits;
-            let frozen = limits.iter().filter(|(_, l)| l.action == Action::Freeze);
-            for (id, limit) in frozen.clone() {
-                let Ok(cgroup) = session.hierarchy.by_id(limit.cgroup) else {
-                    continue;
-                };
-                let is_ours =
-                    |own: &Cgroup| own.id == cgroup.id || own.ancestors.contains(&cgroup.id);
-                if own.as_ref().is_some_and(is_ours) {
-                    tracing::warn!(
-                        "{} is not frozen: whoever would thaw it runs in it; run `cgtap enforce` \
-                         elsewhere",
-                        cgroup.path
-                    );
-                    continue;
-                }
-                let parent = cgroup.ancestors.first();
-                let is_sibling = |l: &LimitRecord| {
-                    let record = session.config.cgroups.get(&l.cgroup);
-                    l.group == limit.group
-                        && l.cgroup != limit.cgroup
-                        && record.and_then(|r| r.parent).as_ref() == parent
-                };
-                let siblings = frozen.clone().filter(|(_, l)| is_sibling(l));
-                let file = session.hierarchy.directory(&cgroup.path).join(FILE);
-                let old = before.iter().position(|o| o.limit.slot == limit.slot);
-                let old = old.map(|at| before.swap_remove(at));
-                self.all.push(Frozen {
-                    id: *id,
-                    enough: pace::enough(limit.amount, limit.period_ns, limit.burst),
-                    limit: limit.clone(),
-                    path: cgroup.path,
-                    siblings: siblings.map(|(_, l)| l.slot).collect(),
-                    is_frozen: old.as_ref().is_some_and(|o| o.is_frozen),
-                    taken: old.as_ref().map_or(0, |o| o.taken),
-                    active_ns: old.as_ref().map_or(0, |o| o.active_ns),
-                    file,
-                });
+            let is_ours = |own: &Cgroup| own.id == cgroup.id || own.ancestors.contains(&cgroup.id);
+            if self.own.as_ref().is_some_and(is_ours) {
+                tracing::warn!(
+                    "{} is not frozen: whoever would thaw it runs in it; run `cgtap enforce` \
+                     elsewhere",
+                    cgroup.path
+                );
+                continue;
             }
-        } else {
-            self.budgets = None;
+            let parent = cgroup.ancestors.first();
+            let is_sibling = |l: &LimitRecord| {
+                let record = self.session.config.cgroups.get(&l.cgroup);
+                l.group == limit.group
+                    && l.cgroup != limit.cgroup
+                    && record.and_then(|r| r.parent).as_ref() == parent
+            };
+            let siblings = frozen.clone().filter(|(_, l)| is_sibling(l));
+            let file = self.session.hierarchy.directory(&cgroup.path).join(FILE);
+            // A budget may be another limit's by now.
+            let is_it = |o: &Frozen| (o.id, o.limit.slot) == (*id, limit.slot);
+            let old = before.iter().position(is_it);
+            let old = old.map(|at| before.swap_remove(at));
+            all.push(Frozen {
+                id: *id,
+                enough: pace::enough(limit.amount, limit.period_ns, limit.burst),
+                limit: limit.clone(),
+                path: cgroup.path,
+                siblings: siblings.map(|(_, l)| l.slot).collect(),
+                is_frozen: old.as_ref().is_some_and(|o| o.is_frozen),
+                taken: old.as_ref().map_or(0, |o| o.taken),
+                active_ns: old.as_ref().map_or(0, |o| o.active_ns),
+                file,
+            });
         }
-        done.extend(before.iter_mut().filter(|o| o.is_frozen).map(Frozen::thaw));
-        self.seen = inode;
-        Ok(done)
+        all
     }
 }
 
