@@ -1,4 +1,4 @@
-//! The unit file under the real systemd: installed as docs/serve.md says, started, killed, reloaded and
+//! The unit files under the real systemd: installed as docs/serve.md says, started, killed, reloaded and
 //! stopped. systemd is the first process of a namespace of its own with nothing to start but that unit, and
 //! its cgroup, network, bpffs and directories are nobody else's. It may do to a machine what it likes, so
 //! this is done in guests only.
@@ -21,11 +21,8 @@ use support::{Ran, Running, Sandbox, cgroup_root};
 /// Where units are looked for: the distribution's own are not there, so that none of them is started.
 const UNITS: &str = "/etc/systemd/system";
 
-/// The unit.
-const UNIT: &str = concat!(
-    env!("CARGO_MANIFEST_DIR"),
-    "/../../examples/cgtap-serve.service"
-);
+/// Where the unit files are.
+const EXAMPLES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples");
 
 /// Makes the machine in which systemd starts: $1 is where cgroup2 is mounted, $2 the built cgtap, $3 the unit.
 const BOOT: &str = "
@@ -60,10 +57,12 @@ struct Machine {
     /// What systemd says.
     log: PathBuf,
     sandbox: Sandbox,
+    /// The unit that is tried.
+    unit: &'static str,
 }
 
 impl Machine {
-    fn boot() -> Self {
+    fn boot(unit: &'static str) -> Self {
         assert!(
             std::env::var_os("CGTAP_GUEST").is_some(),
             "this runs a systemd: it runs in guests, `./dev test-vm`"
@@ -80,7 +79,7 @@ impl Machine {
             .args([BOOT, "sh"])
             .arg(cgroup_root())
             .arg(env!("CARGO_BIN_EXE_cgtap"))
-            .arg(UNIT)
+            .arg(format!("{EXAMPLES}/{unit}.service"))
             .env("SYSTEMD_UNIT_PATH", UNITS)
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
@@ -91,6 +90,7 @@ impl Machine {
             log: path,
             holder: Running(child),
             sandbox,
+            unit,
         };
         let up = |m: &Self| m.say("systemctl is-active empty.target") == "active";
         machine.wait("systemd is up", up);
@@ -126,11 +126,11 @@ impl Machine {
     fn wait(&self, what: &str, is_so: impl Fn(&Self) -> bool) {
         let end = Instant::now() + Duration::from_secs(120);
         while !is_so(self) {
-            let about = "systemctl status --no-pager cgtap-serve; cat /run/said";
+            let about = format!("systemctl status --no-pager {}; cat /run/said", self.unit);
             assert!(
                 Instant::now() < end,
                 "it never came that {what}: {}\n{}",
-                self.say(about),
+                self.say(&about),
                 std::fs::read_to_string(&self.log).unwrap()
             );
             std::thread::sleep(Duration::from_millis(100));
@@ -154,33 +154,63 @@ impl Machine {
     }
 
     fn unit(&self, property: &str) -> String {
-        self.run(&format!("systemctl show --value -p {property} cgtap-serve"))
+        self.run(&format!(
+            "systemctl show --value -p {property} {}",
+            self.unit
+        ))
     }
 
     /// Puts the unit file where docs/serve.md says, with two lines more about where its words go: no
     /// journal runs here.
     fn install(&self) {
-        self.run(&format!("cp /run/cgtap-serve.service {UNITS}/"));
+        self.run(&format!("cp /run/{}.service {UNITS}/", self.unit));
         self.change_unit("StandardOutput=append:/run/said\nStandardError=append:/run/said\n");
     }
 
     /// More lines of the unit's drop-in; the last that says something counts.
     fn change_unit(&self, lines: &str) {
-        let directory = format!("{UNITS}/cgtap-serve.service.d");
+        let directory = format!("{UNITS}/{}.service.d", self.unit);
         self.run(&format!(
             "mkdir -p {directory} && printf '%s' '[Service]\n{lines}' >> {directory}/test.conf && \
              systemctl daemon-reload"
         ));
     }
 
+    fn start(&self) {
+        self.run(&format!("systemctl enable --now {}", self.unit));
+    }
+
     fn serve(&self) {
-        self.run("systemctl enable --now cgtap-serve");
+        self.start();
         self.wait("it serves", |m| m.page("/healthz").is_some());
+    }
+
+    /// What the file says of it is so, and it may do no more than this; its process.
+    #[track_caller]
+    fn bounded(&self, capabilities: u64) -> String {
+        let pid = self.unit("MainPID");
+        let status = self.run(&format!("cat /proc/{pid}/status"));
+        let field = |name: &str| {
+            let line = status.lines().find_map(|l| l.strip_prefix(name));
+            line.unwrap().trim().to_owned()
+        };
+        assert_eq!(field("NoNewPrivs:"), "1");
+        assert_eq!(field("Seccomp:"), "2");
+        let bound = u64::from_str_radix(&field("CapBnd:"), 16).unwrap();
+        assert_eq!(bound, capabilities);
+        pid
+    }
+
+    #[track_caller]
+    fn said_nothing_wrong(&self) {
+        let said = self.run("cat /run/said");
+        let is_wrong = |line: &&str| line.contains("WARN") || line.contains("error");
+        assert_eq!(said.lines().find(is_wrong), None, "{said}");
     }
 
     /// Stops it, which is to be no failure.
     fn stop(&self) {
-        self.run("systemctl stop cgtap-serve");
+        self.run(&format!("systemctl stop {}", self.unit));
         assert_eq!(self.unit("Result"), "success");
         assert_eq!(self.unit("ActiveState"), "inactive");
     }
@@ -208,7 +238,7 @@ impl Drop for Machine {
 #[test]
 #[ignore = "runs a systemd: ./dev test-vm"]
 fn the_unit_serves_is_started_anew_and_stops() {
-    let mut machine = Machine::boot();
+    let mut machine = Machine::boot("cgtap-serve");
     let cgroup = machine.sandbox.child("worker");
     machine.install();
     machine.run("cgtap meter enable tasks");
@@ -221,18 +251,8 @@ fn the_unit_serves_is_started_anew_and_stops() {
     work(25);
     assert_eq!(machine.series(&series), Some(25.0));
 
-    // What the file says of it is so.
-    let pid = machine.unit("MainPID");
-    let status = machine.run(&format!("cat /proc/{pid}/status"));
-    let field = |name: &str| {
-        let line = status.lines().find_map(|l| l.strip_prefix(name));
-        line.unwrap().trim().to_owned()
-    };
-    assert_eq!(field("NoNewPrivs:"), "1");
-    assert_eq!(field("Seccomp:"), "2");
     // CAP_DAC_READ_SEARCH is 2, CAP_SYS_ADMIN 21.
-    let bound = u64::from_str_radix(&field("CapBnd:"), 16).unwrap();
-    assert_eq!(bound, 1 << 2 | 1 << 21);
+    let pid = machine.bounded(1 << 2 | 1 << 21);
 
     // Killed, it is there again, and nothing that was counted is gone.
     machine.run(&format!("kill -9 {pid}"));
@@ -250,15 +270,13 @@ fn the_unit_serves_is_started_anew_and_stops() {
     let meters = usage["cgroups"][0]["meters"].as_array().unwrap();
     let born = meters.iter().find(|m| m["meter"] == "tasks_born").unwrap();
     assert_eq!(born["own"], 33);
-    let said = machine.run("cat /run/said");
-    let is_wrong = |line: &&str| line.contains("WARN") || line.contains("error");
-    assert_eq!(said.lines().find(is_wrong), None, "{said}");
+    machine.said_nothing_wrong();
 }
 
 #[test]
 #[ignore = "runs a systemd: ./dev test-vm"]
 fn the_unit_keeps_a_policy_in_force() {
-    let mut machine = Machine::boot();
+    let mut machine = Machine::boot("cgtap-serve");
     let cgroup = machine.sandbox.child("worker");
     machine.install();
     let policy = |amount: u32| {
@@ -301,4 +319,44 @@ fn the_unit_keeps_a_policy_in_force() {
     // It holds without the service.
     machine.stop();
     refused(5, 5);
+}
+
+#[test]
+#[ignore = "runs a systemd: ./dev test-vm"]
+fn the_unit_freezes_and_thaws() {
+    let mut machine = Machine::boot("cgtap-enforce");
+    let cgroup = machine.sandbox.child("worker");
+    machine.install();
+    // Before there is a limit, or a state.
+    machine.start();
+    let procs = machine.sandbox.directory.join("worker/cgroup.procs");
+    let script = "echo $$ > \"$0\" && while :; do :; done";
+    let mut worker = Command::new("sh");
+    let _worker = Running(worker.args(["-c", script]).arg(procs).spawn().unwrap());
+    machine.run(&format!(
+        "cgtap limit set {cgroup} cpu_time 10ms/10s --on freeze"
+    ));
+    let is_frozen = |m: &Machine| m.sandbox.is_frozen("worker");
+    machine.wait("it is frozen", is_frozen);
+    // CAP_DAC_OVERRIDE is 1, CAP_DAC_READ_SEARCH 2, CAP_SYS_PTRACE 19, CAP_SYS_ADMIN 21.
+    let pid = machine.bounded(1 << 1 | 1 << 2 | 1 << 19 | 1 << 21);
+
+    // Killed, it is there again, and so is its guard.
+    machine.run(&format!("kill -9 {pid}"));
+    machine.wait("it is started anew", |m| {
+        !["0", &pid].contains(&&*m.unit("MainPID"))
+    });
+    machine.wait("it is frozen again", is_frozen);
+    machine.stop();
+    machine.wait("it is thawed", |m| !is_frozen(m));
+    machine.said_nothing_wrong();
+
+    // Where it may not write cgroups it says so.
+    machine.change_unit("ProtectControlGroups=yes\n");
+    machine.start();
+    machine.wait("it says that it cannot", |m| {
+        m.say("cat /run/said").contains("cannot freeze")
+    });
+    assert!(!is_frozen(&machine));
+    machine.stop();
 }

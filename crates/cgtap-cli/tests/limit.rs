@@ -8,6 +8,7 @@
 
 mod support;
 
+use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -144,6 +145,38 @@ fn enforcing_waits_for_limits_and_follows_the_state() {
         wait_until("thawing", PATIENCE, || !sandbox.is_frozen(name));
     }
     drop(pacer);
+}
+
+/// Where cgroups cannot be written, as in a unit with ProtectControlGroups=yes, that is said, once.
+#[test]
+fn what_cannot_be_frozen_is_said() {
+    let mut sandbox = Sandbox::new();
+    let cgroup = sandbox.child("a");
+    let set = [
+        "limit", "set", &cgroup, "cpu_time", "10ms/10s", "--on", "freeze",
+    ];
+    sandbox.run(&set).done();
+    let _spinner = spinner(&sandbox, "a");
+    let script = "mount --make-rprivate / && mount -o remount,ro,bind \"$0\" && exec \"$@\"";
+    let enforce = sandbox.cgtap(&["enforce"]);
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "sh", "-c", script]);
+    command.arg(support::cgroup_root());
+    command.arg(enforce.get_program()).args(enforce.get_args());
+    let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
+    let pid = child.id().cast_signed();
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    let mut lines = lines.by_ref().map(Result::unwrap);
+    let told = lines.find(|l| l.contains("cannot freeze")).unwrap();
+    assert!(told.contains(&cgroup), "{told}");
+    assert!(told.contains("Read-only file system"), "{told}");
+    assert!(told.contains("/a/cgroup.freeze"), "{told}");
+    // Nobody takes it for frozen.
+    let told = sandbox.run(&["--json", "explain", &cgroup]).done().json();
+    assert_eq!(told["is_frozen"], false, "{told}");
+    signal(pid, Signal::TERM);
+    assert_eq!(lines.count(), 0);
+    assert!(child.wait().unwrap().success());
 }
 
 /// Whoever goes on beyond the limit gets the signal, at the next system call; others do not.

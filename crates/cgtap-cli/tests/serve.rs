@@ -228,23 +228,19 @@ fn promtool_and_prometheus_take_it() {
 }
 
 #[test]
-fn the_unit_file_is_understood_and_tight() {
-    let unit = concat!(
-        env!("CARGO_MANIFEST_DIR"),
-        "/../../examples/cgtap-serve.service"
-    );
-    let analyze = |words: &[&str]| {
+fn the_unit_files_are_understood_and_tight() {
+    for unit in ["serve", "enforce"] {
+        let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples");
         let output = Command::new("systemd-analyze")
-            .args(words)
-            .arg(unit)
+            .args(["security", "--offline=true", "--threshold=30", "--no-pager"])
+            .arg(format!("{directory}/cgtap-{unit}.service"))
             .output();
-        Ran::from(output.unwrap_or_else(|e| {
+        let ran = Ran::from(output.unwrap_or_else(|e| {
             panic!("cannot run systemd-analyze: {e}; `./dev test` installs it")
-        }))
-    };
-    let ran = analyze(&["security", "--offline=true", "--threshold=30", "--no-pager"]);
-    // 30 is an exposure of 3.0.
-    assert_eq!(ran.status, 0, "{ran:?}");
-    let exposure = ran.out.lines().last().unwrap();
-    assert!(exposure.contains("Overall exposure level"), "{ran:?}");
+        }));
+        // 30 is an exposure of 3.0.
+        assert_eq!(ran.status, 0, "{ran:?}");
+        let exposure = ran.out.lines().last().unwrap();
+        assert!(exposure.contains("Overall exposure level"), "{ran:?}");
+    }
 }

@@ -47,6 +47,8 @@ struct Frozen {
     /// Of the same parent and value.
     siblings: Vec<u32>,
     is_frozen: bool,
+    /// That it cannot be frozen or thawed was said.
+    is_told: bool,
     /// What was taken when last looked at, and when it last became more.
     taken: i64,
     active_ns: u64,
@@ -222,14 +224,13 @@ impl Pacer {
             }
             match write(&one.file, is_frozen) {
                 Ok(()) => {
-                    one.is_frozen = is_frozen;
-                    if !is_frozen {
-                        words.mark(flag::FROZEN, false);
-                    }
+                    (one.is_frozen, one.is_told) = (is_frozen, false);
                     done.push(one.told());
                 }
-                // It is gone, or going: the record follows.
-                Err(e) => tracing::debug!("{}: {e}", one.file.display()),
+                Err(e) => one.failed(is_frozen, &e),
+            }
+            if !one.is_frozen {
+                words.mark(flag::FROZEN, false);
             }
         }
         Ok(done)
@@ -386,6 +387,7 @@ impl Limited {
                 path: cgroup.path,
                 siblings: siblings.map(|(_, l)| l.slot).collect(),
                 is_frozen: old.as_ref().is_some_and(|o| o.is_frozen),
+                is_told: old.as_ref().is_some_and(|o| o.is_told),
                 taken: old.as_ref().map_or(0, |o| o.taken),
                 active_ns: old.as_ref().map_or(0, |o| o.active_ns),
                 file,
@@ -405,10 +407,26 @@ impl Frozen {
     /// Thaws it; one that is gone needs no thawing.
     fn thaw(&mut self) -> Paced {
         if let Err(e) = write(&self.file, false) {
-            tracing::debug!("{}: {e}", self.file.display());
+            self.failed(false, &e);
         }
         self.is_frozen = false;
         self.told()
+    }
+
+    /// It could not be frozen, or thawed: that is said once, until it can be. One that is gone, or going,
+    /// needs neither, and the record follows.
+    fn failed(&mut self, is_frozen: bool, error: &std::io::Error) {
+        let gone = [Errno::ENOENT, Errno::ENODEV].map(|e| Some(e.0));
+        if gone.contains(&error.raw_os_error()) || std::mem::replace(&mut self.is_told, true) {
+            tracing::debug!("{}: {error}", self.file.display());
+            return;
+        }
+        tracing::warn!(
+            "cannot {} {}: {error}; whoever enforces limits has to be able to write {}",
+            if is_frozen { "freeze" } else { "thaw" },
+            self.path,
+            self.file.display()
+        );
     }
 
     fn told(&self) -> Paced {
