@@ -215,8 +215,10 @@ fn software_events_are_exact_and_the_same_as_perfs() {
         let ours = count(&report, &format!("/{cgroup}"), name);
         if name == "task-clock" {
             let (ours_ms, off) = (ours as f64 / 1e6, (ours as f64 / 1e6 - value).abs());
+            // What it ran in the middle of its move is the old cgroup's, and to perf the new one's.
+            let moved = if cgroup.ends_with("/end") { 10.0 } else { 0.0 };
             assert!(
-                off <= 0.05 * value + 0.5,
+                off <= 0.05 * value + 0.5 + moved,
                 "{cgroup}: {ours_ms} ms, perf {value} ms"
             );
         } else {
