@@ -912,6 +912,12 @@ fn controllers_hold_what_they_can() {
         let text = std::fs::read_to_string(sandbox.directory.join("a").join(name)).unwrap();
         text.trim().to_owned()
     };
+    // What somebody else has set, which is to be there again in the end.
+    let write = |name: &str, text: &str| {
+        std::fs::write(sandbox.directory.join("a").join(name), text).unwrap();
+    };
+    write("cpu.max", "500000 1000000");
+    write("io.max", &format!("{device} wbps=7340032 riops=50"));
     limit(&sandbox, "/a", "cpu_time", "200ms/1s", &["--on", "cpu.max"]);
     assert_eq!(file("cpu.max"), "200000 1000000");
     let meter = format!("block_bytes{{dev={device},direction=write}}");
@@ -976,11 +982,18 @@ fn controllers_hold_what_they_can() {
     assert!(refused.err.contains("has to be enabled"), "{}", refused.err);
     let list = sandbox.run(&["--json", "limit", "list"]).done().json();
     assert_eq!(list["limits"].as_array().unwrap().len(), 3, "{list}");
-    sandbox.run(&["detach", "--all"]).done();
-    assert_eq!(file("memory.high"), "max");
-    assert_eq!(file("cpu.max"), "max 1000000");
+    // What was there comes back; what somebody has written since stays.
+    limit(&sandbox, "/a", "cpu_time", "100ms/1s", &["--on", "cpu.max"]);
+    write("memory.high", "50331648");
+    let told = sandbox.run(&["detach", "--all"]).done().err;
     assert!(
-        !file("io.max").contains("wbps=1048576"),
+        told.contains("memory.high says `50331648`, which"),
+        "{told}"
+    );
+    assert_eq!(file("memory.high"), "50331648");
+    assert_eq!(file("cpu.max"), "500000 1000000");
+    assert!(
+        file("io.max").contains("rbps=max wbps=7340032 riops=50 wiops=max"),
         "{}",
         file("io.max")
     );

@@ -266,7 +266,7 @@ impl Engine {
             plan::reconcile(session, &mut next)?;
             session.write_new_budgets(&next.limits)?;
             session.show_homes(&next)?;
-            let written = session.write_controllers(&next.limits)?;
+            let written = session.write_controllers(&mut next.limits)?;
             if let Err(e) = session.apply(next) {
                 written.undo();
                 return Err(e);
@@ -450,6 +450,7 @@ fn record(
             borrow: request.borrow,
             policy: request.policy,
             slot,
+            held: old.filter(|o| o.action == action).and_then(|o| o.held),
         },
     );
     Ok(id)

@@ -159,6 +159,29 @@ impl Controller {
         }
     }
 
+    /// What its file says, as it is written there, of what `lift` would lift.
+    #[must_use]
+    pub fn present(self, lift: &str, text: &str) -> String {
+        let found = match self {
+            Self::CpuMax | Self::MemoryHigh => Some(text.trim().to_owned()),
+            // A line a device, with all its keys; none without a limit.
+            Self::IoMax => lift.split_once([' ', '=']).and_then(|(device, rest)| {
+                let key = rest.split('=').next().unwrap_or_default();
+                let line = text
+                    .lines()
+                    .find_map(|l| l.strip_prefix(device)?.strip_prefix(' '))?;
+                let is_it = |word: &&str| word.split_once('=').is_some_and(|(k, _)| k == key);
+                Some(format!("{device} {}", line.split(' ').find(is_it)?))
+            }),
+            // A line a region.
+            Self::DmemMax => lift.rsplit_once(' ').and_then(|(region, _)| {
+                let is_it = |line: &&str| line.rsplit_once(' ').is_some_and(|(r, _)| r == region);
+                Some(text.lines().find(is_it)?.to_owned())
+            }),
+        };
+        found.unwrap_or_else(|| lift.to_owned())
+    }
+
     /// What is written for a limit.
     ///
     /// # Errors
@@ -271,6 +294,27 @@ mod tests {
         controller
             .setting(wanted)
             .map(|s| format!("{} {}", s.file, s.set))
+    }
+
+    #[test]
+    fn what_a_file_says_is_what_would_be_written() {
+        let cpu = |text| Controller::CpuMax.present("max", text);
+        assert_eq!(cpu("max 100000\n"), "max 100000");
+        assert_eq!(cpu("50000 100000\n"), "50000 100000");
+        assert_eq!(Controller::MemoryHigh.present("max", "4096\n"), "4096");
+        let io = |lift, text| Controller::IoMax.present(lift, text);
+        let text =
+            "8:0 rbps=max wbps=1 riops=2 wiops=max\n254:0 rbps=max wbps=77 riops=max wiops=max\n";
+        assert_eq!(io("254:0 wbps=max", text), "254:0 wbps=77");
+        assert_eq!(io("8:0 riops=max", text), "8:0 riops=2");
+        assert_eq!(io("8:0 rbps=max", text), "8:0 rbps=max");
+        assert_eq!(io("4:0 rbps=max", text), "4:0 rbps=max");
+        let dmem = |text| Controller::DmemMax.present("drm/0/vram0 max", text);
+        assert_eq!(
+            dmem("drm/0/vram1 max\ndrm/0/vram0 4096\n"),
+            "drm/0/vram0 4096"
+        );
+        assert_eq!(dmem(""), "drm/0/vram0 max");
     }
 
     #[test]

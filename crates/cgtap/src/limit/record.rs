@@ -61,6 +61,17 @@ pub struct LimitRecord {
     pub policy: bool,
     /// Index of its budget.
     pub slot: u32,
+    /// What a controller's file said and says, where one holds it.
+    pub held: Option<Held>,
+}
+
+/// What is in a controller's file, as it is written there.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Held {
+    /// Before the limit was set: it is put back when the limit goes.
+    pub before: String,
+    /// Since the limit was set, as long as nobody else writes there.
+    pub says: String,
 }
 
 /// What is limited: a value of a meter, of events with certain labels, charged in one way.

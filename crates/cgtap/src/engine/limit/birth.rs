@@ -165,6 +165,7 @@ impl Session {
                 borrow: pattern.borrow,
                 policy: true,
                 slot: birth.slot,
+                held: None,
             };
             next.limits.limits.insert(LimitId(birth.limit()), limit);
         }

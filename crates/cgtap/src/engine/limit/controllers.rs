@@ -1,5 +1,5 @@
 //! Limits that controllers of the kernel's hold: their files, written with the change and put back if it
-//! fails.
+//! fails. What somebody else had written there comes back when the limit goes.
 
 use std::collections::BTreeMap;
 use std::fs::OpenOptions;
@@ -11,11 +11,20 @@ use cgtap_sys::Errno;
 use super::super::error::{Error, ErrorKind, Result};
 use super::super::session::Session;
 use crate::id::LimitId;
-use crate::limit::controller::{Setting, Wanted};
-use crate::limit::record::{Action, Limits};
+use crate::limit::controller::{Controller, Setting, Wanted};
+use crate::limit::record::{Action, Held, Limits};
 
-/// A file and what is in it.
-type Files = BTreeMap<(PathBuf, String), (LimitId, String)>;
+/// A file of a controller's, and what lifts a limit there.
+type Place = (PathBuf, String);
+
+/// A limit that a controller holds.
+struct Kept {
+    id: LimitId,
+    controller: Controller,
+    /// What is written for it.
+    set: String,
+    held: Option<Held>,
+}
 
 /// What was written: file, and what puts it back.
 #[derive(Debug, Default)]
@@ -33,9 +42,9 @@ impl Written {
 }
 
 impl Session {
-    /// What the limits' controllers are to say: by file and what lifts it.
-    fn settings(&self, limits: &Limits) -> Result<Files> {
-        let mut files = Files::new();
+    /// What the limits' controllers are to say.
+    fn settings(&self, limits: &Limits) -> Result<BTreeMap<Place, Kept>> {
+        let mut all = BTreeMap::new();
         for (id, limit) in &limits.limits {
             let (Action::Controller(controller), Some(group)) =
                 (limit.action, limits.groups.get(&limit.group))
@@ -56,47 +65,83 @@ impl Session {
                 continue;
             };
             let dir = self.hierarchy.directory(&cgroup.path);
-            files.insert((dir.join(file), lift), (*id, set));
+            let kept = Kept {
+                id: *id,
+                controller,
+                set,
+                held: limit.held.clone(),
+            };
+            all.insert((dir.join(file), lift), kept);
         }
-        Ok(files)
+        Ok(all)
     }
 
-    /// Makes the controllers' files say what the limits of `next` are.
+    /// Makes the controllers' files say what the limits of `next` are, which remember what was there.
     ///
     /// # Errors
     /// EINVAL for what a controller does not hold, ENOENT where it is not enabled; what was written is
     /// put back then.
-    pub(super) fn write_controllers(&self, next: &Limits) -> Result<Written> {
+    pub(super) fn write_controllers(&self, next: &mut Limits) -> Result<Written> {
+        let mut written = Written::default();
+        match self.write_files(next, &mut written) {
+            Ok(()) => Ok(written),
+            Err(e) => {
+                written.undo();
+                Err(e)
+            }
+        }
+    }
+
+    fn write_files(&self, next: &mut Limits, written: &mut Written) -> Result<()> {
         let before = self.settings(&self.config.limits)?;
         let after = self.settings(next)?;
-        let mut written = Written::default();
-        for ((file, lift), (_, old)) in &before {
-            if !after.contains_key(&(file.clone(), lift.clone())) {
-                // A cgroup that is gone needs no lifting.
-                if write(file, lift).is_ok() {
-                    written.0.push((file.clone(), old.clone()));
+        for (place, old) in before
+            .iter()
+            .filter(|(place, _)| !after.contains_key(*place))
+        {
+            lift(place, old, written).or_else(|e| match is_gone(&e) {
+                true => Ok(()),
+                false => Err(self.refused("lift", place, old, &e)),
+            })?;
+        }
+        for (place, new) in &after {
+            let known = before.get(place);
+            let held = hold(place, new, known, written)
+                .map_err(|e| self.refused("hold", place, new, &e))?;
+            if let Some(limit) = next.limits.get_mut(&new.id) {
+                limit.held = Some(held);
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts back what was in the controllers' files, as far as that can be done.
+    ///
+    /// # Errors
+    /// The first that could not.
+    pub(super) fn lift_controllers(&self) -> Result<()> {
+        let mut lifted = Ok(());
+        for (place, old) in self.settings(&self.config.limits)? {
+            match lift(&place, &old, &mut Written::default()) {
+                Err(e) if !is_gone(&e) => {
+                    lifted = lifted.and(Err(self.refused("lift", &place, &old, &e)));
                 }
+                _ => {}
             }
         }
-        for ((file, lift), (id, text)) in &after {
-            let known = before.get(&(file.clone(), lift.clone()));
-            if known.is_some_and(|(_, old)| old == text) {
-                continue;
-            }
-            if let Err(e) = write(file, text) {
-                written.undo();
-                let errno = e.raw_os_error().map_or(Errno::EIO, Errno);
-                let words = format!(
-                    "cannot hold limit {id}: writing `{text}` to {}: {e}{}",
-                    file.display(),
-                    self.remedy(file, &e)
-                );
-                return Err(Error::new(ErrorKind::Unsupported, words).with_errno(errno));
-            }
-            let back = known.map_or_else(|| lift.clone(), |(_, old)| old.clone());
-            written.0.push((file.clone(), back));
-        }
-        Ok(written)
+        lifted
+    }
+
+    fn refused(&self, verb: &str, (file, _): &Place, kept: &Kept, error: &io::Error) -> Error {
+        let errno = error.raw_os_error().map_or(Errno::EIO, Errno);
+        let words = format!(
+            "cannot {verb} limit {}, `{}` in {}: {error}{}",
+            kept.id,
+            kept.set,
+            file.display(),
+            self.remedy(file, error)
+        );
+        Error::new(ErrorKind::Unsupported, words).with_errno(errno)
     }
 
     /// What is to be said of a file of a controller that could not be written, and to be done.
@@ -123,6 +168,64 @@ impl Session {
             )
         }
     }
+}
+
+/// Whether a file is of a cgroup that is gone.
+fn is_gone(error: &io::Error) -> bool {
+    let gone = [Errno::ENOENT, Errno::ENODEV].map(|e| Some(e.0));
+    gone.contains(&error.raw_os_error())
+}
+
+/// Puts back what was there before a limit, unless somebody else has written there since.
+fn lift((file, lift): &Place, old: &Kept, written: &mut Written) -> io::Result<()> {
+    let says = old
+        .controller
+        .present(lift, &std::fs::read_to_string(file)?);
+    let Some(held) = old.held.as_ref().filter(|h| h.says == says) else {
+        tracing::warn!(
+            "{} says `{says}`, which limit {} did not write: it is left so",
+            file.display(),
+            old.id
+        );
+        return Ok(());
+    };
+    write(file, &held.before)?;
+    written.0.push((file.clone(), says));
+    Ok(())
+}
+
+/// Writes a limit, if it is not there yet; what was there, and what is.
+fn hold(
+    (file, lift): &Place,
+    new: &Kept,
+    known: Option<&Kept>,
+    written: &mut Written,
+) -> io::Result<Held> {
+    let present = || {
+        Ok(new
+            .controller
+            .present(lift, &std::fs::read_to_string(file)?))
+    };
+    let there: String = present()?;
+    let ours = known
+        .and_then(|k| k.held.as_ref())
+        .filter(|h| h.says == there);
+    if let Some(held) = ours
+        && known.is_some_and(|k| k.set == new.set)
+    {
+        return Ok(held.clone());
+    }
+    write(file, &new.set)?;
+    written.0.push((file.clone(), there.clone()));
+    let says: io::Result<String> = present();
+    let says = says?;
+    let before = match ours {
+        Some(held) => held.before.clone(),
+        // A change that was killed had got so far.
+        None if there == says => lift.clone(),
+        None => there,
+    };
+    Ok(Held { before, says })
 }
 
 /// Writes a file that is there: what creates one is told EACCES where there is none.

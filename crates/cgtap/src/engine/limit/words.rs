@@ -174,9 +174,9 @@ impl Session {
         if self.config.limits.is_empty() {
             return Ok(());
         }
-        self.write_controllers(&Limits::default())?;
+        let lifted = self.lift_controllers();
         self.thaw_marked()?;
-        Ok(())
+        lifted
     }
 
     /// The words of all budgets.
