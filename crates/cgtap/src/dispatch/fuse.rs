@@ -11,7 +11,7 @@ use super::main_code::{Home, combine, count, finish, restore_context, save};
 use super::plan::{GlobalForm, Maps, Plan, Style};
 use super::specialise::{Member, PoolIndex};
 use super::turn;
-use crate::asm::{Builder, EditError, Insn, Label, Line, Reg, helper};
+use crate::asm::{Builder, Edit, EditError, Insn, Label, Line, Reg, helper};
 use crate::hook::kind::Returns;
 
 /// Longest entry function that is inlined, in instructions: its exits must reach its end.
@@ -131,10 +131,16 @@ pub fn fuse(members: &[Member], plan: &Plan) -> Result<Fused, EditError> {
     // Alone, with nothing before it and nothing behind it, a member's return is the set's.
     if let [only] = members
         && plan.next.is_none()
-        && (plan.returns != Returns::And || plan.verdict != 0)
         && plan.returns.passes_on()
     {
-        return single(only, plan, maps);
+        let is_zero = plan.returns == Returns::And && plan.verdict == 0;
+        if !is_zero {
+            return single(only, plan, maps);
+        }
+        // One that tail-calls may end elsewhere.
+        if !only.tail_calls() {
+            return single(&silent(only)?, plan, maps);
+        }
     }
     let (inline, home) = choose(members, plan.style);
     let mut main = Builder::new();
@@ -213,6 +219,25 @@ pub fn fuse(members: &[Member], plan: &Plan) -> Result<Fused, EditError> {
         lines,
         global: global(plan.style),
     })
+}
+
+/// A member that returns 0, whatever it would have returned.
+fn silent(member: &Member) -> Result<Member, EditError> {
+    let mut member = member.clone();
+    let entry = member
+        .code
+        .iter()
+        .take_while(|(at, _)| *at < member.code.entry_len());
+    let exits = entry.filter(|(_, insn)| insn.is_exit());
+    let edits: Vec<Edit> = exits
+        .map(|(at, _)| Edit {
+            at,
+            width: 1,
+            with: vec![Insn::mov_imm(Reg::R0, 0), Insn::exit()],
+        })
+        .collect();
+    member.code.edit(&edits)?;
+    Ok(member)
 }
 
 /// A set of one: its own code with the count in front, records untouched.
