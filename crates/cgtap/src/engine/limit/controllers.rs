@@ -106,6 +106,9 @@ impl Session {
         }
         for (place, new) in &after {
             let known = before.get(place);
+            if known.is_some_and(|old| old.set == new.set) {
+                continue;
+            }
             let held = hold(place, new, known, written)
                 .map_err(|e| self.refused("hold", place, new, &e))?;
             if let Some(limit) = next.limits.get_mut(&new.id) {
@@ -194,7 +197,7 @@ fn lift((file, lift): &Place, old: &Kept, written: &mut Written) -> io::Result<(
     Ok(())
 }
 
-/// Writes a limit, if it is not there yet; what was there, and what is.
+/// Writes a limit; what was there before any of ours, and what is.
 fn hold(
     (file, lift): &Place,
     new: &Kept,
@@ -210,11 +213,6 @@ fn hold(
     let ours = known
         .and_then(|k| k.held.as_ref())
         .filter(|h| h.says == there);
-    if let Some(held) = ours
-        && known.is_some_and(|k| k.set == new.set)
-    {
-        return Ok(held.clone());
-    }
     write(file, &new.set)?;
     written.0.push((file.clone(), there.clone()));
     let says: io::Result<String> = present();

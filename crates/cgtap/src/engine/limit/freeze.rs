@@ -305,24 +305,29 @@ impl Pacer {
             Some(session) => is_same = self.lock(session)?,
             None => self.lock = None,
         }
+        let mut done = Vec::new();
+        if !is_same {
+            // Of another state are other limits and budgets, whatever their numbers.
+            done = thaw(std::mem::take(&mut self.all));
+        }
         let limited = session.filter(|s| !s.config.limits.is_empty());
         let limited = limited.map(Limited::of).transpose()?;
         let mut before = std::mem::take(&mut self.all);
-        // Of another state are other limits and budgets, whatever their numbers.
-        let mut gone = match is_same {
-            true => Vec::new(),
-            false => std::mem::take(&mut before),
-        };
         if let Some(limited) = &limited {
             self.all = limited.frozen(&mut before);
         }
-        gone.extend(before);
+        done.extend(thaw(before));
         let (budgets, births) = limited.map(|l| (l.budgets, l.births)).unzip();
         (self.budgets, self.births) = (budgets, births.flatten());
         self.seen = inode;
-        let frozen = gone.iter_mut().filter(|o| o.is_frozen);
-        Ok(frozen.map(Frozen::thaw).collect())
+        Ok(done)
     }
+}
+
+/// Thaws what is limited no more, and was frozen.
+fn thaw(gone: Vec<Frozen>) -> Vec<Paced> {
+    let frozen = gone.into_iter().filter(|o| o.is_frozen);
+    frozen.map(|mut o| o.thaw()).collect()
 }
 
 /// A state with limits, as a pacer looks at it.
