@@ -329,10 +329,7 @@ fn the_unit_freezes_and_thaws() {
     machine.install();
     // Before there is a limit, or a state.
     machine.start();
-    let procs = machine.sandbox.directory.join("worker/cgroup.procs");
-    let script = "echo $$ > \"$0\" && while :; do :; done";
-    let mut worker = Command::new("sh");
-    let _worker = Running(worker.args(["-c", script]).arg(procs).spawn().unwrap());
+    let _worker = machine.sandbox.spinner("worker");
     machine.run(&format!(
         "cgtap limit set {cgroup} cpu_time 10ms/10s --on freeze"
     ));

@@ -19,12 +19,6 @@ use support::{Running, Sandbox};
 /// How long anything may take before it is a failure. Guests without KVM are slow.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-fn spinner(sandbox: &Sandbox, cgroup: &str) -> Running {
-    let procs = sandbox.directory.join(cgroup).join("cgroup.procs");
-    let script = format!("echo $$ > {} && while :; do :; done", procs.display());
-    Running(Command::new("sh").args(["-c", &script]).spawn().unwrap())
-}
-
 fn enforce(sandbox: &Sandbox) -> Running {
     let mut command = sandbox.cgtap(&["enforce"]);
     Running(command.stderr(Stdio::null()).spawn().unwrap())
@@ -68,7 +62,7 @@ fn freezing_holds_a_share_and_leaves_nobody_frozen() {
             "limit", "set", &cgroup, "cpu_time", "300ms/1s", "--on", "freeze",
         ])
         .done();
-    let _spinner = spinner(&sandbox, "a");
+    let _spinner = sandbox.spinner("a");
     let pacer = enforce(&sandbox);
     // The burst first; then from one moment without debt to another, however long what is between takes.
     let thawed = || (sandbox.thawed("a"), used_us(&sandbox, "a"));
@@ -129,7 +123,7 @@ fn enforcing_waits_for_limits_and_follows_the_state() {
     let pacer = enforce(&sandbox);
     // The first of each state has the same number and the same budget.
     for (name, cgroup) in ["a", "b"].iter().zip(&cgroups) {
-        let _spinner = spinner(&sandbox, name);
+        let _spinner = sandbox.spinner(name);
         let set = [
             "limit", "set", cgroup, "cpu_time", "10ms/10s", "--on", "freeze",
         ];
@@ -156,7 +150,7 @@ fn what_cannot_be_frozen_is_said() {
         "limit", "set", &cgroup, "cpu_time", "10ms/10s", "--on", "freeze",
     ];
     sandbox.run(&set).done();
-    let _spinner = spinner(&sandbox, "a");
+    let _spinner = sandbox.spinner("a");
     let script = "mount --make-rprivate / && mount -o remount,ro,bind \"$0\" && exec \"$@\"";
     let enforce = sandbox.cgtap(&["enforce"]);
     let mut command = Command::new("unshare");

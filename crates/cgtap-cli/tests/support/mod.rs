@@ -215,6 +215,13 @@ impl Sandbox {
         Instant::now()
     }
 
+    /// Who does nothing but run, in the sandbox's cgroup `name`.
+    pub fn spinner(&self, name: &str) -> Running {
+        let procs = self.directory.join(name).join("cgroup.procs");
+        let script = format!("echo $$ > {} && while :; do :; done", procs.display());
+        Running(Command::new("sh").args(["-c", &script]).spawn().unwrap())
+    }
+
     /// Runs a shell command inside the sandbox's cgroup `name`.
     pub fn inside(&self, name: &str, script: &str) {
         let procs = self.directory.join(name).join("cgroup.procs");

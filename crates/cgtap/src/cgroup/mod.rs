@@ -477,6 +477,12 @@ fn topmost(mountinfo: &str) -> Option<PathBuf> {
     Some(first.point)
 }
 
+/// Whether a file could not be read or written since its cgroup is gone, or going.
+pub(crate) fn is_gone(error: &std::io::Error) -> bool {
+    let gone = [Errno::ENOENT, Errno::ENODEV].map(|e| Some(e.0));
+    gone.contains(&error.raw_os_error())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

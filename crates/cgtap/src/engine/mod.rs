@@ -27,6 +27,7 @@ mod stat;
 mod usage;
 mod workshop;
 
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -44,6 +45,7 @@ pub use stat::Stat;
 use crate::cgroup::pattern::{Found, Pattern};
 use crate::cgroup::{Cgroup, Hierarchy};
 use crate::store::dir::Lock;
+use crate::store::pins;
 
 /// A state, by its directory. Nothing is held open between calls, so any number of these may work
 /// on one state at once.
@@ -82,6 +84,12 @@ impl Engine {
     #[must_use]
     pub fn state(&self) -> &Path {
         &self.options.state
+    }
+
+    /// The inode of the record that there is: each change makes another. None where there is no state.
+    fn record(&self) -> Option<u64> {
+        let record = std::fs::metadata(self.state().join(pins::CONFIG));
+        record.ok().map(|m| m.ino())
     }
 
     /// Mount point of the cgroup2 hierarchy that paths are below.

@@ -58,6 +58,11 @@ fn is_left(name: &str) -> bool {
         .is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists())
 }
 
+fn make_directory(path: &Path) -> Result<(), Failure> {
+    fs::create_dir(path)
+        .map_err(|e| Failure::privileged(format!("cannot make the cgroup {}", path.display()), e))
+}
+
 /// The cgroup `path` and all below it, children first.
 fn below(path: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(path).into_iter().flatten().flatten();
@@ -83,8 +88,6 @@ fn remove_cgroup(path: &Path, end: Instant) -> io::Result<()> {
 /// A cgroup tree.
 #[derive(Debug)]
 pub struct Stage {
-    /// The cgroups, in the order in which they were made: parents first.
-    cgroups: Vec<PathBuf>,
     root: PathBuf,
 }
 
@@ -94,24 +97,19 @@ impl Stage {
     /// # Errors
     /// [`Failure::System`].
     pub fn make(mount: &Path) -> Result<Self, Failure> {
-        let mut stage = Self {
-            cgroups: Vec::new(),
-            root: mount.join(name()),
-        };
-        stage.make_cgroup("")?;
-        Ok(stage)
+        let root = mount.join(name());
+        // One that was there is not ours to remove.
+        make_directory(&root)?;
+        Ok(Self { root })
     }
 
     /// Makes the cgroup `name` below the topmost one.
     ///
     /// # Errors
     /// [`Failure::System`].
-    pub fn make_cgroup(&mut self, name: &str) -> Result<PathBuf, Failure> {
+    pub fn make_cgroup(&self, name: &str) -> Result<PathBuf, Failure> {
         let path = self.directory(name);
-        fs::create_dir(&path).map_err(|e| {
-            Failure::privileged(format!("cannot make the cgroup {}", path.display()), e)
-        })?;
-        self.cgroups.push(path.clone());
+        make_directory(&path)?;
         Ok(path)
     }
 
@@ -130,8 +128,8 @@ impl Drop for Stage {
         // The workers are gone; what they started may not be. Since 5.14.
         let _ = fs::write(self.root.join("cgroup.kill"), "1");
         let end = Instant::now() + PATIENCE;
-        for cgroup in self.cgroups.iter().rev() {
-            if let Err(e) = remove_cgroup(cgroup, end) {
+        for cgroup in below(&self.root) {
+            if let Err(e) = remove_cgroup(&cgroup, end) {
                 tracing::warn!("cannot remove {}: {e}", cgroup.display());
                 return;
             }

@@ -1,13 +1,10 @@
 //! Who reads for limits, again and again: what was used is charged to them when it is read, and not before.
 
-use std::os::unix::fs::MetadataExt;
-
 use super::super::error::Result;
 use super::super::follow;
 use super::super::session::Session;
 use super::super::{Engine, Lock};
 use super::limits;
-use crate::store::pins;
 
 /// Reads what limits are on, and follows the files of hooks, as often as it is told to. Any number of
 /// them charge what is new once.
@@ -43,8 +40,7 @@ impl Reader {
     /// # Errors
     /// [`Error`](super::super::Error): a state that cannot be read.
     pub fn step(&mut self) -> Result<Option<Vec<String>>> {
-        let inode = std::fs::metadata(self.engine.state().join(pins::CONFIG)).map(|m| m.ino());
-        let inode = inode.ok();
+        let inode = self.engine.record();
         let open = |lock| Session::open(self.engine.state(), lock, self.engine.hierarchy()?);
         if inode != self.seen {
             // Whether there is anything to be done is looked at without keeping others out.

@@ -10,6 +10,7 @@ use cgtap_sys::Errno;
 
 use super::super::error::{Error, ErrorKind, Result};
 use super::super::session::Session;
+use crate::cgroup::is_gone;
 use crate::id::LimitId;
 use crate::limit::controller::{Controller, Setting, Wanted};
 use crate::limit::record::{Action, Held, Limits};
@@ -24,6 +25,15 @@ struct Kept {
     /// What is written for it.
     set: String,
     held: Option<Held>,
+}
+
+impl Kept {
+    /// What the file says of it now.
+    fn present(&self, (file, lift): &Place) -> io::Result<String> {
+        Ok(self
+            .controller
+            .present(lift, &std::fs::read_to_string(file)?))
+    }
 }
 
 /// What was written: file, and what puts it back.
@@ -99,17 +109,14 @@ impl Session {
             .iter()
             .filter(|(place, _)| !after.contains_key(*place))
         {
-            lift(place, old, written).or_else(|e| match is_gone(&e) {
-                true => Ok(()),
-                false => Err(self.refused("lift", place, old, &e)),
-            })?;
+            self.lift(place, old, written)?;
         }
         for (place, new) in &after {
             let known = before.get(place);
             if known.is_some_and(|old| old.set == new.set) {
                 continue;
             }
-            let held = hold(place, new, known, written)
+            let held = hold(place, new, known.and_then(|k| k.held.as_ref()), written)
                 .map_err(|e| self.refused("hold", place, new, &e))?;
             if let Some(limit) = next.limits.get_mut(&new.id) {
                 limit.held = Some(held);
@@ -125,14 +132,17 @@ impl Session {
     pub(super) fn lift_controllers(&self) -> Result<()> {
         let mut lifted = Ok(());
         for (place, old) in self.settings(&self.config.limits)? {
-            match lift(&place, &old, &mut Written::default()) {
-                Err(e) if !is_gone(&e) => {
-                    lifted = lifted.and(Err(self.refused("lift", &place, &old, &e)));
-                }
-                _ => {}
-            }
+            lifted = lifted.and(self.lift(&place, &old, &mut Written::default()));
         }
         lifted
+    }
+
+    /// Puts back what was there before a limit. A cgroup that is gone needs no lifting.
+    fn lift(&self, place: &Place, old: &Kept, written: &mut Written) -> Result<()> {
+        match lift(place, old, written) {
+            Err(e) if !is_gone(&e) => Err(self.refused("lift", place, old, &e)),
+            _ => Ok(()),
+        }
     }
 
     fn refused(&self, verb: &str, (file, _): &Place, kept: &Kept, error: &io::Error) -> Error {
@@ -173,17 +183,10 @@ impl Session {
     }
 }
 
-/// Whether a file is of a cgroup that is gone.
-fn is_gone(error: &io::Error) -> bool {
-    let gone = [Errno::ENOENT, Errno::ENODEV].map(|e| Some(e.0));
-    gone.contains(&error.raw_os_error())
-}
-
 /// Puts back what was there before a limit, unless somebody else has written there since.
-fn lift((file, lift): &Place, old: &Kept, written: &mut Written) -> io::Result<()> {
-    let says = old
-        .controller
-        .present(lift, &std::fs::read_to_string(file)?);
+fn lift(place: &Place, old: &Kept, written: &mut Written) -> io::Result<()> {
+    let (file, _) = place;
+    let says = old.present(place)?;
     let Some(held) = old.held.as_ref().filter(|h| h.says == says) else {
         tracing::warn!(
             "{} says `{says}`, which limit {} did not write: it is left so",
@@ -199,24 +202,17 @@ fn lift((file, lift): &Place, old: &Kept, written: &mut Written) -> io::Result<(
 
 /// Writes a limit; what was there before any of ours, and what is.
 fn hold(
-    (file, lift): &Place,
+    place: &Place,
     new: &Kept,
-    known: Option<&Kept>,
+    known: Option<&Held>,
     written: &mut Written,
 ) -> io::Result<Held> {
-    let present = || {
-        Ok(new
-            .controller
-            .present(lift, &std::fs::read_to_string(file)?))
-    };
-    let there: String = present()?;
-    let ours = known
-        .and_then(|k| k.held.as_ref())
-        .filter(|h| h.says == there);
+    let (file, lift) = place;
+    let there = new.present(place)?;
+    let ours = known.filter(|h| h.says == there);
     write(file, &new.set)?;
     written.0.push((file.clone(), there.clone()));
-    let says: io::Result<String> = present();
-    let says = says?;
+    let says = new.present(place)?;
     let before = match ours {
         Some(held) => held.before.clone(),
         // A change that was killed had got so far.

@@ -5,7 +5,7 @@
 //! holds a lock: if it dies, whoever comes next sees what is still frozen by nobody.
 
 use std::collections::BTreeSet;
-use std::os::fd::OwnedFd;
+use std::fs::File;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -21,7 +21,7 @@ use super::super::{Engine, Lock};
 use super::words::BudgetWords;
 use crate::budget::places;
 use crate::budget::words::{Budget, flag, word};
-use crate::cgroup::{Cgroup, CgroupError};
+use crate::cgroup::{Cgroup, CgroupError, is_gone};
 use crate::id::LimitId;
 use crate::limit::pace;
 use crate::limit::record::{Action, LimitRecord};
@@ -78,15 +78,13 @@ pub struct Pacer {
     /// Where cgroups that are born to limits are counted, and how many were when `all` was made.
     births: Option<(Words, u64)>,
     /// While it is held no other pacer runs.
-    lock: Option<PacersLock>,
+    lock: Option<File>,
 }
 
-/// The lock of whoever paces a state.
-#[derive(Debug)]
-struct PacersLock {
-    /// Of what it is a lock; a state that is made anew has another one.
-    inode: u64,
-    _held: OwnedFd,
+/// Whether both are locks of one state: one that is made anew has another.
+fn is_one(a: &File, b: &File) -> bool {
+    let inode = |lock: &File| lock.metadata().ok().map(|m| m.ino());
+    inode(a).is_some_and(|a| inode(b) == Some(a))
 }
 
 fn write(file: &Path, is_frozen: bool) -> std::io::Result<()> {
@@ -152,29 +150,21 @@ impl Session {
         Ok(())
     }
 
-    /// What whoever paces holds a lock of, for as long as it lives; and what tells it from that of
-    /// another state.
-    fn pacers_lock(&self) -> Result<(OwnedFd, u64)> {
+    /// What whoever paces holds a lock of, for as long as it lives.
+    fn pacers_lock(&self) -> Result<File> {
         let dir = self.path(pins::INSTANCES);
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let opened = rustix::fs::open(&dir, flags, Mode::empty())
-            .and_then(|lock| Ok((rustix::fs::fstat(&lock)?.st_ino, lock)));
-        match opened {
-            Ok((inode, lock)) => Ok((lock, inode)),
-            Err(e) => {
-                let call = "open";
-                let errno = e.into();
-                Err(Error::sys(
-                    format!("open {}", dir.display()),
-                    &SysError { call, errno },
-                ))
-            }
-        }
+        let opened = rustix::fs::open(&dir, flags, Mode::empty()).map_err(|e| {
+            let call = "open";
+            let errno = e.into();
+            Error::sys(format!("open {}", dir.display()), &SysError { call, errno })
+        })?;
+        Ok(opened.into())
     }
 
     /// Somebody paces.
     pub(super) fn is_paced(&self) -> Result<bool> {
-        let (lock, _) = self.pacers_lock()?;
+        let lock = self.pacers_lock()?;
         Ok(rustix::fs::flock(&lock, FlockOperation::NonBlockingLockShared).is_err())
     }
 }
@@ -257,22 +247,16 @@ impl Pacer {
     /// Follows the record if that has changed; what was thawed since nothing freezes it any more.
     fn reload(&mut self) -> Result<Vec<Paced>> {
         let is_told = |(places, seen): &(Words, u64)| places::born(places.as_slice()) == *seen;
-        if self.record() == self.seen && self.births.as_ref().is_none_or(is_told) {
+        if self.engine.record() == self.seen && self.births.as_ref().is_none_or(is_told) {
             return Ok(Vec::new());
         }
         self.load()
     }
 
-    /// The inode of the record that there is.
-    fn record(&self) -> Option<u64> {
-        let record = std::fs::metadata(self.engine.state().join(pins::CONFIG));
-        record.ok().map(|m| m.ino())
-    }
-
     /// Sees to it that nobody else paces this state; whether it is the one that was paced before.
     fn lock(&mut self, session: &Session) -> Result<bool> {
-        let (lock, inode) = session.pacers_lock()?;
-        if self.lock.as_ref().is_some_and(|l| l.inode == inode) {
+        let lock = session.pacers_lock()?;
+        if self.lock.as_ref().is_some_and(|held| is_one(held, &lock)) {
             return Ok(true);
         }
         let mut tries = 0;
@@ -288,7 +272,7 @@ impl Pacer {
             }
             std::thread::sleep(LOCK_WAIT);
         }
-        self.lock = Some(PacersLock { inode, _held: lock });
+        self.lock = Some(lock);
         if !session.config.limits.is_empty() {
             session.thaw_marked()?;
         }
@@ -297,7 +281,7 @@ impl Pacer {
 
     /// Takes over what the record says, and the lock of its state.
     fn load(&mut self) -> Result<Vec<Paced>> {
-        let inode = self.record();
+        let inode = self.engine.record();
         let hierarchy = self.engine.hierarchy()?;
         let session = Session::open(self.engine.state(), Lock::Shared, hierarchy)?;
         let mut is_same = false;
@@ -421,8 +405,7 @@ impl Frozen {
     /// It could not be frozen, or thawed: that is said once, until it can be. One that is gone, or going,
     /// needs neither, and the record follows.
     fn failed(&mut self, is_frozen: bool, error: &std::io::Error) {
-        let gone = [Errno::ENOENT, Errno::ENODEV].map(|e| Some(e.0));
-        if gone.contains(&error.raw_os_error()) || std::mem::replace(&mut self.is_told, true) {
+        if is_gone(error) || std::mem::replace(&mut self.is_told, true) {
             tracing::debug!("{}: {error}", self.file.display());
             return;
         }
