@@ -12,9 +12,10 @@ mod support;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::time::Instant;
 
 use guest_support::{modprobe, remove_simulated_gpu, simulated_gpu, wait_until};
-use support::{Sandbox, alone, compiled, value};
+use support::{Ran, Sandbox, alone, compiled, value};
 
 fn is_within_2_percent(found: u64, truth: u64) -> bool {
     found.abs_diff(truth) * 50 <= truth
@@ -164,6 +165,19 @@ fn what_a_driver_tells_of_open_files_is_charged_to_the_cgroups_that_have_them() 
     }
     let whole = first.worked + second.worked;
     assert_eq!(value(&usage, "/", "gpu_engine_busy", None).1, whole);
+    // Whoever may not look at open files says so, and takes nothing for closed.
+    let mut unable = Command::new("setpriv");
+    unable.args(["--bounding-set=-sys_ptrace", "--inh-caps=-all", "--"]);
+    unable.arg(env!("CARGO_BIN_EXE_cgtap"));
+    unable.arg("--state").arg(&sandbox.state);
+    unable.args(["--json", "usage", "--recursive"]);
+    let told = Ran::of(&mut unable).done().json();
+    let unread = told["unread"][0].as_str().unwrap();
+    assert!(unread.contains("may not be looked at"), "{told}");
+    assert_eq!(
+        value(&told, &b, "gpu_memory_resident", None),
+        (65_536, 65_536)
+    );
     let worked = [(&a, first.worked), (&b, second.worked)];
     for client in [before, first, second] {
         client.end();
@@ -212,6 +226,68 @@ fn buffers_and_calls_of_a_driver_are_their_makers() {
         .json();
     assert_eq!(value(&usage, &path, "drm_memory_bytes", None), (0, 0));
     sandbox.run(&["meter", "disable", "--all"]).done();
+}
+
+/// Fences of a driver are whose process made and signalled them, and took as long as it let them.
+#[test]
+#[ignore = "needs a DRM driver: ./dev test-vm"]
+fn fences_of_a_driver_are_counted_and_timed_by_cgroup() {
+    const FENCES: &str = "tracepoint:dma_fence/dma_fence_signaled since \
+                          tracepoint:dma_fence/dma_fence_init key context \
+                          count() sum(elapsed) by driver";
+    modprobe(&["vgem"]);
+    wait_until("/dev/dri/card0", || Path::new("/dev/dri/card0").exists());
+    let mut sandbox = Sandbox::new();
+    let all = [("a", 40, 5_000), ("b", 25, 20_000)];
+    let paths = all.map(|(name, ..)| sandbox.child(name));
+    let fences = compiled("fixtures/fences");
+    let client = |cgroup: &str, count: u64, length_us: u64| {
+        let procs = sandbox.directory.join(cgroup).join("cgroup.procs");
+        let (procs, fences) = (procs.display(), fences.display());
+        format!("sh -c 'echo $$ > {procs} && exec {fences} /dev/dri/card0 {count} {length_us}'")
+    };
+    let (a, b) = (
+        client("a", all[0].1, all[0].2),
+        client("b", all[1].1, all[1].2),
+    );
+    let script = format!("{a} & {b} && wait $!");
+    let words = [
+        "--json",
+        "stat",
+        "-c",
+        &paths[0],
+        "-c",
+        &paths[1],
+        "--per-cgroup",
+        "-e",
+        FENCES,
+        "--",
+        "sh",
+        "-c",
+        &script,
+    ];
+    let begin = Instant::now();
+    let report = sandbox.run(&words).done().json();
+    let whole_ns = begin.elapsed().as_nanos() as u64;
+    for ((_, count, length_us), path) in all.into_iter().zip(&paths) {
+        let rows = report["cgroups"].as_array().unwrap();
+        let row = rows.iter().find(|r| r["cgroup"] == path.as_str()).unwrap();
+        let events = row["events"].as_array().unwrap();
+        let of = |value: &str| {
+            let mut found = events.iter().filter(|e| e["value"] == value);
+            let event = found
+                .next()
+                .unwrap_or_else(|| panic!("no {value}: {report}"));
+            assert_eq!(event["labels"]["driver"], "vgem", "{report}");
+            assert!(found.next().is_none(), "{report}");
+            event["total"].as_u64().unwrap()
+        };
+        assert_eq!(of("count()"), count, "{report}");
+        // A sleep never ends early; how late it ends is the machine's.
+        let least_ns = count * length_us * 1_000;
+        let elapsed_ns = of("sum(elapsed)");
+        assert!((least_ns..whole_ns).contains(&elapsed_ns), "{report}");
+    }
 }
 
 /// The command that tells usage.

@@ -13,6 +13,7 @@ mod nvml;
 mod support;
 
 use std::io::{BufRead, BufReader};
+use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -997,4 +998,87 @@ fn controllers_hold_what_they_can() {
         "{}",
         file("io.max")
     );
+}
+
+/// A fork bomb in two cgroups at once has exactly as many tasks as the level above allows, no more in
+/// either than that allows, however often it tries; nobody else is refused.
+#[test]
+#[ignore = "needs BPF LSM or fmod_ret: ./dev test-vm"]
+fn a_fork_bomb_ends_at_its_limit() {
+    let mut sandbox = Sandbox::new();
+    let cgroup = sandbox.child("a");
+    sandbox.child("b");
+    let on = ["--on", "deny:EAGAIN"];
+    let top = limit(&sandbox, "", "tasks_born", "80", &on);
+    let below = limit(&sandbox, "/a", "tasks_born", "50", &on);
+    let bombs = ["a", "b"].map(|name| sandbox.bomb(name));
+    let used = |id| stands(&sandbox, id)["used"].as_u64().unwrap();
+    wait_until("80 tasks", || used(top) == 80);
+    // It goes on trying.
+    std::thread::sleep(Duration::from_secs(1));
+    let [in_a, in_b] = ["a", "b"].map(|name| sandbox.tasks(name));
+    assert_eq!((used(top), in_a + in_b), (80, 82), "with who began it");
+    assert_eq!(used(below), in_a - 1);
+    assert!(in_a <= 51, "{in_a}");
+    let told = sandbox.run(&["explain", &cgroup]).done().out;
+    assert!(told.contains("is held back by"), "{told}");
+    std::fs::write(sandbox.directory.join("cgroup.kill"), "1").unwrap();
+    drop(bombs);
+    wait_until("the end of it", || {
+        sandbox.tasks("a") + sandbox.tasks("b") == 0
+    });
+}
+
+/// A change that is killed at any of its calls to a controller's file, or of its renames, is made or is not,
+/// and the file says what the record does once that is looked at.
+#[test]
+#[ignore = "needs the cpu controller: ./dev test-vm"]
+fn a_killed_change_is_made_or_not_in_the_files_of_controllers() {
+    const BEFORE: &str = "500000 1000000";
+    const LIMITED: &str = "200000 1000000";
+    let mut sandbox = Sandbox::new();
+    for at in [&support::cgroup_root(), &sandbox.directory] {
+        std::fs::write(at.join("cgroup.subtree_control"), "+cpu").unwrap();
+    }
+    let cgroup = sandbox.child("a");
+    let file = sandbox.directory.join("a/cpu.max");
+    std::fs::write(&file, BEFORE).unwrap();
+    let path = file.to_str().unwrap();
+    let says = || std::fs::read_to_string(&file).unwrap().trim().to_owned();
+    let set = [
+        "limit", "set", &cgroup, "cpu_time", "200ms/1s", "--on", "cpu.max",
+    ];
+    let clear = ["detach", "--all"];
+    let limits = || {
+        let list = sandbox.run(&["--json", "limit", "list"]).done().json();
+        list["limits"].as_array().unwrap().len()
+    };
+    let of_file = ["openat", "read", "write", "close"].map(|call| (call, vec!["-P", path]));
+    let renames = ["rename", "renameat", "renameat2"].map(|call| (call, vec![]));
+    for (first, words) in [(&clear[..], &set[..]), (&set[..], &clear[..])] {
+        let mut killed = 0;
+        for (call, only) in of_file.iter().chain(&renames) {
+            for number in 1.. {
+                sandbox.run(first);
+                assert_eq!(says(), [BEFORE, LIMITED][limits()]);
+                let change = sandbox.cgtap(words);
+                let inject = format!("inject={call}:signal=KILL:when={number}");
+                let trace = format!("trace={call}");
+                let mut traced = Command::new("strace");
+                traced.args(["-qq", "-o", "/dev/null", "-e", "signal=none"]);
+                traced.args(only).args(["-e", &trace, "-e", &inject, "--"]);
+                traced.arg(change.get_program()).args(change.get_args());
+                let end = traced.output().unwrap();
+                let at = format!("{words:?}, {call} {number}: {end:?}");
+                assert_eq!([BEFORE, LIMITED][limits()], says(), "{at}");
+                if end.status.success() {
+                    break;
+                }
+                assert_eq!(end.status.signal(), Some(9), "{at}");
+                killed += 1;
+            }
+        }
+        // The file is opened and read, written and read again; the record is replaced before and after.
+        assert!(killed > 8, "{words:?}: {killed}");
+    }
 }

@@ -9,6 +9,7 @@
 mod support;
 
 use std::io::{BufRead, BufReader};
+use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -171,6 +172,36 @@ fn what_cannot_be_frozen_is_said() {
     let again = lines.find(|l| l.contains("cannot"));
     assert_eq!(again, None);
     assert!(pacer.0.wait().unwrap().success());
+}
+
+/// A fork bomb is killed by its limit, all of it, before it has grown far beyond that; who is beside it is not.
+#[test]
+fn a_fork_bomb_is_killed() {
+    let mut sandbox = Sandbox::new();
+    let cgroup = sandbox.child("a");
+    sandbox.child("b");
+    let set = [
+        "limit",
+        "set",
+        &cgroup,
+        "tasks_born",
+        "50",
+        "--on",
+        "signal:KILL",
+    ];
+    sandbox.run(&set).done();
+    let _neighbour = sandbox.spinner("b");
+    let mut bomb = sandbox.bomb("a");
+    assert_eq!(bomb.0.wait().unwrap().signal(), Some(9));
+    let end = Instant::now() + PATIENCE;
+    while sandbox.tasks("a") > 0 {
+        assert!(Instant::now() < end, "{} live on", sandbox.tasks("a"));
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let list = sandbox.run(&["--json", "limit", "list"]).done().json();
+    let born = list["limits"][0]["used"].as_u64().unwrap();
+    assert!((50..100).contains(&born), "{born}");
+    assert_eq!(sandbox.tasks("b"), 1);
 }
 
 /// Whoever goes on beyond the limit gets the signal, at the next system call; others do not.

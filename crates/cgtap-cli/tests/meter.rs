@@ -208,6 +208,91 @@ fn what_cannot_be_enabled_leaves_nothing_enabled() {
     assert!(ran.err.contains("/nonexistent.toml"), "{}", ran.err);
 }
 
+/// However many enable it at a time, one does, and each event is counted once.
+#[test]
+fn a_meter_is_enabled_once() {
+    let sandbox = Sandbox::new();
+    let dir = tempfile::tempdir().unwrap();
+    let path = file(&dir, "writes.toml", WRITES);
+    let path = path.to_str().unwrap();
+    let enable = ["meter", "enable", path, "--cgroup", &sandbox.cgroup];
+    let all: Vec<Ran> = std::thread::scope(|scope| {
+        let all = [(); 4].map(|()| scope.spawn(|| sandbox.run(&enable)));
+        all.into_iter().map(|one| one.join().unwrap()).collect()
+    });
+    let done = all.iter().filter(|ran| ran.status == 0).count();
+    assert_eq!(done, 1, "{all:?}");
+    for ran in all.iter().filter(|ran| ran.status != 0) {
+        assert!(ran.err.contains("is enabled already"), "{ran:?}");
+    }
+    sandbox.inside("", DD);
+    let usage = sandbox.run(&["--json", "usage", &sandbox.cgroup]);
+    let found = meters(&usage.done().json(), &sandbox.cgroup);
+    assert_eq!(found.len(), 2, "{found:?}");
+    assert_eq!(found[1]["own"], 50, "{found:?}");
+    let listed = sandbox.run(&["--json", "list"]).done().json();
+    let all = |wanted: &str| {
+        let lists = listed["lists"].as_array().unwrap();
+        lists
+            .iter()
+            .filter(|l| l["hook"].as_str().unwrap().contains(wanted))
+            .count()
+    };
+    assert_eq!(all("sys_enter_write"), 1, "{listed}");
+}
+
+/// A meter whose cgroup is gone says so, and is in nobody's way: neither in that of one that is enabled for
+/// the cgroup that is made anew, nor in a policy's.
+#[test]
+fn a_meter_whose_cgroup_is_gone_gives_way() {
+    let mut sandbox = Sandbox::new();
+    let dir = tempfile::tempdir().unwrap();
+    let cgroup = sandbox.child("a");
+    let path = file(&dir, "writes.toml", WRITES);
+    let enable = [
+        "meter",
+        "enable",
+        path.to_str().unwrap(),
+        "--cgroup",
+        &cgroup,
+    ];
+    sandbox.run(&enable).done();
+    let meters_dir = dir.path().to_str().unwrap();
+    let anew = || {
+        std::fs::remove_dir(sandbox.directory.join("a")).unwrap();
+        std::fs::create_dir(sandbox.directory.join("a")).unwrap();
+    };
+    anew();
+    let list = sandbox
+        .run(&["meter", "list", "--meters", meters_dir])
+        .done();
+    assert!(list.out.contains("its cgroup is gone"), "{}", list.out);
+    sandbox.run(&enable).done();
+    let again = sandbox.run(&enable);
+    assert!(again.err.contains("is enabled already"), "{again:?}");
+    sandbox.inside("a", DD);
+    let calls = || {
+        let usage = sandbox.run(&["--json", "usage", &cgroup]).done().json();
+        meters(&usage, &cgroup)[1]["own"].clone()
+    };
+    assert_eq!(calls(), 50);
+    anew();
+    let policy = file(
+        &dir,
+        "policy.toml",
+        &format!("[[meters]]\nname = \"writes\"\ncgroup = \"{cgroup}\"\n"),
+    );
+    let apply = ["apply", policy.to_str().unwrap(), "--meters", meters_dir];
+    sandbox.run(&apply).done();
+    sandbox.inside("a", DD);
+    assert_eq!(calls(), 50);
+    // One whose cgroup nobody finds is an error, also where all meters are meant that can be had.
+    let nowhere = format!("{cgroup}/nowhere");
+    let ran = sandbox.run(&["meter", "enable", "--all", "--cgroup", &nowhere]);
+    assert_eq!(ran.status, 1, "{ran:?}");
+    assert!(ran.err.contains("nowhere"), "{ran:?}");
+}
+
 #[test]
 fn a_meter_is_shown_as_words_as_code_and_as_its_file() {
     let words = run(&["meter", "show", "cpu"]).done().out;

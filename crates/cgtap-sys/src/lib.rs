@@ -8,6 +8,5 @@ pub mod libbpf;
 pub mod memory;
 pub mod perf;
 pub mod spawn;
-pub mod task;
 
 pub use errno::{Errno, SysError};

@@ -13,6 +13,7 @@ use std::process::{Command, Stdio};
 
 use cgtap::engine::ObjectSource;
 use cgtap::id::CgroupId;
+use cgtap_sys::Errno;
 use support::{Sandbox, compile};
 
 #[test]
@@ -70,8 +71,16 @@ fn s19_a_link_goes_when_it_is_dropped_and_s21_stays_when_it_is_pinned() {
     drop(link);
     assert!(sandbox.own("a").is_empty());
 
-    let link = sandbox.engine.link(sandbox.request("a", "count")).unwrap();
+    let mut link = sandbox.engine.link(sandbox.request("a", "count")).unwrap();
+    // What cannot be made to stay is held as before.
+    let mut elsewhere = sandbox.state.clone().into_os_string();
+    elsewhere.push("_away");
+    std::fs::rename(&sandbox.state, &elsewhere).unwrap();
+    assert_eq!(link.pin().unwrap_err().errno(), Some(Errno::ENOLINK));
+    std::fs::rename(&elsewhere, &sandbox.state).unwrap();
+    assert!(sandbox.own("a")[0].attachments[0].owner_pid.is_some());
     let id = link.pin().unwrap();
+    drop(link);
     sandbox.getppid("a", 7);
     assert_eq!(sandbox.own("a")[0].attachments[0].id, id);
     assert_eq!(sandbox.own("a")[0].attachments[0].owner_pid, None);
@@ -88,5 +97,5 @@ fn s15_a_link_whose_cgroup_is_removed_reads_0_and_cannot_be_updated() {
         set: Vec::new(),
     };
     let error = link.update(source, None, None).unwrap_err();
-    assert_eq!(error.errno(), Some(cgtap_sys::Errno::ENOLINK));
+    assert_eq!(error.errno(), Some(Errno::ENOLINK));
 }

@@ -119,6 +119,47 @@ fn calls_in_a_rust_program_are_counted_in_one_cgroup() {
     assert_eq!(counted(&sandbox, &report), 3);
 }
 
+/// A program that is another one by the second attach, its function elsewhere in it.
+#[test]
+fn a_program_that_was_updated_is_probed_where_its_function_is_now() {
+    if !is_there("uprobe") {
+        return;
+    }
+    let sandbox = Sandbox::new("updated");
+    let program = scratch().join(format!("updated-{}", std::process::id()));
+    let install = |bytes_before: u32| {
+        let (source, new) = (program.with_extension("c"), program.with_extension("new"));
+        let text = format!(
+            "void before(void) {{ asm volatile(\".skip {bytes_before}\"); }}\n\
+             int work(int n) {{ return n + 1; }}\n\
+             int main(int count, char **words) {{ return work(count) == 0; }}\n"
+        );
+        std::fs::write(&source, text).unwrap();
+        let mut cc = std::process::Command::new("cc");
+        let status = cc.arg("-O0").arg("-o").arg(&new).arg(&source).status();
+        assert!(status.unwrap().success());
+        std::fs::rename(&new, &program).unwrap();
+        std::fs::remove_file(source).unwrap();
+    };
+    let target = format!("{}:work", program.display());
+    for (bytes_before, runs) in [(8, 3), (800, 5), (8, 2)] {
+        install(bytes_before);
+        let report = count_at(&sandbox, "t", "uprobe", &target);
+        let procs = sandbox.procs("t").display().to_string();
+        let run = program.display();
+        let line = format!("echo $$ >{procs}; for n in $(seq {runs}); do {run} || exit 1; done");
+        let status = std::process::Command::new("sh")
+            .args(["-c", &line])
+            .status();
+        assert!(status.unwrap().success());
+        assert_eq!(counted(&sandbox, &report), runs, "{bytes_before}");
+        // The list stays, with its revision, and so does the record of the hook.
+        let ids = report.attachments.iter().map(|a| a.id).collect();
+        ok(sandbox.engine.detach(&Detach::Ids(ids)));
+    }
+    std::fs::remove_file(program).unwrap();
+}
+
 /// A function that everybody on the machine calls.
 #[test]
 fn a_function_with_many_callers_is_counted_in_one_cgroup() {

@@ -38,7 +38,7 @@ fn failing_everywhere(name: &str, errors: &[&str], change: impl Fn(&Shape, &str)
     let before = start();
     let words = change(&before, object);
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
-    let calls = ["bpf", "perf_event_open", "mmap", "membarrier", "flock"];
+    let calls = ["bpf", "perf_event_open", "mmap", "flock"];
     let calls = count_calls(&sandbox, &calls, &words);
     let new = Shape::of(&sandbox).since(&before);
     let (mut refused, mut done, mut never) = (0, 0, 0);

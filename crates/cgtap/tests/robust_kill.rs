@@ -20,7 +20,7 @@ use robust_support::{End, amount, count_calls, driver_binary, sample, traced};
 use support::{Sandbox, compile};
 
 /// Every call that changes something, or that something can be waited for in.
-const CALLS: [&str; 17] = [
+const CALLS: [&str; 16] = [
     "bpf",
     "rename",
     "renameat",
@@ -32,7 +32,6 @@ const CALLS: [&str; 17] = [
     "rmdir",
     "mmap",
     "munmap",
-    "membarrier",
     "flock",
     "perf_event_open",
     "ioctl",

@@ -179,7 +179,7 @@ fn every_event_runs_the_old_or_the_new_set() {
         let mut desired = before.clone();
         desired.insert(cgroup("c"), sets[(at as usize + 1) % 2]);
         switch.publish(&desired).unwrap();
-        cgtap_sys::task::grace_period().unwrap();
+        cgtap_sys::bpf::grace_period().unwrap();
         switch.settle();
         // The set that is not in force has run for the last time.
         let idle = storm.word(at as usize % 2, 0);
@@ -231,7 +231,7 @@ fn what_is_in_force_is_not_touched_by_what_is_prepared() {
     assert_eq!(switch.in_force().unwrap(), in_force);
     // Never committed: the next publication starts from what is in force.
     drop(prepared);
-    cgtap_sys::task::grace_period().unwrap();
+    cgtap_sys::bpf::grace_period().unwrap();
     switch.publish(&in_force).unwrap();
     assert_eq!(switch.in_force().unwrap(), in_force);
     drop(switch);

@@ -10,12 +10,12 @@ use std::time::{Duration, Instant};
 use cgtap::dispatch::switch::Switch;
 use cgtap::engine::{AttachRequest, Detach, Engine, ObjectSource};
 use cgtap::id::CgroupId;
+use cgtap_sys::bpf::grace_period;
 use cgtap_sys::bpf::{
     AttachType, Link, Prog, ProgSpec, ProgType, attach_cgroup_device, detach_cgroup_device,
     load_cgroup_device,
 };
 use cgtap_sys::libbpf::Object;
-use cgtap_sys::task;
 
 use super::measure::Spread;
 use super::parts::Bare;
@@ -124,7 +124,7 @@ fn switch(ground: &Ground, report: &mut Report, rounds: usize, native: Spread) -
 }
 
 fn settle(switch: &Switch) -> Result<()> {
-    task::grace_period()?;
+    grace_period()?;
     switch.settle();
     Ok(())
 }

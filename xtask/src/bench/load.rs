@@ -1,7 +1,7 @@
 //! Getting at programs: ours from a state, others from their objects.
 
-use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
 
 use cgtap::asm::{Insn, Reg, encode};
 use cgtap::engine::Engine;
@@ -92,21 +92,43 @@ impl Plain {
     }
 }
 
+/// The directories of a state's hooks, the oldest first.
+fn hooks(state: &Path) -> Result<Vec<PathBuf>> {
+    let hooks = std::fs::read_dir(state.join("hooks"))?.flatten();
+    let number =
+        |e: std::fs::DirEntry| Some((e.file_name().to_str()?.parse::<u32>().ok()?, e.path()));
+    let mut hooks: Vec<_> = hooks.filter_map(number).collect();
+    hooks.sort_unstable();
+    Ok(hooks.into_iter().map(|(_, path)| path).collect())
+}
+
 /// Takes the dispatcher of the hook that a state had last off the tracepoint and hands it out, with the
 /// hook's control words: what is left is a program that can be attached and detached at will, in
 /// front of the sets that the engine made.
 pub fn dispatcher(state: &Path) -> Result<(Prog, Words)> {
-    let hooks = std::fs::read_dir(state.join("hooks"))?.flatten();
-    let number = |e: &std::fs::DirEntry| e.file_name().to_str()?.parse::<u32>().ok();
-    let hook = hooks
-        .max_by_key(number)
-        .ok_or("the state has no hook")?
-        .path();
+    let hook = hooks(state)?.pop().ok_or("the state has no hook")?;
     let link = hook.join("link");
     let prog = Prog::from_id(get_link(&link)?.info()?.prog_id)?;
     let words = Words::map(&get_map(&hook.join("control"))?)?;
     std::fs::remove_file(&link)?;
     Ok((prog, words))
+}
+
+/// The same of a state's hook at a raw tracepoint, after the others' are off too.
+pub fn dispatcher_at(state: &Path, name: &str) -> Result<Prog> {
+    let mut found = None;
+    for hook in hooks(state)? {
+        let path = hook.join("link");
+        let link = get_link(&path)?;
+        let told = format!("/proc/self/fdinfo/{}", link.as_fd().as_raw_fd());
+        let told = std::fs::read_to_string(told)?;
+        let mut lines = told.lines().filter_map(|l| l.strip_prefix("tp_name:"));
+        if lines.any(|tracepoint| tracepoint.trim() == name) {
+            found = Some(Prog::from_id(link.info()?.prog_id)?);
+        }
+        std::fs::remove_file(&path)?;
+    }
+    Ok(found.ok_or_else(|| format!("the state has no hook at {name}"))?)
 }
 
 /// The `.bss` of an instance.

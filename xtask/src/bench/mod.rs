@@ -3,6 +3,7 @@
 mod attach;
 pub mod counters;
 mod kinds;
+mod limits;
 pub mod load;
 mod loads;
 mod measure;
@@ -232,7 +233,15 @@ fn dispatch(bench: &mut Bench<'_>, ground: &Ground) -> Result<()> {
         ground::enter(&hot)?;
         Ok(Box::new(scope::Rename { calls: 8000 }))
     };
-    bench.family_at(scope::SITE, "scope", scope::offers(), renaming)
+    bench.family_at(scope::SITE, "scope", scope::offers(), renaming)?;
+    bench.family_at(
+        limits::SITE,
+        "end of a call",
+        limits::offers(ground),
+        in_hot,
+    )?;
+    ground.clear_states();
+    Ok(())
 }
 
 /// The same hook alone, and with hooks of every other kind in force: two runs, each with its own floor.

@@ -42,8 +42,17 @@ pub fn run(context: &Context, args: &EnforceArgs) -> Result<Status, Failure> {
             pacer.thaw();
             guard = Guard::start()?;
         }
-        for paced in pacer.step()? {
-            guard.tell(&paced)?;
+        let mut told = Ok(());
+        let frozen_next = |paced: &Paced| {
+            let last = std::mem::replace(&mut told, Ok(()));
+            told = last.and_then(|()| guard.tell(paced));
+        };
+        let done = pacer.step(frozen_next)?;
+        told?;
+        for paced in done {
+            if !paced.is_frozen {
+                guard.tell(&paced)?;
+            }
             tell(context, &paced)?;
         }
         if !std::mem::replace(&mut is_told, true) {
@@ -104,7 +113,7 @@ impl Guard {
         matches!(self.child.try_wait(), Ok(None))
     }
 
-    /// Tells it what has become of a cgroup. That it has died is seen at the next step.
+    /// Tells it that a cgroup is going to be frozen, or was thawed. That it has died is seen at the next step.
     fn tell(&mut self, paced: &Paced) -> Result<(), Failure> {
         let word = if paced.is_frozen { "F" } else { "T" };
         let line = format!("{word}{}\n", paced.file.display());

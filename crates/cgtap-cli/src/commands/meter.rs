@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use cgtap::engine::{CgroupRef, EnabledMeter, Engine, Lifetime, MeterCode};
+use cgtap::engine::{CgroupRef, EnabledMeter, Engine, ErrorKind, Lifetime, MeterCode};
 use cgtap::kernel;
 use cgtap::meter::library::{Known, Library, Source};
 use cgtap::meter::usage::{Form, Truth, Unit};
@@ -125,7 +125,12 @@ fn row(engine: &Engine, enabled: &[EnabledMeter], known: &Known) -> MeterRow {
         },
         state,
         cgroup: at.map(|m| m.cgroup.clone()),
-        why: refused.map(|e| e.to_string()),
+        why: match at {
+            Some(m) if m.is_gone => {
+                Some("its cgroup is gone; enable it anew, or disable it".into())
+            }
+            _ => refused.map(|e| e.to_string()),
+        },
         values: meter
             .values
             .iter()
@@ -237,7 +242,9 @@ fn enable(
     if all {
         let enabled = engine.meters()?;
         for known in library.meters {
-            let counts = enabled.iter().any(|m| m.name == known.meter.name);
+            let counts = enabled
+                .iter()
+                .any(|m| m.name == known.meter.name && !m.is_gone);
             match engine.check_meter(&known.meter) {
                 Ok(()) if !counts => wanted.push(known.meter),
                 Ok(()) => {}
@@ -254,10 +261,16 @@ fn enable(
     for meter in &wanted {
         match engine.enable_meter(meter, cgroup, Lifetime::Pinned) {
             Ok(enabled) => done.push(enabled),
-            Err(_) if all => {}
+            // Of all there are those that can be.
+            Err(e) if all && e.kind() != ErrorKind::Cgroup => context.teller.note(&e.to_string()),
             Err(e) => {
                 for meter in &done {
-                    engine.disable_meter(&meter.name)?;
+                    if let Err(left) = engine.disable_meter(&meter.name) {
+                        let name = &meter.name;
+                        context
+                            .teller
+                            .note(&format!("{name} is still enabled: {left}"));
+                    }
                 }
                 return Err(e.into());
             }

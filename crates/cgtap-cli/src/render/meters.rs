@@ -24,7 +24,10 @@ pub fn meters(rows: &[MeterRow], look: &Look) -> String {
     let mut text = table.render(look);
     for row in rows {
         if let Some(why) = &row.why {
-            text += &format!("\n{} cannot be had here:\n", row.name);
+            text += &match &row.cgroup {
+                Some(_) => format!("\n{} counts nothing more:\n", row.name),
+                None => format!("\n{} cannot be had here:\n", row.name),
+            };
             for line in why.lines() {
                 text += &format!("  {}\n", printable(line));
             }
@@ -38,7 +41,8 @@ pub fn meter(row: &MeterRow, look: &Look) -> String {
     let name = look.paint(Tone::Heading, &row.name);
     let mut text = format!("{name}  {}\n", printable(&row.help));
     text += &match (&row.cgroup, &row.why) {
-        (Some(cgroup), _) => format!("enabled for {}\n", printable(cgroup)),
+        (Some(cgroup), None) => format!("enabled for {}\n", printable(cgroup)),
+        (Some(cgroup), Some(why)) => format!("enabled for {}: {why}\n", printable(cgroup)),
         (None, None) => "available; `cgtap meter enable` lets it count\n".to_owned(),
         (None, Some(why)) => {
             let lines: Vec<_> = why.lines().map(printable).collect();

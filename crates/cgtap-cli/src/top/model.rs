@@ -72,6 +72,8 @@ struct Taking<'a> {
     was: Vec<Option<usize>>,
     seconds: Option<f64>,
     limit: usize,
+    /// Those that are gone, by whose what they used is now.
+    gone: HashMap<CgroupId, Vec<Node>>,
     /// The values of the cgroup that is worked on.
     made: Vec<Series>,
 }
@@ -130,20 +132,27 @@ impl Model {
         let limit = history::limit(rings.map(History::rings).sum());
         let was = columns.iter().map(|c| self.column(&c.meter)).collect();
         let seconds = self.at.map(since).filter(|s| *s > 0.0);
+        // Readers that want names in order then need no sorting.
+        report.cgroups.sort_by(|a, b| a.cgroup.cmp(&b.cgroup));
+        let heirs = heirs(&self.nodes, &report.cgroups);
+        let mut old: Vec<Option<Node>> = std::mem::take(&mut self.nodes)
+            .into_iter()
+            .map(Some)
+            .collect();
+        let mut gone: HashMap<CgroupId, Vec<Node>> = HashMap::new();
+        for (place, heir) in heirs {
+            let node = old.get_mut(place).and_then(Option::take);
+            gone.entry(heir).or_default().extend(node);
+        }
         self.columns = columns;
         let mut taking = Taking {
             columns: &self.columns,
             was,
             seconds,
             limit,
+            gone,
             made: Vec::new(),
         };
-        // Readers that want names in order then need no sorting.
-        report.cgroups.sort_by(|a, b| a.cgroup.cmp(&b.cgroup));
-        let mut old: Vec<Option<Node>> = std::mem::take(&mut self.nodes)
-            .into_iter()
-            .map(Some)
-            .collect();
         // Most often nothing has come or gone, and each is where it was.
         let mut same = old.len() == report.cgroups.len();
         let rows = report.cgroups.into_iter().enumerate();
@@ -221,12 +230,13 @@ impl Taking<'_> {
         if node.image.as_deref() != row.image.as_deref() {
             node.image = row.image.map(String::into_boxed_str);
         }
+        let gone = self.gone.remove(&row.cgroup_id).unwrap_or_default();
         let (mut guess, mut cursor) = (0, 0);
         for value in row.meters {
             // Every value of the report has made a column.
             if let Ok(place) = column::find(self.columns, guess, &value.meter) {
                 guess = place;
-                let series = self.series(value, place, &node.series, &mut cursor);
+                let series = self.series(value, place, &node.series, &mut cursor, &gone);
                 self.made.push(series);
             }
         }
@@ -237,13 +247,14 @@ impl Taking<'_> {
         node
     }
 
-    /// The `value` of the column at `place`; `known` are the cgroup's before.
+    /// The `value` of the column at `place`; `known` are the cgroup's before, and it has what `gone` used.
     fn series(
         &mut self,
         value: UsageValue,
         place: usize,
         known: &[Series],
         cursor: &mut usize,
+        gone: &[Node],
     ) -> Series {
         let was = self.was.get(place).copied().flatten();
         let old = was.and_then(|was| {
@@ -262,8 +273,13 @@ impl Taking<'_> {
             && value.form.is_counter()
             && (old.is_some() || begun())
         {
-            let start = old.map_or((0, 0), |old| (old.reading.own, old.reading.total));
-            reading.grown_since(start, seconds);
+            let (own, total) = old.map_or((0, 0), |old| (old.reading.own, old.reading.total));
+            // What was used before by those that are gone now was not used just now.
+            let theirs = gone.iter().filter_map(|node| {
+                let found = find_series(&node.series, 0, was?, &value.labels)?;
+                Some(node.series.get(found)?.reading.own)
+            });
+            reading.grown_since((theirs.fold(own, u64::saturating_add), total), seconds);
         }
         Series {
             column: u32::try_from(place).unwrap_or(u32::MAX),
@@ -300,6 +316,29 @@ impl Taking<'_> {
             }
         }
     }
+}
+
+/// Those of `nodes` that `rows` have no more, by their places, and who has what they used: the nearest above
+/// that is older than they, since ids rise. Both are in the order of their paths.
+fn heirs(nodes: &[Node], rows: &[UsageRow]) -> Vec<(usize, CgroupId)> {
+    let mut at = 0;
+    let mut all = Vec::new();
+    for (place, node) in nodes.iter().enumerate() {
+        while rows.get(at).is_some_and(|row| *row.cgroup < *node.path) {
+            at += 1;
+        }
+        let is = |row: &UsageRow| *row.cgroup == *node.path && row.cgroup_id == node.id;
+        if rows.get(at).is_some_and(is) {
+            continue;
+        }
+        let older = |path: &str| {
+            let found = rows.binary_search_by(|row| row.cgroup.as_str().cmp(path));
+            let id = rows.get(found.ok()?)?.cgroup_id;
+            (id < node.id).then_some(id)
+        };
+        all.extend(above(&node.path).find_map(older).map(|heir| (place, heir)));
+    }
+    all
 }
 
 fn sum(series: &[Series], place: usize) -> Option<Reading> {

@@ -222,6 +222,22 @@ impl Sandbox {
         Running(Command::new("sh").args(["-c", &script]).spawn().unwrap())
     }
 
+    /// A fork bomb in the sandbox's cgroup `name`; the value is who began it.
+    pub fn bomb(&self, name: &str) -> Running {
+        let procs = self.directory.join(name).join("cgroup.procs");
+        let script = "echo $$ > \"$0\" && exec \"$1\"";
+        let mut command = Command::new("sh");
+        command.args(["-c", script]).arg(procs);
+        command.arg(compiled("fixtures/bomb"));
+        Running(command.spawn().unwrap())
+    }
+
+    /// How many processes are in the sandbox's cgroup `name`.
+    pub fn tasks(&self, name: &str) -> u64 {
+        let procs = self.directory.join(name).join("cgroup.procs");
+        std::fs::read_to_string(procs).unwrap().lines().count() as u64
+    }
+
     /// Runs a shell command inside the sandbox's cgroup `name`.
     pub fn inside(&self, name: &str, script: &str) {
         let procs = self.directory.join(name).join("cgroup.procs");

@@ -85,11 +85,34 @@ impl Map {
     /// # Errors
     /// The kernel's answer: `EPERM` without CAP_BPF, `ENOMEM`, `E2BIG`.
     pub fn create(spec: &MapSpec<'_>) -> Result<Self, SysError> {
+        Self::make(spec, None)
+    }
+
+    /// Creates an array of one map like `inner` (`BPF_MAP_TYPE_ARRAY_OF_MAPS`, since 4.12).
+    ///
+    /// # Errors
+    /// As [`Map::create`].
+    pub(super) fn of_maps(name: &str, inner: &Self) -> Result<Self, SysError> {
+        let spec = MapSpec {
+            name,
+            map_type: MapType::ArrayOfMaps,
+            key_size: 4,
+            value_size: 4,
+            max_entries: 1,
+            flags: 0,
+        };
+        Self::make(&spec, Some(inner))
+    }
+
+    fn make(spec: &MapSpec<'_>, inner: Option<&Self>) -> Result<Self, SysError> {
         let name = object_name(spec.name);
         // SAFETY: all-zero is the documented default of this plain C struct.
         let mut opts: libbpf_sys::bpf_map_create_opts = unsafe { std::mem::zeroed() };
         opts.sz = size_of_val(&opts) as _;
         opts.map_flags = spec.flags;
+        if let Some(inner) = inner {
+            opts.inner_map_fd = inner.fd.as_raw_fd() as _;
+        }
         // SAFETY: name and options outlive the call.
         let ret = unsafe {
             libbpf_sys::bpf_map_create(

@@ -3,6 +3,7 @@
 
 mod btf;
 mod cgroup;
+mod grace;
 mod link;
 mod map;
 mod pin;
@@ -11,6 +12,7 @@ mod types;
 
 pub use btf::{load_btf, module_btf};
 pub use cgroup::{attach_cgroup_device, detach_cgroup_device, load_cgroup_device};
+pub use grace::grace_period;
 pub use link::{Link, LinkInfo};
 pub use map::{Map, MapEntry, MapInfo, MapSpec, flags as map_flags, possible_cpus};
 pub use pin::{get_link, get_map, get_prog, pin};

@@ -65,6 +65,8 @@ pub enum MapType {
     ProgArray = libbpf_sys::BPF_MAP_TYPE_PROG_ARRAY,
     /// `BPF_MAP_TYPE_PERF_EVENT_ARRAY`.
     PerfEventArray = libbpf_sys::BPF_MAP_TYPE_PERF_EVENT_ARRAY,
+    /// `BPF_MAP_TYPE_ARRAY_OF_MAPS`.
+    ArrayOfMaps = libbpf_sys::BPF_MAP_TYPE_ARRAY_OF_MAPS,
 }
 
 /// Cgroup storage keyed by the event's cgroup (`BPF_MAP_TYPE_CGRP_STORAGE`, since 6.2).

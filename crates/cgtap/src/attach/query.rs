@@ -31,6 +31,19 @@ pub struct Answer {
 }
 
 impl Answer {
+    /// An effective array, at most `room` of it.
+    #[must_use]
+    pub fn effective(mut entries: Vec<EffectiveEntry>, room: usize) -> Self {
+        let count = entries.len();
+        entries.truncate(room);
+        Self {
+            mode: None,
+            revision: None,
+            count,
+            entries,
+        }
+    }
+
     /// Whether all that was asked for has found room. Room for none asks only how many there are.
     ///
     /// # Errors
@@ -55,25 +68,19 @@ impl Lists {
         H: Hierarchy + ?Sized,
     {
         let own = self.own(cgroup);
-        let (mode, revision, mut entries) = match array {
+        match array {
             Array::Own => {
                 let attachments = own.map_or(&[][..], |list| &list.attachments);
                 let entries = attachments
                     .iter()
-                    .map(|&attachment| EffectiveEntry { cgroup, attachment })
-                    .collect();
-                let mode = own.map(|list| list.mode);
-                (mode, Some(self.revision(cgroup)), entries)
+                    .map(|&attachment| EffectiveEntry { cgroup, attachment });
+                Answer {
+                    mode: own.map(|list| list.mode),
+                    revision: Some(self.revision(cgroup)),
+                    ..Answer::effective(entries.collect(), room)
+                }
             }
-            Array::Effective => (None, None, self.effective(hierarchy, cgroup)),
-        };
-        let count = entries.len();
-        entries.truncate(room);
-        Answer {
-            mode,
-            revision,
-            count,
-            entries,
+            Array::Effective => Answer::effective(self.effective(hierarchy, cgroup), room),
         }
     }
 }

@@ -49,11 +49,11 @@ pub enum CgroupError {
     },
     /// What is mounted does not show it.
     #[error(
-        "the cgroup2 that is mounted at {} does not show {}, as /proc calls it; in a container that is given its \
-         own cgroup only, mount the host's hierarchy", root.display(), path.display()
+        "the cgroup2 that is mounted at {} does not show {}, as /proc or another mount calls it; in a container \
+         that is given its own cgroup only, mount the host's hierarchy", root.display(), path.display()
     )]
     Unseen {
-        /// The path, from the root of our cgroup namespace.
+        /// The path, from the root of our cgroup namespace or as another mount has it.
         path: PathBuf,
         /// Where cgroup2 is.
         root: PathBuf,
@@ -151,6 +151,16 @@ fn path_of(file: &impl AsRawFd) -> std::io::Result<PathBuf> {
     std::fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd()))
 }
 
+/// The id of the cgroup of an open directory.
+fn id_of(file: &File, full: &Path) -> Result<CgroupId, CgroupError> {
+    let meta = file.metadata().map_err(|source| CgroupError::Io {
+        what: full.display().to_string(),
+        source,
+    })?;
+    // On 64-bit systems the inode number is the whole id (include/linux/kernfs.h).
+    Ok(CgroupId(meta.ino()))
+}
+
 impl AsFd for Hierarchy {
     /// Its root.
     fn as_fd(&self) -> BorrowedFd<'_> {
@@ -227,7 +237,11 @@ impl Hierarchy {
             _ => return Err(CgroupError::NotACgroup { path: full, root }),
         }
         let full = full.canonicalize().unwrap_or(full);
-        self.describe(&full, &file)
+        match self.describe(&full, &file) {
+            // The same hierarchy may be mounted elsewhere too.
+            Err(CgroupError::Unseen { .. }) => self.by_id(id_of(&file, &full)?),
+            described => described,
+        }
     }
 
     /// The cgroup with this id.
@@ -263,17 +277,18 @@ impl Hierarchy {
     }
 
     fn describe(&self, full: &Path, file: &File) -> Result<Cgroup, CgroupError> {
-        let io = |source| CgroupError::Io {
-            what: full.display().to_string(),
-            source,
-        };
-        // On 64-bit systems the inode number is the whole id (include/linux/kernfs.h).
-        let id = CgroupId(file.metadata().map_err(io)?.ino());
+        let id = id_of(file, full)?;
         let root = self
             .root
             .canonicalize()
             .unwrap_or_else(|_| self.root.clone());
-        let below = full.strip_prefix(&root).unwrap_or(Path::new(""));
+        // Above another mount's root there are no cgroups.
+        let Ok(below) = full.strip_prefix(&root) else {
+            return Err(CgroupError::Unseen {
+                path: full.to_owned(),
+                root: self.root.clone(),
+            });
+        };
         let mut ancestors = Vec::new();
         let mut up = full;
         while up != root {

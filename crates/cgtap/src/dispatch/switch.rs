@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::os::fd::AsFd;
 use std::path::Path;
 
-use cgtap_sys::bpf::{Map, MapSpec, MapType, Prog, get_map, map_flags, pin};
+use cgtap_sys::SysError;
+use cgtap_sys::bpf::{Map, MapSpec, MapType, Prog, get_map, grace_period, map_flags, pin};
 use cgtap_sys::memory::Words;
-use cgtap_sys::{SysError, task};
 
 use super::word::{
     CACHE_SLOTS, CONTROL_GENERATION, CONTROL_LOST_DEPTH, CONTROL_LOST_SET, CONTROL_NOTES_LOST,
@@ -197,7 +197,7 @@ impl Switch {
             generation = self.generation();
         }
         if self.words.get(CONTROL_SETTLED) != generation {
-            task::grace_period()?;
+            grace_period()?;
         }
         let next = generation + 1;
         let (table, current) = (self.table(next), self.entries(next)?);
@@ -212,7 +212,7 @@ impl Switch {
         if cfg!(not(target_arch = "x86_64")) {
             // Where loads may pass each other, no CPU may read the new generation and then an
             // entry from before it.
-            task::grace_period()?;
+            grace_period()?;
         }
         Ok(Prepared {
             generation: next << GENERATION_SHIFT,
@@ -236,11 +236,11 @@ impl Switch {
         const { assert!(GENERATION_MAX & 1 == 1) };
         let cache = Words::map(&self.cache)?;
         let clear = || (0..CACHE_SLOTS).for_each(|slot| cache.set(slot, 0));
-        task::grace_period()?;
+        grace_period()?;
         clear();
         self.words.set(CONTROL_GENERATION, 1 << GENERATION_SHIFT);
         // An event that had read the old generation may have stored under it meanwhile.
-        task::grace_period()?;
+        grace_period()?;
         clear();
         self.settle();
         Ok(())

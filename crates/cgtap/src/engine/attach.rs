@@ -39,24 +39,26 @@ impl Engine {
     /// has changed then (S10).
     pub fn attach(&self, request: AttachRequest) -> Result<AttachReport> {
         let source = load(&request.source, &request.programs)?;
-        self.attach_source(&request, source)
+        self.attach_source(&[request], source)
     }
 
-    /// Attaches an object that was made, not read.
+    /// Attaches an object that was made, not read: all that is asked for, or nothing.
     pub(super) fn attach_loaded(
         &self,
-        request: &AttachRequest,
+        requests: &[AttachRequest],
         loaded: Loaded,
     ) -> Result<AttachReport> {
-        self.attach_source(request, Source::New(Box::new(loaded)))
+        self.attach_source(requests, Source::New(Box::new(loaded)))
     }
 
-    fn attach_source(&self, request: &AttachRequest, source: Source) -> Result<AttachReport> {
+    fn attach_source(&self, requests: &[AttachRequest], source: Source) -> Result<AttachReport> {
         let hierarchy = self.hierarchy()?;
-        let cgroup = super::find_cgroup(&hierarchy, &request.cgroup)?;
+        let cgroups = (requests.iter())
+            .map(|r| super::find_cgroup(&hierarchy, &r.cgroup))
+            .collect::<Result<Vec<_>>>()?;
         let session = Session::create(self.state(), hierarchy)?;
-        let report =
-            session.change_or_go(|session| attach_in(session, request, source, &cgroup))?;
+        let asked: Vec<_> = requests.iter().zip(&cgroups).collect();
+        let report = session.change_or_go(|session| attach_in(session, &asked, source))?;
         let attached = &report.attachments;
         if attached.iter().any(|a| a.hook.mapped().is_some()) {
             say_unread(&self.follow_now());
@@ -91,35 +93,43 @@ pub(super) fn rule(config: &Config, asked: &str, error: &RuleError) -> Error {
     .with_errno(errno)
 }
 
+/// Does what is asked for, each in its cgroup, with the programs of one source.
 fn attach_in(
     session: &mut Session,
-    request: &AttachRequest,
+    asked: &[(&AttachRequest, &Cgroup)],
     source: Source,
-    cgroup: &Cgroup,
 ) -> Result<AttachReport> {
     let mut next = session.config.clone();
-    if let Some(id) = request.replace {
-        refuse_limits(&next, &[id], "replace")?;
+    for (request, _) in asked {
+        refuse_limits(&next, request.replace.as_slice(), "replace")?;
+    }
+    let is_kept = |(r, _): &(&AttachRequest, _)| r.lifetime == Lifetime::Pinned;
+    if asked.iter().all(is_kept)
+        && let Source::New(loaded) = &source
+        && let Some(record) = &loaded.meter
+    {
+        super::meter::make_way(session, &mut next, &record.name)?;
     }
     let (instance, chosen, fresh) = instance_of(session, &mut next, source)?;
-    remember(session, &mut next, cgroup)?;
-    let jobs = jobs(&next, instance, &chosen, &request.programs, &request.scope)?;
-    if fresh && jobs.is_empty() {
-        return Err(Error::new(
-            ErrorKind::Object,
-            "the object has no program that can be attached",
-        ));
-    }
     let mut report = AttachReport {
         instance,
         attachments: Vec::new(),
     };
     let mut seen = BTreeSet::new();
-    for job in &jobs {
-        // What the caller saw is the list before the call, not between two of its programs.
-        let is_first = seen.insert(job.spec.clone());
-        let attached = attach_one(session, &mut next, job, request, cgroup, is_first)?;
-        report.attachments.push(attached);
+    for (request, cgroup) in asked {
+        remember(session, &mut next, cgroup)?;
+        for job in jobs(&next, instance, &chosen, &request.programs, &request.scope)? {
+            // What the caller saw is the list before the call, not between two of its programs.
+            let is_first = seen.insert((cgroup.id, job.spec.clone()));
+            let attached = attach_one(session, &mut next, &job, request, cgroup, is_first)?;
+            report.attachments.push(attached);
+        }
+    }
+    if fresh && report.attachments.is_empty() {
+        return Err(Error::new(
+            ErrorKind::Object,
+            "the object has no program that can be attached",
+        ));
     }
     session.apply(next)?;
     Ok(report)
@@ -292,11 +302,15 @@ pub(super) fn jobs(
 /// The record of a hook, made if nothing is attached there yet; its spec is the one name of its
 /// place.
 fn hook_for(next: &mut Config, spec: &HookSpec) -> Result<(HookId, HookSpec)> {
-    if let Some((id, _)) = next.hook(spec) {
+    let active = |next: &Config, spec: &HookSpec| {
+        let (id, record) = next.hook(spec)?;
+        record.is_active().then_some(id)
+    };
+    if let Some(id) = active(next, spec) {
         return Ok((id, spec.clone()));
     }
     let (spec, target) = target::resolve(spec)?;
-    if let Some((id, _)) = next.hook(&spec) {
+    if let Some(id) = active(next, &spec) {
         return Ok((id, spec));
     }
     let scope = scope::resolve(&spec, &target)?;
@@ -304,10 +318,24 @@ fn hook_for(next: &mut Config, spec: &HookSpec) -> Result<(HookId, HookSpec)> {
         spec: &spec,
         info: &target,
     })?;
-    let id = HookId(next.next.hook);
-    next.next.hook += 1;
-    next.hooks
-        .insert(id, HookRecord::new(spec.clone(), target, scope, turns));
+    let mut record = HookRecord::new(spec.clone(), target, scope, turns);
+    // Of one that nothing is attached to any more its lists go on. Where it is may have changed since: a
+    // program that was updated, a module that was loaded again.
+    let known = next
+        .hook(&spec)
+        .map(|(id, known)| (id, known.lists.clone()));
+    let id = match known {
+        Some((id, lists)) => {
+            record.lists = lists;
+            id
+        }
+        None => {
+            let id = HookId(next.next.hook);
+            next.next.hook += 1;
+            id
+        }
+    };
+    next.hooks.insert(id, record);
     Ok((id, spec))
 }
 

@@ -80,13 +80,12 @@ impl Engine {
                     detached: session.config.hooks.values().flat_map(ids).collect(),
                     instances_unloaded: session.config.instances.keys().copied().collect(),
                 };
-                if let Err(e) = session.lift_limits() {
-                    tracing::warn!("what limits wrote elsewhere is still there: {e}");
-                }
                 session.destroy()?;
                 return Ok(report);
             }
-            Err(e) if e.kind() == ErrorKind::State => tracing::warn!("{e}"),
+            Err(e) if e.kind() == ErrorKind::State => tracing::warn!(
+                "{e}; what limits of it froze, or wrote into files of cgroups, is left as it is"
+            ),
             Err(e) => return Err(e),
         }
         // A directory that is ours by its names, whatever is in it.

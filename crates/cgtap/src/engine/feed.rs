@@ -149,8 +149,8 @@ fn feed(session: &Session, from: &BTreeSet<Source>) -> Vec<String> {
                 at_ns: target.read_ns(),
             };
             let (source, meter) = (wanting.source, wanting.meter);
-            let readings = sources.read(source, meter, before, &mut cgroups, &mut unread)?;
-            target.feed(session, &known, readings)
+            let read = sources.read(source, meter, before, &mut cgroups, &mut unread)?;
+            target.feed(session, &known, read)
         });
         if let Err(e) = fed {
             unread.push(format!("{} not read: {e}", was(&wanting)));

@@ -41,7 +41,7 @@ pub use ask::{
 };
 pub use freeze::{Paced, Pacer};
 pub use pattern::{PatternReport, PatternRequest};
-pub(super) use plan::forget;
+pub(super) use plan::{forget, take_off_instance};
 
 /// A limit that is asked for.
 #[derive(Clone, Debug)]
@@ -266,11 +266,8 @@ impl Engine {
             plan::reconcile(session, &mut next)?;
             session.write_new_budgets(&next.limits)?;
             session.show_homes(&next)?;
-            let written = session.write_controllers(&mut next.limits)?;
-            if let Err(e) = session.apply(next) {
-                written.undo();
-                return Err(e);
-            }
+            session.write_controllers(&mut next.limits)?;
+            session.apply(next)?;
             if let Err(e) = session.fill_limits() {
                 session.unfinished(&e);
             }

@@ -93,11 +93,12 @@ impl Link {
             .map(drop)
     }
 
-    /// Makes it stay when this process ends (S21).
+    /// Makes it stay when this process, or this value, ends (S21).
     ///
     /// # Errors
-    /// [`Error`]: ENOLINK once the cgroup is gone. The link is held as before then.
-    pub fn pin(mut self) -> Result<AttachmentId> {
+    /// [`Error`]: ENOLINK once the cgroup is gone, a state that cannot be changed. The link is held as
+    /// before then.
+    pub fn pin(&mut self) -> Result<AttachmentId> {
         let gone = || {
             Error::new(
                 ErrorKind::Rule,

@@ -11,7 +11,7 @@ use super::instance::Loaded;
 use super::report::{EnabledMeter, MeterCode};
 use super::session::Session;
 use super::{
-    AttachRequest, CgroupRef, Detach, Engine, Lifetime, Lock, ObjectSource, ProgramChoice,
+    AttachRequest, CgroupRef, Detach, Engine, Lifetime, Lock, ObjectSource, ProgramChoice, limit,
 };
 use crate::cgroup::Cgroup;
 use crate::id::InstanceId;
@@ -24,6 +24,7 @@ use crate::meter::resolve::{ResolveError, resolve};
 use crate::meter::resolved::Resolved;
 use crate::meter::shape::{Shape, Sink};
 use crate::meter::written::Meter;
+use crate::store::config::Config;
 
 /// A meter on this kernel, ready to be loaded.
 pub(super) struct Compiled<'a> {
@@ -149,8 +150,39 @@ fn refused(meter: &Meter, error: &ResolveError) -> Error {
     Error::new(kind, format!("cannot {what}: {error}")).with_errno(errno)
 }
 
+fn enabled_already(name: &str, cgroup: &str) -> Error {
+    Error::new(
+        ErrorKind::Rule,
+        format!("the meter {name} is enabled already, at {cgroup}"),
+    )
+    .with_errno(Errno::EEXIST)
+}
+
+/// Makes room for a meter of this name in `next`: one whose cgroup is gone goes, with what it counted.
+///
+/// # Errors
+/// EEXIST: one counts.
+pub(super) fn make_way(session: &Session, next: &mut Config, name: &str) -> Result<()> {
+    let same = next.instances.iter().find_map(|(id, record)| {
+        let meter = record.meter.as_ref()?;
+        (!meter.is_private() && meter.name == name).then_some((*id, meter.cgroup))
+    });
+    match same {
+        None => Ok(()),
+        Some((id, cgroup)) if session.hierarchy.exists(cgroup) == Some(false) => {
+            limit::take_off_instance(next, id)
+        }
+        Some((_, cgroup)) => {
+            let found = session.hierarchy.by_id(cgroup);
+            let path = found.map_or_else(|_| next.path(cgroup), |c| c.path);
+            Err(enabled_already(name, &path))
+        }
+    }
+}
+
 impl Engine {
-    /// Lets a meter count for a cgroup and all below it, from now on.
+    /// Lets a meter count for a cgroup and all below it, from now on. One of the same name whose cgroup is
+    /// gone gives way to it.
     ///
     /// # Errors
     /// [`Error`]: EEXIST if a meter of that name counts already, ENOENT if this kernel lacks its
@@ -163,16 +195,12 @@ impl Engine {
         lifetime: Lifetime,
     ) -> Result<EnabledMeter> {
         let _kept = kernel::keep();
-        let taken = |e: &EnabledMeter| e.name == meter.name && lifetime == Lifetime::Pinned;
-        if let Some(enabled) = self.meters()?.into_iter().find(taken) {
-            return Err(Error::new(
-                ErrorKind::Rule,
-                format!(
-                    "the meter {} is enabled already, at {}",
-                    meter.name, enabled.cgroup
-                ),
-            )
-            .with_errno(Errno::EEXIST));
+        // Told before anything is compiled; what counts is what the change itself finds.
+        let taken = |e: &EnabledMeter| e.name == meter.name && !e.is_gone;
+        if lifetime == Lifetime::Pinned
+            && let Some(enabled) = self.meters()?.into_iter().find(taken)
+        {
+            return Err(enabled_already(&meter.name, &enabled.cgroup));
         }
         let compiled = Compiled::new(meter)?.for_loading();
         let enabled = self.enable_compiled(&compiled, cgroup, lifetime)?;
@@ -214,38 +242,27 @@ impl Engine {
     ) -> Result<EnabledMeter> {
         let placed = compiled.programs(access)?;
         let loaded = compiled.loaded(&placed, cgroup)?;
-        let choices = |at_root: bool| -> Vec<ProgramChoice> {
-            placed
-                .iter()
-                .filter(|p| p.at_root == at_root)
+        let request = |at: CgroupRef, at_root: bool| AttachRequest {
+            programs: (placed.iter().filter(|p| p.at_root == at_root))
                 .map(|p| ProgramChoice {
                     name: p.name.clone(),
                     hook: Some(p.hook.clone()),
                 })
-                .collect()
-        };
-        let request = |cgroup: CgroupRef, programs, instance| AttachRequest {
-            programs,
+                .collect(),
             lifetime,
-            ..AttachRequest::new(cgroup, ObjectSource::Instance(instance))
+            ..AttachRequest::new(at, ObjectSource::Instance(InstanceId(0)))
         };
-        let root = CgroupRef::Path("/".into());
-        let first = request(root, choices(true), InstanceId(0));
-        let instance = self.attach_loaded(&first, loaded)?.instance;
-        let own = choices(false);
-        if !own.is_empty() {
-            let second = request(CgroupRef::Id(cgroup.id), own, instance);
-            if let Err(e) = self.attach(second) {
-                self.detach(&Detach::Instance(instance))
-                    .map_err(|left| tracing::warn!("half of the meter is still there: {left}"))
-                    .ok();
-                return Err(e);
-            }
-        }
+        let mut requests = vec![
+            request(CgroupRef::Path("/".into()), true),
+            request(CgroupRef::Id(cgroup.id), false),
+        ];
+        requests.retain(|r| !r.programs.is_empty());
+        let instance = self.attach_loaded(&requests, loaded)?.instance;
         Ok(EnabledMeter {
             name: compiled.meter.name.clone(),
             cgroup: cgroup.path.clone(),
             instance,
+            is_gone: false,
         })
     }
 
@@ -311,20 +328,24 @@ impl Engine {
             return Ok(Vec::new());
         };
         let config = &session.config;
-        let mut paths: BTreeMap<_, String> = BTreeMap::new();
+        let mut places: BTreeMap<_, (String, bool)> = BTreeMap::new();
         let mut all: Vec<EnabledMeter> = config
             .instances
             .iter()
             .filter_map(|(id, record)| {
                 let meter = record.meter.as_ref().filter(|m| !m.is_private())?;
-                let path = paths.entry(meter.cgroup).or_insert_with(|| {
+                let place = places.entry(meter.cgroup).or_insert_with(|| {
+                    let is_gone = session.hierarchy.exists(meter.cgroup) == Some(false);
                     let found = session.hierarchy.by_id(meter.cgroup);
-                    found.map_or_else(|_| config.path(meter.cgroup), |c| c.path)
+                    let path = found.map_or_else(|_| config.path(meter.cgroup), |c| c.path);
+                    (path, is_gone)
                 });
+                let (cgroup, is_gone) = place.clone();
                 Some(EnabledMeter {
                     name: meter.name.clone(),
-                    cgroup: path.clone(),
+                    cgroup,
                     instance: *id,
+                    is_gone,
                 })
             })
             .collect();

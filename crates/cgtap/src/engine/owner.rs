@@ -8,6 +8,8 @@
 //! them, goes by the gates alone.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs::DirEntry;
+use std::path::{Path, PathBuf};
 
 use cgtap_sys::bpf::{get_map, pin};
 use cgtap_sys::libbpf::Btf;
@@ -112,20 +114,33 @@ fn is_alive(owner: Owner) -> bool {
 }
 
 /// Field 22 of /proc/PID/stat (proc_pid_stat(5)): the start in clock ticks since boot; `None` for
-/// a process that is gone or a zombie.
+/// a process that is gone, or of which no thread runs any more.
 fn start_ticks(pid: &str) -> Option<u64> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let dir = PathBuf::from(format!("/proc/{pid}"));
+    let (is_running, start) = task(&dir)?;
+    // Its first thread may have ended before the others (pthread_exit(3) in main).
+    let mut others = std::fs::read_dir(dir.join("task")).into_iter().flatten();
+    let runs = |entry: std::io::Result<DirEntry>| Some(task(&entry.ok()?.path())?.0);
+    let is_alive = is_running || others.any(|entry| runs(entry) == Some(true));
+    is_alive.then_some(start)
+}
+
+/// Whether a task runs still, and its start, by its directory in /proc.
+fn task(dir: &Path) -> Option<(bool, u64)> {
+    let stat = std::fs::read_to_string(dir.join("stat")).ok()?;
     // The name in parentheses may hold anything.
     let (_, fields) = stat.rsplit_once(") ")?;
     let mut fields = fields.split(' ');
-    if matches!(fields.next()?, "Z" | "X") {
-        return None;
-    }
-    fields.nth(18)?.parse().ok()
+    let is_running = !matches!(fields.next()?, "Z" | "X");
+    Some((is_running, fields.nth(18)?.parse().ok()?))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::io::Read;
+    use std::process::{Command, Stdio};
+    use std::time::{Duration, Instant};
+
     use super::*;
 
     #[test]
@@ -141,5 +156,47 @@ mod tests {
             start_ticks: me.start_ticks + 1,
             ..me
         }));
+    }
+
+    #[test]
+    fn a_process_lives_while_one_of_its_threads_does() {
+        const PROGRAM: &str = "#include <pthread.h>\n#include <unistd.h>\n\
+            static void *other(void *none) { usleep(300000); write(1, \"x\", 1); pause(); return none; }\n\
+            int main(void) { pthread_t thread; pthread_create(&thread, 0, other, 0); pthread_exit(0); }\n";
+        let dir = tempfile::tempdir().unwrap();
+        let (source, program) = (dir.path().join("a.c"), dir.path().join("a"));
+        std::fs::write(&source, PROGRAM).unwrap();
+        let mut cc = Command::new("cc");
+        let status = cc
+            .arg("-pthread")
+            .arg(&source)
+            .arg("-o")
+            .arg(&program)
+            .status();
+        assert!(status.unwrap().success());
+        let mut child = Command::new(&program)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut byte = [0];
+        child
+            .stdout
+            .as_mut()
+            .unwrap()
+            .read_exact(&mut byte)
+            .unwrap();
+        let pid = child.id().to_string();
+        let dir = PathBuf::from(format!("/proc/{pid}"));
+        let first = task(&dir).unwrap();
+        let alive = start_ticks(&pid);
+        child.kill().unwrap();
+        // Nobody has waited for it yet.
+        let end = Instant::now() + Duration::from_secs(30);
+        while start_ticks(&pid).is_some() {
+            assert!(Instant::now() < end);
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        child.wait().unwrap();
+        assert_eq!((first.0, alive), (false, Some(first.1)));
     }
 }

@@ -121,12 +121,22 @@ pub(super) fn missed_at<'s>(
 
 /// Events that ran no program, or not all, at the hooks that are meant.
 pub(super) fn lost_at(session: &Session, is_meant: impl Fn(&HookRecord) -> bool) -> Result<u64> {
-    let mut lost = 0;
-    for (id, hook) in session.config.hooks.iter().filter(|(_, h)| is_meant(h)) {
-        let counts = Counts::read(session, *id, hook)?;
-        lost += counts.lost + counts.recursion_misses;
-    }
-    Ok(lost)
+    let lost = lost_by_hook(session, is_meant)?;
+    Ok(lost.into_iter().map(|(_, lost)| lost).sum())
+}
+
+/// The same of each hook that is meant.
+pub(super) fn lost_by_hook(
+    session: &Session,
+    is_meant: impl Fn(&HookRecord) -> bool,
+) -> Result<Vec<(HookId, u64)>> {
+    let meant = session.config.hooks.iter().filter(|(_, h)| is_meant(h));
+    meant
+        .map(|(id, hook)| {
+            let counts = Counts::read(session, *id, hook)?;
+            Ok((*id, counts.lost + counts.recursion_misses))
+        })
+        .collect()
 }
 
 fn entry(config: &Config, entry: &EffectiveEntry, counts: &Counts) -> AttachmentReport {
@@ -229,14 +239,17 @@ impl Engine {
         let empty = attach::Lists::new();
         if let Some(session) = &session {
             let cgroup = super::find_cgroup(&session.hierarchy, cgroup)?;
-            let found = session.config.hook(&place::one_name(hook));
-            let lists = found.map_or(&empty, |(_, h)| &h.lists);
-            return Ok(lists.query(
-                &WayUp::new(&session.config, &cgroup),
-                cgroup.id,
-                array,
-                room,
-            ));
+            let config = &session.config;
+            let way = WayUp::new(config, &cgroup);
+            return Ok(match (config.hook(&place::one_name(hook)), array) {
+                (Some((_, hook)), Array::Effective) => {
+                    Answer::effective(config.effective(hook, &way, cgroup.id), room)
+                }
+                (found, _) => {
+                    let lists = found.map_or(&empty, |(_, h)| &h.lists);
+                    lists.query(&way, cgroup.id, array, room)
+                }
+            });
         }
         let hierarchy = spare.ok_or_else(|| Error::new(ErrorKind::State, "no hierarchy"))?;
         let cgroup = super::find_cgroup(&hierarchy, cgroup)?;
@@ -452,9 +465,7 @@ fn branch(
             let Some(hook) = config.hooks.get(id) else {
                 continue;
             };
-            let entries = hook
-                .lists
-                .effective(&WayUp::new(config, &cgroup), cgroup.id);
+            let entries = config.effective(hook, &WayUp::new(config, &cgroup), cgroup.id);
             if entries.is_empty() {
                 continue;
             }

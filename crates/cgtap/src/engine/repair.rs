@@ -7,8 +7,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use cgtap_sys::SysError;
-use cgtap_sys::bpf::{Prog, get_link, get_map, get_prog};
-use cgtap_sys::task;
+use cgtap_sys::bpf::{Prog, get_link, get_map, get_prog, grace_period};
 
 use super::error::{Error, Result};
 use super::foundation;
@@ -218,11 +217,7 @@ impl Damage {
 
 /// What is pinned there is there, and of the kind it should be.
 fn is_sound(name: &str, path: &Path) -> std::result::Result<(), String> {
-    let last = name.rsplit('/').next().unwrap_or(name);
-    let parts = name.split('/').count();
-    let is_dir = matches!(last, pins::HOOKS | pins::INSTANCES | "maps" | "storage")
-        || (parts == 2 && last.bytes().all(|b| b.is_ascii_digit()));
-    if is_dir {
+    if pins::is_dir(name) {
         return match path.is_dir() {
             true => Ok(()),
             false => Err("is missing".to_owned()),
@@ -274,7 +269,7 @@ impl Session {
                     session.dir.unpin(&name)?;
                 }
             }
-            task::grace_period().map_err(|e| Error::sys("wait for running programs", &e))?;
+            grace_period().map_err(|e| Error::sys("wait for running programs", &e))?;
             let mut next = session.config.clone();
             for id in &damage.hooks {
                 let Some(record) = next.hooks.get_mut(id) else {

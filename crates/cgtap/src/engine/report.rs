@@ -291,6 +291,9 @@ pub struct EnabledMeter {
     pub cgroup: String,
     /// The instance that its programs and maps are.
     pub instance: InstanceId,
+    /// That cgroup is gone: nothing comes any more. What was counted is there until another meter of the
+    /// name is enabled, or it is disabled.
+    pub is_gone: bool,
 }
 
 /// A program of a meter.

@@ -5,14 +5,15 @@
 //! dispatchers; then what nothing refers to any more is taken away. A word in the state says that
 //! a change is under way. Whoever finds it set under the lock finds the work of a dead process and
 //! makes the kernel agree with the record: forward if the rename was done, back if not. A change
-//! that fails is taken back in the same way.
+//! that fails is taken back in the same way. What a change writes outside of the state, files of
+//! controllers, it notes in the record before, with what was there.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use cgtap_sys::bpf::{Map, get_map};
+use cgtap_sys::bpf::{Map, get_map, grace_period};
 use cgtap_sys::memory::Words;
-use cgtap_sys::{Errno, SysError, task};
+use cgtap_sys::{Errno, SysError};
 
 use super::error::{Error, ErrorKind, Result};
 use super::foundation;
@@ -284,6 +285,7 @@ impl Session {
     /// array, every pin. Returns what was left over and is gone now.
     fn agree(&mut self) -> Result<Vec<String>> {
         let mut next = self.config.clone();
+        Self::put_files_back(&mut next.limits);
         for (id, record) in self.config.hooks.iter().filter(|(_, h)| h.is_active()) {
             let switch = self.switch(*id)?;
             let sys = |e: SysError| Error::sys(format!("restore hook {}", record.spec), &e);
@@ -397,7 +399,7 @@ impl Session {
     /// Waits until nothing runs any more that was not published last; takes over the counts of
     /// retired sets, once; writes that down; and takes away what is not needed.
     pub(super) fn settle(&mut self, next: &mut Config) -> Result<()> {
-        task::grace_period().map_err(|e| Error::sys("wait for running programs", &e))?;
+        grace_period().map_err(|e| Error::sys("wait for running programs", &e))?;
         let mut retired: BTreeMap<HookId, Vec<u16>> = BTreeMap::new();
         for (id, hook) in &mut next.hooks {
             for set in std::mem::take(&mut hook.retired) {
@@ -441,13 +443,16 @@ impl Session {
             .is_ok_and(|keys| keys.len() != self.config.watched().len())
     }
 
-    /// Removes the state, whatever is attached. Without its record it is none any more: whoever
-    /// finds what is left of it takes that away.
-    pub(super) fn destroy(self) -> Result<()> {
+    /// Removes the state, whatever is attached, and what its limits wrote elsewhere. Without its record it
+    /// is none any more: whoever finds what is left of it takes that away.
+    pub(super) fn destroy(mut self) -> Result<()> {
         self.words.set(UNDER_WAY, 1);
+        if let Err(e) = self.lift_limits() {
+            tracing::warn!("what limits wrote elsewhere is still there: {e}");
+        }
         self.dir.unpin(pins::CONFIG)?;
         remove_half(self.dir)?;
-        task::grace_period().map_err(|e| Error::sys("wait for running programs", &e))
+        grace_period().map_err(|e| Error::sys("wait for running programs", &e))
     }
 }
 

@@ -15,7 +15,7 @@ use cgtap_sys::memory::Words;
 use super::error::{Error, Result};
 use super::feed;
 use super::follow;
-use super::query::lost_at;
+use super::query::lost_by_hook;
 use super::report::{Histogram, UsageReport, UsageRow, UsageValue};
 use super::request::UsageRequest;
 use super::session::{Session, words};
@@ -25,7 +25,7 @@ use crate::cgroup::name;
 use crate::id::{CgroupId, InstanceId};
 use crate::meter::record::{MeterRecord, ValueRecord};
 use crate::meter::shape::{control, words_of_form, words_that_move};
-use crate::meter::usage::{BUCKETS, Form};
+use crate::meter::usage::{BUCKETS, Form, Loser};
 use crate::store::config::InstanceRecord;
 use crate::store::pins;
 
@@ -309,10 +309,11 @@ impl Engine {
         for (id, record) in &session.config.instances {
             let counts = |m: &MeterRecord| !m.is_private();
             if record.meter.as_ref().is_some_and(counts) {
-                raws.extend(Raw::read(&session, *id, record)?);
+                let raw = Raw::read(&session, *id, record)?;
+                raws.extend(raw.map(|raw| (*id, raw)));
             }
         }
-        raws.sort_by(|a, b| a.record.name.cmp(&b.record.name));
+        raws.sort_by(|(_, a), (_, b)| a.record.name.cmp(&b.record.name));
         let listing = Listing::read(&session)?;
         let mut report = UsageReport {
             unread,
@@ -350,11 +351,11 @@ impl Engine {
                 meters: Vec::new(),
             })
             .collect();
-        report.lost += lost_at_hooks(&session)?;
-        for raw in raws {
+        report.losses = lost_at_hooks(&session)?;
+        for (instance, raw) in raws {
             let record = raw.record;
             let reading = raw.settle(&listing)?;
-            report.lost += reading.lost;
+            report.losses.insert(Loser::Meter(instance), reading.lost);
             report.unowned += reading.unowned;
             report.unpaired += reading.unpaired;
             report.other_labels += reading.other_labels;
@@ -369,20 +370,23 @@ impl Engine {
                 }
             }
         }
+        report.lost = report.losses.values().sum();
         Ok(report)
     }
 }
 
-/// Events that ran no program, at hooks where meters count.
-fn lost_at_hooks(session: &Session) -> Result<u64> {
+/// Events that ran no program, at each hook where meters count.
+fn lost_at_hooks(session: &Session) -> Result<BTreeMap<Loser, u64>> {
     let is_meter = |id: InstanceId| {
         let record = session.config.instances.get(&id);
         record.is_some_and(|r| r.meter.as_ref().is_some_and(|m| !m.is_private()))
     };
-    lost_at(session, |hook| {
+    let lost = lost_by_hook(session, |hook| {
         let mut all = hook.lists.attachments();
         all.any(|(_, a)| is_meter(a.program.instance))
-    })
+    })?;
+    let lost = lost.into_iter().map(|(id, lost)| (Loser::Hook(id.0), lost));
+    Ok(lost.collect())
 }
 
 /// Makes values to be shown of entries; those of one meter share names and labels.

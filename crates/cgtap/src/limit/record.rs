@@ -1,6 +1,7 @@
 //! What is recorded of limits.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
@@ -236,6 +237,8 @@ pub struct Limits {
     pub settler: Option<SettlerRecord>,
     /// Births that have become limits.
     pub births_seen: u64,
+    /// What files of controllers said before the change that is under way.
+    pub files: Vec<(PathBuf, String)>,
 }
 
 impl Action {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::CgroupId;
+use crate::id::{CgroupId, InstanceId};
 
 /// Buckets of a histogram: bucket `n` counts values from 2^n up to, not including, 2^(n+1); bucket 0
 /// counts 0 too.
@@ -133,9 +133,21 @@ pub struct UsageReport {
     pub other_labels: u64,
     /// What could not be read of meters that read, and files that meters do not stand in, in words.
     pub unread: Vec<String>,
+    /// Of [`lost`](Self::lost), what each meter and each hook lost, by what they are while they are there.
+    #[serde(skip)]
+    pub losses: BTreeMap<Loser, u64>,
     /// What each value tells, by its name, in a sentence.
     #[serde(skip)]
     pub help: BTreeMap<Arc<str>, String>,
+}
+
+/// Who counts losses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Loser {
+    /// The maps of a meter.
+    Meter(InstanceId),
+    /// The dispatcher of a hook where meters count.
+    Hook(u32),
 }
 
 /// What one cgroup used.

@@ -4,7 +4,7 @@
 //! new; but at the first reading of all, when nobody can tell since when it has been there, nothing is.
 //! A counter that falls is waited for until it has caught up, as the kernel's documentation asks
 //! (Documentation/gpu/drm-usage-stats.rst). What a client used after it was last read and before it
-//! closed is never seen.
+//! closed is never seen. Where not everything could be looked at, one that was not seen may be there still.
 
 use std::collections::BTreeMap;
 
@@ -68,6 +68,8 @@ pub struct Terms<'a> {
     pub now_ns: u64,
     /// Nothing was read before.
     pub is_first: bool,
+    /// Everything could be looked at: who was not seen is not there.
+    pub is_whole: bool,
 }
 
 /// What is new in `readings`, to whom `before` is known.
@@ -93,7 +95,9 @@ pub fn feed(before: &BTreeMap<Key, Known>, readings: Vec<Reading>, terms: Terms<
         if is_forgotten {
             fed.forgotten.push(*key);
         }
-        release(key, known, terms, is_forgotten, &mut fed);
+        if terms.is_whole || is_forgotten {
+            release(key, known, terms, is_forgotten, &mut fed);
+        }
     }
     let mut places = (terms.room + fed.forgotten.len()).saturating_sub(before.len());
     let mut has_place = |key: &Key| {

@@ -9,6 +9,7 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, major, statat};
+use rustix::io::Errno;
 
 use super::fdinfo::Client;
 use crate::cgroup::{self, processes};
@@ -91,7 +92,7 @@ fn process(dir: &Path, pid: u32) -> io::Result<Vec<OpenFile>> {
     for entry in Dir::read_from(&fds)? {
         let Ok(entry) = entry else { break };
         let name = entry.file_name();
-        let Some(device) = device(&fds, name) else {
+        let Some(device) = device(&fds, name)? else {
             continue;
         };
         let Some(client) = text(dir, name).and_then(|text| Client::parse(&text)) else {
@@ -117,11 +118,20 @@ fn process(dir: &Path, pid: u32) -> io::Result<Vec<OpenFile>> {
     Ok(found)
 }
 
-/// The number of the GPU that a descriptor is of.
-fn device(fds: &impl AsFd, name: &std::ffi::CStr) -> Option<u64> {
-    let stat = statat(fds, name, AtFlags::empty()).ok()?;
+/// The number of the GPU that a descriptor is of; none of what is no GPU, or was closed meanwhile.
+///
+/// # Errors
+/// EACCES: what a process has open may not be looked at. That its descriptors may be listed, for which
+/// CAP_DAC_READ_SEARCH is enough, does not say so (fs/proc/base.c, `proc_pid_get_link()`).
+fn device(fds: &impl AsFd, name: &std::ffi::CStr) -> io::Result<Option<u64>> {
+    let stat = match statat(fds, name, AtFlags::empty()) {
+        Ok(stat) => stat,
+        Err(refused @ Errno::ACCESS) => return Err(refused.into()),
+        Err(_) => return Ok(None),
+    };
     let is_device = FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice;
-    (is_device && MAJORS.contains(&major(stat.st_rdev))).then_some(stat.st_rdev)
+    let is_gpu = is_device && MAJORS.contains(&major(stat.st_rdev));
+    Ok(is_gpu.then_some(stat.st_rdev))
 }
 
 fn text(dir: &Path, name: &std::ffi::CStr) -> Option<String> {

@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 /// First bytes of every record of ours.
 const MAGIC: [u8; 8] = *b"cgtap\0st";
 /// Layout of what follows. A newer one is refused, not guessed at.
-pub const VERSION: u32 = 7;
+pub const VERSION: u32 = 8;
 const HEADER: usize = 24;
 
 /// A record that cannot be written or read.

@@ -37,6 +37,9 @@ pub const CURRENT: &str = "current";
 pub const HOOKS: &str = "hooks";
 /// Directory of the instances.
 pub const INSTANCES: &str = "instances";
+/// Directory of an instance's maps, and of its cgroup storage.
+const MAPS: &str = "maps";
+const STORAGE: &str = "storage";
 
 /// Everything that may stand at the top: a directory with something else in it is not ours.
 pub const TOP: [&str; 16] = [
@@ -96,6 +99,17 @@ pub const NOTER: &str = "noter";
 /// What the links of a hook are called; the first of them is.
 const HOOK_LINK: &str = "link";
 
+/// Whether what is expected below the state is a directory. Maps of an instance may have any name.
+#[must_use]
+pub fn is_dir(name: &str) -> bool {
+    let parts: Vec<&str> = name.split('/').collect();
+    match parts[..] {
+        [HOOKS | INSTANCES] | [HOOKS | INSTANCES, _] => true,
+        [INSTANCES, _, last] => matches!(last, MAPS | STORAGE),
+        _ => false,
+    }
+}
+
 /// Whether a pin below the state is a link of a hook.
 #[must_use]
 pub fn is_hook_link(name: &str) -> bool {
@@ -129,19 +143,19 @@ pub fn image(instance: InstanceId) -> String {
 /// Directory of an instance's maps.
 #[must_use]
 pub fn map_dir(instance: InstanceId) -> String {
-    format!("{INSTANCES}/{instance}/maps")
+    format!("{INSTANCES}/{instance}/{MAPS}")
 }
 
 /// A map of an instance.
 #[must_use]
 pub fn map(instance: InstanceId, pin: &str) -> String {
-    format!("{INSTANCES}/{instance}/maps/{pin}")
+    format!("{INSTANCES}/{instance}/{MAPS}/{pin}")
 }
 
 /// Directory of an instance's cgroup storage.
 #[must_use]
 pub fn storage_dir(instance: InstanceId) -> String {
-    format!("{INSTANCES}/{instance}/storage")
+    format!("{INSTANCES}/{instance}/{STORAGE}")
 }
 
 /// Cgroup storage of map `map` for what is attached to a cgroup, shared by all hooks of it or
@@ -151,7 +165,7 @@ pub fn storage(member: &MemberRecord, map: usize, hook: Option<HookId>) -> Strin
     let instance = member.program.instance;
     let hook = hook.map_or_else(|| "all".to_owned(), |h| h.0.to_string());
     format!(
-        "{INSTANCES}/{instance}/storage/map_{map}_cgroup_{}_hook_{hook}",
+        "{INSTANCES}/{instance}/{STORAGE}/map_{map}_cgroup_{}_hook_{hook}",
         member.cgroup
     )
 }
@@ -159,7 +173,7 @@ pub fn storage(member: &MemberRecord, map: usize, hook: Option<HookId>) -> Strin
 /// The zeros that per-CPU storage `map` of an instance goes with.
 #[must_use]
 pub fn storage_zero(instance: InstanceId, map: usize) -> String {
-    format!("{INSTANCES}/{instance}/storage/map_{map}_zero")
+    format!("{INSTANCES}/{instance}/{STORAGE}/map_{map}_zero")
 }
 
 /// Every file and directory that the record accounts for, and no more: what else lies below the

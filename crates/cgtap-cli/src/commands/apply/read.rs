@@ -292,7 +292,8 @@ impl Policy {
                 Err(e) => return Err(self.at(entry.line, e.into())),
             };
             let name = &entry.meter.name;
-            match enabled.iter().find(|m| m.name == *name) {
+            // One whose cgroup is gone gives way.
+            match enabled.iter().find(|m| m.name == *name && !m.is_gone) {
                 Some(there) if there.cgroup == found.path => difference.kept += 1,
                 Some(there) => {
                     return Err(self.usage(entry.line)(format!(

@@ -30,7 +30,7 @@ pub struct Counted {
 }
 
 impl Counted {
-    fn key(&self) -> (CgroupId, LabelsId) {
+    pub(super) fn key(&self) -> (CgroupId, LabelsId) {
         (self.cgroup, self.labels)
     }
 }

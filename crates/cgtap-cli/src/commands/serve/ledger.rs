@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use cgtap::engine::LimitReport;
 use cgtap::id::CgroupId;
-use cgtap::meter::usage::{Form, Truth, Unit, UsageReport, UsageRow, UsageValue};
+use cgtap::meter::usage::{Form, Loser, Truth, Unit, UsageReport, UsageRow, UsageValue};
 
 use super::account::{Account, Counted, Gone, LabelsId};
 use super::numbers::Numbers;
@@ -25,7 +25,8 @@ pub struct Ledger {
     families: BTreeMap<Arc<str>, Family>,
     called: HashMap<Arc<str>, String>,
     images: BTreeMap<Arc<str>, String>,
-    lost: (u64, u64),
+    /// What each that counts losses had lost at the last reading, and all that was lost.
+    lost: (BTreeMap<Loser, u64>, u64),
     unread: usize,
     limits: Vec<LimitReport>,
 }
@@ -73,7 +74,7 @@ impl Ledger {
             families: BTreeMap::new(),
             called: HashMap::new(),
             images: BTreeMap::new(),
-            lost: (0, 0),
+            lost: (BTreeMap::new(), 0),
             unread: 0,
             limits: Vec::new(),
         }
@@ -105,10 +106,14 @@ impl Ledger {
                 family.update(values, &gone, &self.paths);
             }
         }
-        let (seen, lost) = self.lost;
-        // Less than before: what counted it began anew.
-        let more = report.lost.checked_sub(seen).unwrap_or(report.lost);
-        self.lost = (report.lost, lost.saturating_add(more));
+        let (seen, all) = &mut self.lost;
+        for (loser, lost) in &report.losses {
+            let seen = seen.get(loser).copied().unwrap_or(0);
+            // Less than before: it began anew.
+            let more = lost.checked_sub(seen).unwrap_or(*lost);
+            *all = all.saturating_add(more);
+        }
+        seen.clone_from(&report.losses);
         self.unread = report.unread.len();
     }
 
@@ -266,24 +271,26 @@ impl Family {
         for cgroup in gone.keys() {
             self.roster.strike(*cgroup);
         }
+        let mut held: BTreeMap<(CgroupId, LabelsId), (u64, Option<u64>)> = BTreeMap::new();
+        for Reading { counted, peak } in values {
+            // Labels that read the same, though they are of several keys, are one series.
+            let (own, most) = held.entry(counted.key()).or_default();
+            *own = own.saturating_add(counted.numbers.sum());
+            *most = (*most).max(peak);
+        }
         let mut uses: HashMap<CgroupId, u64> = HashMap::new();
-        for value in &values {
-            let most = value
-                .counted
-                .numbers
-                .sum()
-                .max(value.peak.unwrap_or_default());
-            let used = uses.entry(value.counted.cgroup).or_default();
+        for ((cgroup, _), (own, peak)) in &held {
+            let most = (*own).max(peak.unwrap_or_default());
+            let used = uses.entry(*cgroup).or_default();
             *used = used.saturating_add(most);
         }
         let uses = uses.into_iter().map(|(cgroup, used)| (used, cgroup));
         self.roster.choose(uses.collect(), path);
         self.held = Held::default();
-        for Reading { counted, peak } in values {
-            let own = counted.numbers.sum();
-            let other = self.held.other.entry(counted.labels).or_default();
-            match path(counted.cgroup).filter(|_| self.roster.has(counted.cgroup)) {
-                Some(path) => self.held.named.push((path, counted.labels, own, peak)),
+        for ((cgroup, labels), (own, peak)) in held {
+            let other = self.held.other.entry(labels).or_default();
+            match path(cgroup).filter(|_| self.roster.has(cgroup)) {
+                Some(path) => self.held.named.push((path, labels, own, peak)),
                 None => *other = other.saturating_add(own),
             }
         }
@@ -318,7 +325,31 @@ impl Family {
 
 #[cfg(test)]
 mod tests {
+    use cgtap::id::InstanceId;
+
     use super::*;
+
+    #[test]
+    fn what_is_lost_is_added_up_though_who_lost_it_goes() {
+        let mut ledger = Ledger::new(10);
+        let mut lost = |all: &[(Loser, u64)]| {
+            ledger.update(&UsageReport {
+                losses: all.iter().copied().collect(),
+                ..UsageReport::default()
+            });
+            ledger.lost()
+        };
+        let [a, b] = [1, 2].map(|id| Loser::Meter(InstanceId(id)));
+        let hook = Loser::Hook(1);
+        assert_eq!(lost(&[(a, 100), (b, 50)]), 150);
+        assert_eq!(lost(&[(a, 100), (b, 50), (hook, 0)]), 150);
+        // One goes while another loses more.
+        assert_eq!(lost(&[(a, 110), (hook, 3)]), 163);
+        assert_eq!(lost(&[(a, 110), (hook, 3)]), 163);
+        // One that begins anew under its number.
+        assert_eq!(lost(&[(a, 4), (hook, 3)]), 167);
+        assert_eq!(lost(&[]), 167);
+    }
 
     #[test]
     fn what_stands_above_is_named_from_the_nearest() {

@@ -56,6 +56,32 @@ fn labels_are_summed_and_new_ones_begin_at_0() {
 }
 
 #[test]
+fn what_one_that_is_gone_used_is_no_growth_of_its_parents() {
+    let of = |id, path: &str, own, total| row(id, path, vec![value("x", own, total)]);
+    let before = report(vec![
+        of(1, "/a", 5, 1105),
+        of(2, "/a/b", 100, 1100),
+        of(3, "/a/b/c", 1000, 1000),
+    ]);
+    // The parent of both has what both used, and 7 more.
+    let after = report(vec![of(1, "/a", 1112, 1112)]);
+    assert_eq!(
+        rates(&model([before.clone(), after]), "/a"),
+        (Some(7.0), Some(7.0))
+    );
+    // One of the same path is another.
+    let after = report(vec![
+        of(1, "/a", 5, 1113),
+        of(2, "/a/b", 1104, 1108),
+        of(4, "/a/b/c", 4, 4),
+    ]);
+    let model = model([before, after]);
+    assert_eq!(rates(&model, "/a"), (Some(0.0), Some(8.0)));
+    assert_eq!(rates(&model, "/a/b"), (Some(4.0), Some(8.0)));
+    assert_eq!(rates(&model, "/a/b/c"), (None, None));
+}
+
+#[test]
 fn a_gauge_has_no_rate_and_is_shown_as_it_is() {
     let model = model([5, 3].map(|n| report(vec![row(1, "/a", vec![gauge("m", n, 9)])])));
     assert_eq!(rates(&model, "/a"), (None, None));

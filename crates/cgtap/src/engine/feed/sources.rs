@@ -32,6 +32,13 @@ pub(super) struct Before<'a> {
     pub(super) at_ns: u64,
 }
 
+/// What was read of a source.
+pub(super) struct Read {
+    pub(super) readings: Vec<Reading>,
+    /// Everything could be looked at.
+    pub(super) is_whole: bool,
+}
+
 /// What was read, each source once.
 #[derive(Default)]
 pub(super) struct Sources {
@@ -46,15 +53,21 @@ impl Sources {
         before: Before<'_>,
         cgroups: &mut Cgroups<'_>,
         unread: &mut Vec<String>,
-    ) -> Result<Vec<Reading>> {
+    ) -> Result<Read> {
         let values: Vec<&str> = meter.values.iter().map(|v| v.name.as_str()).collect();
         match source {
             Source::FdinfoEngines | Source::FdinfoMemory => {
                 let scan = self.files(unread)?;
                 let of_path = |path: &Path| cgroups.id(path);
-                Ok(fdinfo_readings(scan, source, &values, of_path))
+                Ok(Read {
+                    readings: fdinfo_readings(scan, source, &values, of_path),
+                    is_whole: scan.refused == 0,
+                })
             }
-            Source::Nvml => nvml_readings(&values, before, cgroups, unread),
+            Source::Nvml => Ok(Read {
+                readings: nvml_readings(&values, before, cgroups, unread)?,
+                is_whole: true,
+            }),
         }
     }
 
@@ -72,8 +85,8 @@ impl Sources {
             })?;
             if scan.refused > 0 {
                 unread.push(format!(
-                    "the open files of some processes may not be looked at ({} of them); that takes \
-                     root with CAP_SYS_PTRACE",
+                    "the open files of some processes may not be looked at ({} of them), and what is held \
+                     stays as it was last known; that takes root with CAP_SYS_PTRACE",
                     scan.refused
                 ));
             }

@@ -10,6 +10,7 @@ use cgtap_sys::{Errno, SysError};
 use super::super::error::{Error, ErrorKind, Result};
 use super::super::session::{Session, words};
 use super::super::usage::now;
+use super::sources::Read;
 use super::{To, Wanting};
 use crate::asm::encode;
 use crate::id::CgroupId;
@@ -18,8 +19,8 @@ use crate::meter::feeder;
 use crate::meter::record::MeterRecord;
 use crate::meter::shape::{CLIENTS, client, control};
 use crate::meter::usage::Form;
+use crate::source::Key;
 use crate::source::feed::{self, Charge, Fed, Known, Terms};
-use crate::source::{Key, Reading};
 use crate::store::pins;
 
 /// The maps that are charged.
@@ -62,12 +63,12 @@ impl<'a> Target<'a> {
         self.words.get(control::READ_NS)
     }
 
-    /// Charges what is new in `readings`, to whom `known` is known.
+    /// Charges what is new in `read`, to whom `known` is known.
     pub(super) fn feed(
         &self,
         session: &Session,
         known: &BTreeMap<Key, Known>,
-        readings: Vec<Reading>,
+        read: Read,
     ) -> Result<()> {
         let forms: Vec<Form> = self.meter.values.iter().map(|v| v.form).collect();
         let terms = Terms {
@@ -76,9 +77,10 @@ impl<'a> Target<'a> {
             room: CLIENTS as usize,
             now_ns: now().as_nanos() as u64,
             is_first: self.read_ns() == 0,
+            is_whole: read.is_whole,
         };
         self.hold(session, known, terms)?;
-        let fed = feed::feed(known, readings, terms);
+        let fed = feed::feed(known, read.readings, terms);
         let runs: Vec<Vec<u64>> = fed.charges.iter().filter_map(|c| self.run(c)).collect();
         // Loaded first: where that is not allowed, nothing has changed.
         let program = self.program(&runs)?;

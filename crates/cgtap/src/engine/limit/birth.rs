@@ -2,6 +2,7 @@
 //! follows what was born.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use cgtap_sys::SysError;
 use cgtap_sys::bpf::{Map, MapSpec, MapType, get_map, map_flags, pin};
@@ -11,6 +12,7 @@ use super::super::error::{Error, ErrorKind, Result};
 use super::super::session::{Session, words};
 use super::plan::{attached, chain, install, put, take_off_instance};
 use crate::budget::places::{self, Birth};
+use crate::cgroup::Cgroup;
 use crate::hook::HookSpec;
 use crate::id::{CgroupId, InstanceId, LimitId, ProgramId};
 use crate::limit::birth::{self, Follow, Plan};
@@ -21,6 +23,10 @@ use crate::store::pins;
 
 /// Cgroups that have a budget of their own, of what patterns limit.
 const HOMES: u32 = 65_536;
+
+/// How long it is waited for that a cgroup is there for anybody, or gone, and how often.
+const SOON: Duration = Duration::from_millis(1);
+const SOON_TRIES: usize = 100;
 
 /// The budget that each cgroup has of its own, by number of what is limited.
 pub(super) type Own = BTreeMap<(u32, CgroupId), u32>;
@@ -139,19 +145,40 @@ impl Session {
         places.is_some_and(|p| places::born(p.as_slice()) != seen)
     }
 
+    /// The cgroup of a birth, which has its place a moment before it is there for anybody, and until a
+    /// moment after it is not any more (kernel/cgroup/cgroup.c: `kernfs_activate()` comes behind the
+    /// tracepoint, `kernfs_remove()` before it).
+    fn of_birth(&self, words: &Words, birth: &Birth) -> Option<Cgroup> {
+        for _ in 0..SOON_TRIES {
+            if let Ok(cgroup) = self.hierarchy.by_id(birth.cgroup) {
+                return Some(cgroup);
+            }
+            if places::owner(words.as_slice(), birth.slot) != Some(birth.cgroup) {
+                return None;
+            }
+            std::thread::sleep(SOON);
+        }
+        None
+    }
+
     /// Makes limits of what was born, in `next`.
     pub(in crate::engine) fn adopt(&self, next: &mut Config) -> Result<()> {
         let Some(words) = self.places()? else {
             return Ok(());
         };
         // What is born meanwhile has a greater number.
-        let born = places::born(words.as_slice());
+        let mut born = places::born(words.as_slice());
         for (birth, pattern) in self.fresh(&next.limits)? {
             let (Some(pattern), true) = (pattern, birth.number <= born) else {
                 continue;
             };
-            // One that is gone again needs no limit.
-            let Ok(cgroup) = self.hierarchy.by_id(birth.cgroup) else {
+            let Some(cgroup) = self.of_birth(&words, &birth) else {
+                if places::owner(words.as_slice(), birth.slot) == Some(birth.cgroup) {
+                    // It stays one that is to be looked at, with those behind it.
+                    born = birth.number - 1;
+                    break;
+                }
+                // One that is gone again needs no limit.
                 continue;
             };
             super::super::attach::remember(self, next, &cgroup)?;

@@ -1,5 +1,8 @@
-//! Limits that controllers of the kernel's hold: their files, written with the change and put back if it
-//! fails. What somebody else had written there comes back when the limit goes.
+//! Limits that controllers of the kernel's hold: their files. What somebody else had written there comes
+//! back when the limit goes.
+//!
+//! These files are outside of the state, so a change writes down what they say before it writes there: if
+//! it fails, or is killed, they say that again ([`Session::put_files_back`]).
 
 use std::collections::BTreeMap;
 use std::fs::OpenOptions;
@@ -33,21 +36,6 @@ impl Kept {
         Ok(self
             .controller
             .present(lift, &std::fs::read_to_string(file)?))
-    }
-}
-
-/// What was written: file, and what puts it back.
-#[derive(Debug, Default)]
-pub(super) struct Written(Vec<(PathBuf, String)>);
-
-impl Written {
-    /// Puts everything back.
-    pub(super) fn undo(self) {
-        for (file, before) in self.0.into_iter().rev() {
-            if let Err(e) = write(&file, &before) {
-                tracing::warn!("{} keeps what a failed change wrote: {e}", file.display());
-            }
-        }
     }
 }
 
@@ -86,38 +74,31 @@ impl Session {
         Ok(all)
     }
 
-    /// Makes the controllers' files say what the limits of `next` are, which remember what was there.
+    /// Makes the controllers' files say what the limits of `next` are, which remember what was there. To be
+    /// called within [`Session::change`], which puts back what was written if that fails.
     ///
     /// # Errors
-    /// EINVAL for what a controller does not hold, ENOENT where it is not enabled; what was written is
-    /// put back then.
-    pub(super) fn write_controllers(&self, next: &mut Limits) -> Result<Written> {
-        let mut written = Written::default();
-        match self.write_files(next, &mut written) {
-            Ok(()) => Ok(written),
-            Err(e) => {
-                written.undo();
-                Err(e)
-            }
-        }
-    }
-
-    fn write_files(&self, next: &mut Limits, written: &mut Written) -> Result<()> {
+    /// EINVAL for what a controller does not hold, ENOENT where it is not enabled.
+    pub(super) fn write_controllers(&mut self, next: &mut Limits) -> Result<()> {
         let before = self.settings(&self.config.limits)?;
         let after = self.settings(next)?;
-        for (place, old) in before
-            .iter()
-            .filter(|(place, _)| !after.contains_key(*place))
-        {
-            self.lift(place, old, written)?;
+        let is_held = |(place, new): &(&Place, &Kept)| {
+            let known = before.get(*place);
+            known.is_some_and(|old| old.set == new.set)
+        };
+        let gone = || {
+            before
+                .iter()
+                .filter(|(place, _)| !after.contains_key(*place))
+        };
+        let new = || after.iter().filter(|new| !is_held(new));
+        self.note_files(gone().chain(new()))?;
+        for (place, old) in gone() {
+            self.lift(place, old)?;
         }
-        for (place, new) in &after {
-            let known = before.get(place);
-            if known.is_some_and(|old| old.set == new.set) {
-                continue;
-            }
-            let held = hold(place, new, known.and_then(|k| k.held.as_ref()), written)
-                .map_err(|e| self.refused("hold", place, new, &e))?;
+        for (place, new) in new() {
+            let known = before.get(place).and_then(|k| k.held.as_ref());
+            let held = hold(place, new, known).map_err(|e| self.refused("hold", place, new, &e))?;
             if let Some(limit) = next.limits.get_mut(&new.id) {
                 limit.held = Some(held);
             }
@@ -125,21 +106,47 @@ impl Session {
         Ok(())
     }
 
-    /// Puts back what was in the controllers' files, as far as that can be done.
+    /// Puts back what was in the controllers' files before any limit, as far as that can be done.
     ///
     /// # Errors
     /// The first that could not.
-    pub(super) fn lift_controllers(&self) -> Result<()> {
-        let mut lifted = Ok(());
-        for (place, old) in self.settings(&self.config.limits)? {
-            lifted = lifted.and(self.lift(&place, &old, &mut Written::default()));
+    pub(super) fn lift_controllers(&mut self) -> Result<()> {
+        let all = self.settings(&self.config.limits)?;
+        let mut lifted = self.note_files(all.iter());
+        for (place, old) in &all {
+            lifted = lifted.and(self.lift(place, old));
         }
         lifted
     }
 
+    /// Writes down what files say that are about to be written. Those that cannot be read are not written
+    /// either.
+    fn note_files<'a>(&mut self, all: impl Iterator<Item = (&'a Place, &'a Kept)>) -> Result<()> {
+        let says = |(place, kept): (&'a Place, &Kept)| Some((&place.0, kept.present(place).ok()?));
+        let files = all.filter_map(says);
+        let mut noted = self.config.clone();
+        noted.limits.files = files.map(|(file, says)| (file.clone(), says)).collect();
+        if noted == self.config {
+            return Ok(());
+        }
+        self.write_config(noted)
+    }
+
+    /// Makes files say again what they said before a change that did not come to its end.
+    pub(in crate::engine) fn put_files_back(limits: &mut Limits) {
+        for (file, before) in std::mem::take(&mut limits.files).into_iter().rev() {
+            match write(&file, &before) {
+                Err(e) if !is_gone(&e) => {
+                    tracing::warn!("{} keeps what a failed change wrote: {e}", file.display());
+                }
+                _ => {}
+            }
+        }
+    }
+
     /// Puts back what was there before a limit. A cgroup that is gone needs no lifting.
-    fn lift(&self, place: &Place, old: &Kept, written: &mut Written) -> Result<()> {
-        match lift(place, old, written) {
+    fn lift(&self, place: &Place, old: &Kept) -> Result<()> {
+        match lift(place, old) {
             Err(e) if !is_gone(&e) => Err(self.refused("lift", place, old, &e)),
             _ => Ok(()),
         }
@@ -184,39 +191,27 @@ impl Session {
 }
 
 /// Puts back what was there before a limit, unless somebody else has written there since.
-fn lift(place: &Place, old: &Kept, written: &mut Written) -> io::Result<()> {
+fn lift(place: &Place, old: &Kept) -> io::Result<()> {
     let (file, _) = place;
     let says = old.present(place)?;
-    let Some(held) = old.held.as_ref().filter(|h| h.says == says) else {
-        tracing::warn!(
-            "{} says `{says}`, which limit {} did not write: it is left so",
-            file.display(),
-            old.id
-        );
-        return Ok(());
-    };
-    write(file, &held.before)?;
-    written.0.push((file.clone(), says));
+    if let Some(held) = old.held.as_ref().filter(|h| h.says == says) {
+        return write(file, &held.before);
+    }
+    tracing::warn!(
+        "{} says `{says}`, which limit {} did not write: it is left so",
+        file.display(),
+        old.id
+    );
     Ok(())
 }
 
 /// Writes a limit; what was there before any of ours, and what is.
-fn hold(
-    place: &Place,
-    new: &Kept,
-    known: Option<&Held>,
-    written: &mut Written,
-) -> io::Result<Held> {
-    let (file, lift) = place;
+fn hold(place: &Place, new: &Kept, known: Option<&Held>) -> io::Result<Held> {
     let there = new.present(place)?;
-    let ours = known.filter(|h| h.says == there);
-    write(file, &new.set)?;
-    written.0.push((file.clone(), there.clone()));
+    write(&place.0, &new.set)?;
     let says = new.present(place)?;
-    let before = match ours {
+    let before = match known.filter(|h| h.says == there) {
         Some(held) => held.before.clone(),
-        // A change that was killed had got so far.
-        None if there == says => lift.clone(),
         None => there,
     };
     Ok(Held { before, says })

@@ -171,12 +171,13 @@ impl Session {
 
 impl Pacer {
     /// Looks at all budgets once, freezes and thaws; what was done. A cgroup that is gone is left out.
-    /// A state that comes, or is made anew, is followed.
+    /// A state that comes, or is made anew, is followed. `before` is told of each before it is frozen: so
+    /// whoever is to thaw it if this process dies knows it in time.
     ///
     /// # Errors
     /// [`Error`]: a state that cannot be read, EBUSY if another process paces one that came. Nothing
     /// stays frozen by a pacer that is dropped.
-    pub fn step(&mut self) -> Result<Vec<Paced>> {
+    pub fn step(&mut self, mut before: impl FnMut(&Paced)) -> Result<Vec<Paced>> {
         let mut done = self.reload()?;
         let now_ns = now().as_nanos() as u64;
         let Some(budgets) = &self.budgets else {
@@ -211,6 +212,10 @@ impl Pacer {
             // The mark first: whoever finds it thaws what may not be frozen yet.
             if is_frozen {
                 words.mark(flag::FROZEN, true);
+                before(&Paced {
+                    is_frozen,
+                    ..one.told()
+                });
             }
             match write(&one.file, is_frozen) {
                 Ok(()) => {

@@ -96,7 +96,7 @@ pub(super) fn attached(
         .collect()
 }
 
-pub(super) fn take_off_instance(next: &mut Config, instance: InstanceId) -> Result<()> {
+pub(in crate::engine) fn take_off_instance(next: &mut Config, instance: InstanceId) -> Result<()> {
     for (id, ..) in attached(next, instance) {
         take_off(next, id)?;
     }

@@ -170,7 +170,7 @@ impl Session {
     }
 
     /// Takes back what limits wrote outside of the state: files of controllers, frozen cgroups.
-    pub(in crate::engine) fn lift_limits(&self) -> Result<()> {
+    pub(in crate::engine) fn lift_limits(&mut self) -> Result<()> {
         if self.config.limits.is_empty() {
             return Ok(());
         }

@@ -305,7 +305,7 @@ fn start_counter(
         lifetime: Lifetime::Process,
         ..AttachRequest::new(cgroup.clone(), ObjectSource::Instance(InstanceId(0)))
     };
-    let report = engine.attach_loaded(&request, loaded)?;
+    let report = engine.attach_loaded(&[request], loaded)?;
     let attachment = report.attachments.first().map_or(AttachmentId(0), |a| a.id);
     Ok(Counter {
         attachment,

@@ -1,11 +1,11 @@
 //! What dispatching is made of.
 
 use cgtap_sys::bpf::{
-    CGRP_STORAGE, Map, MapSpec, MapType, Prog, ProgSpec, ProgType, has_map_type, map_flags,
+    CGRP_STORAGE, Map, MapSpec, MapType, Prog, ProgSpec, ProgType, grace_period, has_map_type,
+    map_flags,
 };
 use cgtap_sys::libbpf::Btf;
 use cgtap_sys::memory::Words;
-use cgtap_sys::task;
 
 use super::Feature;
 use crate::asm::{Insn, Reg, encode};
@@ -15,7 +15,7 @@ use crate::kernel::{anchor, current};
 
 pub(super) fn probe(caller: &Caller) -> Vec<Feature> {
     vec![
-        grace_period(),
+        grace(caller),
         mapped_map(caller),
         prog_array(caller),
         test_run(caller),
@@ -24,15 +24,15 @@ pub(super) fn probe(caller: &Caller) -> Vec<Feature> {
     ]
 }
 
-fn grace_period() -> Feature {
+fn grace(caller: &Caller) -> Feature {
     let name = "grace period";
-    match task::grace_period() {
-        Ok(()) => Feature::yes(name, "membarrier(MEMBARRIER_CMD_GLOBAL) waited for one"),
+    match grace_period() {
+        Ok(()) => Feature::yes(name, "replacing an entry of a map of maps waited for one"),
         Err(e) => Feature::no(
             name,
-            e.to_string(),
-            "it takes CONFIG_MEMBARRIER and a kernel without nohz_full= CPUs: without it nobody \
-             knows when a detached program has run for the last time",
+            format!("{}: {}", e.call, caller.reason(e.errno)),
+            "it takes CAP_BPF, and memory: without it nobody knows when a detached program has run \
+             for the last time",
         ),
     }
     .required()

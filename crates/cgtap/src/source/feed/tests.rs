@@ -14,6 +14,7 @@ fn terms(now_ns: u64, is_first: bool) -> Terms<'static> {
         room: 8,
         now_ns,
         is_first,
+        is_whole: true,
     }
 }
 
@@ -41,8 +42,15 @@ struct Machine {
 
 impl Machine {
     fn read(&mut self, readings: Vec<Reading>) -> Fed {
+        self.read_of(readings, true)
+    }
+
+    fn read_of(&mut self, readings: Vec<Reading>, is_whole: bool) -> Fed {
         self.readings += 1;
-        let terms = terms(self.readings * 1_000, self.readings == 1);
+        let terms = Terms {
+            is_whole,
+            ..terms(self.readings * 1_000, self.readings == 1)
+        };
         let fed = feed(&self.known, readings, terms);
         for key in &fed.forgotten {
             assert!(self.known.remove(key).is_some());
@@ -66,6 +74,18 @@ impl Machine {
     fn of(&self, cgroup: u64) -> [i128; 2] {
         self.totals.get(&cgroup).copied().unwrap_or_default()
     }
+}
+
+#[test]
+fn who_was_not_seen_is_gone_only_where_all_could_be_seen() {
+    let mut machine = Machine::default();
+    machine.read(vec![used(1, 5, 0, 4_096), used(2, 5, 0, 512)]);
+    machine.read_of(vec![used(2, 5, 0, 256)], false);
+    assert_eq!(machine.of(5), [0, 4_352]);
+    machine.read(vec![used(2, 5, 0, 256)]);
+    assert_eq!(machine.of(5), [0, 256]);
+    machine.read_of(vec![used(1, 5, 0, 64)], false);
+    assert_eq!(machine.of(5), [0, 320]);
 }
 
 #[test]

@@ -14,7 +14,7 @@ use std::thread::JoinHandle;
 
 use cgtap::engine::{LimitReport, PatternReport};
 use cgtap::id::CgroupId;
-use cgtap::meter::usage::{Form, Histogram, Truth, Unit, UsageReport, UsageRow, UsageValue};
+use cgtap::meter::usage::{Form, Histogram, Loser, Truth, Unit, UsageReport, UsageRow, UsageValue};
 use tokio::sync::oneshot;
 
 use super::exporter::{Exporter, Source};
@@ -178,6 +178,7 @@ fn every_kind() -> UsageReport {
         ),
     ]);
     wild.lost = 3;
+    wild.losses = [(Loser::Hook(1), 3)].into();
     wild
 }
 
