@@ -73,6 +73,16 @@ fn processes_are_where_they_are() {
     let said = run(&sandbox, &both, &["--json", "explain", &word]).done();
     let cgroup = format!("{}/pods/other", sandbox.cgroup);
     assert_eq!(said.json()["cgroup"], cgroup, "{said:?}");
+    // A path in the other is of the same cgroup.
+    let inner = own.path().join("inner");
+    let said = run(
+        &sandbox,
+        &both,
+        &["--json", "explain", inner.to_str().unwrap()],
+    )
+    .done();
+    let cgroup = format!("{}/pods/own/inner", sandbox.cgroup);
+    assert_eq!(said.json()["cgroup"], cgroup, "{said:?}");
 }
 
 #[test]
@@ -89,7 +99,7 @@ fn what_its_own_mount_does_not_show_is_said() {
         (refused.status, &refused.error()["errno"]),
         (1, &"ENOENT".into())
     );
-    let words = "does not show /../other, as /proc calls it";
+    let words = "does not show /../other, as /proc or another mount calls it";
     assert!(refused.err.contains(words), "{refused:?}");
 }
 
