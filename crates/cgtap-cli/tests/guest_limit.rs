@@ -983,6 +983,10 @@ fn controllers_hold_what_they_can() {
     assert!(refused.err.contains("has to be enabled"), "{}", refused.err);
     let list = sandbox.run(&["--json", "limit", "list"]).done().json();
     assert_eq!(list["limits"].as_array().unwrap().len(), 3, "{list}");
+    // Asked for once more, it is in force again though somebody else has written there.
+    write("cpu.max", "500000 1000000");
+    limit(&sandbox, "/a", "cpu_time", "200ms/1s", &["--on", "cpu.max"]);
+    assert_eq!(file("cpu.max"), "200000 1000000");
     // What was there comes back; what somebody has written since stays.
     limit(&sandbox, "/a", "cpu_time", "100ms/1s", &["--on", "cpu.max"]);
     write("memory.high", "50331648");

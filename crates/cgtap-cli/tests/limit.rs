@@ -142,6 +142,50 @@ fn enforcing_waits_for_limits_and_follows_the_state() {
     drop(pacer);
 }
 
+/// Waits until a cgroup is frozen, or is not; no command of ours runs meanwhile.
+fn wait_frozen(sandbox: &Sandbox, cgroup: &str, is_frozen: bool) {
+    let end = Instant::now() + PATIENCE;
+    while sandbox.is_frozen(cgroup) != is_frozen {
+        assert!(Instant::now() < end, "{cgroup}: {is_frozen}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Of two limits of a cgroup one thaws it and the other freezes it in one step: the guard knows. And what
+/// others freeze when neither does stays so.
+#[test]
+fn a_cgroup_of_two_limits_is_thawed_by_the_guard_and_that_of_others_is_not() {
+    let mut sandbox = Sandbox::new();
+    let cgroup = sandbox.child("a");
+    let set = |meter: &str, amount: &str, on: &str| {
+        let words = ["--json", "limit", "set", &cgroup, meter, amount, "--on", on];
+        let said = sandbox.run(&words).done().json();
+        said["limits"][0]["id"].to_string()
+    };
+    let first = set("cpu_time", "10ms/100s", "freeze");
+    let _spinner = sandbox.spinner("a");
+    let pacer = enforce(&sandbox);
+    wait_frozen(&sandbox, "a", true);
+    let second = set("tasks_born", "0", "freeze");
+    std::thread::sleep(Duration::from_millis(100));
+    // A number that is said twice is meant once.
+    sandbox.run(&["limit", "clear", &first, &first]).done();
+    std::thread::sleep(Duration::from_millis(100));
+    wait_frozen(&sandbox, "a", true);
+    drop(pacer);
+    wait_frozen(&sandbox, "a", false);
+    let pacer = enforce(&sandbox);
+    wait_frozen(&sandbox, "a", true);
+    assert_eq!(set("tasks_born", "0", "observe"), second);
+    wait_frozen(&sandbox, "a", false);
+    drop(pacer);
+    std::fs::write(sandbox.directory.join("a/cgroup.freeze"), "1").unwrap();
+    sandbox.run(&["limit", "list"]).done();
+    assert!(sandbox.is_frozen("a"));
+    sandbox.run(&["limit", "clear", "--all"]).done();
+    std::fs::write(sandbox.directory.join("a/cgroup.freeze"), "0").unwrap();
+}
+
 /// Where cgroups cannot be written, as in a unit with ProtectControlGroups=yes, that is said, once.
 #[test]
 fn what_cannot_be_frozen_is_said() {

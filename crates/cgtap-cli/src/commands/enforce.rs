@@ -43,16 +43,12 @@ pub fn run(context: &Context, args: &EnforceArgs) -> Result<Status, Failure> {
             guard = Guard::start()?;
         }
         let mut told = Ok(());
-        let frozen_next = |paced: &Paced| {
+        let done = pacer.step(|paced| {
             let last = std::mem::replace(&mut told, Ok(()));
             told = last.and_then(|()| guard.tell(paced));
-        };
-        let done = pacer.step(frozen_next)?;
+        })?;
         told?;
         for paced in done {
-            if !paced.is_frozen {
-                guard.tell(&paced)?;
-            }
             tell(context, &paced)?;
         }
         if !std::mem::replace(&mut is_told, true) {

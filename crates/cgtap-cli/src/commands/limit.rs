@@ -1,12 +1,13 @@
 //! `cgtap limit` and `cgtap explain`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use cgtap::engine::{
-    CgroupRef, Denials, Explained, LimitChange, LimitReport, LimitRequest, PatternReport,
-    signal_number,
+    CgroupRef, Denials, ErrorKind, Explained, LimitChange, LimitReport, LimitRequest,
+    PatternReport, signal_number,
 };
+use cgtap::id::LimitId;
 use cgtap::limit::amount;
 use cgtap::limit::controller::{Controller, own_value};
 use cgtap::limit::record::Action;
@@ -258,31 +259,51 @@ fn set(context: &Context, library: &Library, args: &LimitSetArgs) -> Result<Stat
     Ok(Status::DONE)
 }
 
+/// How often limits are listed and cleared again that come and go meanwhile.
+const CLEAR_TRIES: usize = 8;
+
 fn clear(
     context: &Context,
-    ids: &[cgtap::id::LimitId],
+    ids: &[LimitId],
     cgroup: Option<&CgroupRef>,
     all: bool,
 ) -> Result<Status, Failure> {
     let engine = context.engine()?;
-    let known = engine.limits(cgroup)?;
-    let clear: Vec<_> = if all || cgroup.is_some() {
-        known.iter().map(|l| l.id).collect()
-    } else {
-        ids.to_vec()
-    };
-    let gone: Vec<LimitReport> = known
-        .into_iter()
-        .filter(|l| clear.contains(&l.id))
-        .collect();
-    // All means those that are to come too.
-    let followed = if all { engine.patterns()? } else { Vec::new() };
-    if !clear.is_empty() || !followed.is_empty() {
-        engine.change_limits(&LimitChange {
+    let ids: BTreeSet<LimitId> = ids.iter().copied().collect();
+    let is_meant = |l: &LimitReport| all || cgroup.is_some() || ids.contains(&l.id);
+    let (mut gone, mut followed) = (Vec::new(), Vec::new());
+    for again in (0..CLEAR_TRIES).rev() {
+        let known: Vec<_> = engine
+            .limits(cgroup)?
+            .into_iter()
+            .filter(is_meant)
+            .collect();
+        let clear: Vec<LimitId> = if all || cgroup.is_some() {
+            known.iter().map(|l| l.id).collect()
+        } else {
+            ids.iter().copied().collect()
+        };
+        // All means those that are to come too.
+        let patterns = if all { engine.patterns()? } else { Vec::new() };
+        if clear.is_empty() && patterns.is_empty() {
+            break;
+        }
+        let change = LimitChange {
             set: Vec::new(),
             clear,
-            patterns: (!followed.is_empty()).then(Vec::new),
-        })?;
+            patterns: (!patterns.is_empty()).then(Vec::new),
+        };
+        match engine.change_limits(&change) {
+            // One went with its cgroup since it was listed.
+            Err(e) if e.kind() == ErrorKind::NotFound && ids.is_empty() && again > 0 => continue,
+            changed => drop(changed?),
+        }
+        gone.extend(known);
+        followed.extend(patterns);
+        // One may have been born since it was listed.
+        if !all {
+            break;
+        }
     }
     for pattern in &followed {
         context.teller.note(&format!(

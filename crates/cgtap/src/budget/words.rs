@@ -22,7 +22,7 @@ pub mod word {
     pub const TAKEN: usize = 0;
     /// What of [`TAKEN`] is certain. Only a bucket keeps it.
     pub const DONE: usize = 1;
-    /// What came when the bucket was full, and so is lost. Only a bucket has any.
+    /// What came when the bucket was full, and so is lost, without what was lent. Only a bucket has any.
     pub const LOST: usize = 2;
     /// The most of an absolute budget; the burst of a bucket.
     pub const CAP: usize = 3;
@@ -72,8 +72,8 @@ pub struct Budget {
     pub taken: i64,
     /// [`word::DONE`].
     pub done: i64,
-    /// [`word::LOST`].
-    pub lost: u64,
+    /// [`word::LOST`]; below 0 when more was lent.
+    pub lost: i64,
     /// [`word::CAP`].
     pub cap: u64,
     /// How fast it refills; `None` for an absolute budget.
@@ -96,7 +96,7 @@ impl Budget {
         Self {
             taken: words[word::TAKEN].cast_signed(),
             done: words[word::DONE].cast_signed(),
-            lost: words[word::LOST],
+            lost: words[word::LOST].cast_signed(),
             cap: words[word::CAP],
             rate: (period_ns != 0 && rate.amount != 0).then_some(rate),
             epoch_ns: words[word::EPOCH_NS],
@@ -122,6 +122,13 @@ impl Budget {
     #[must_use]
     pub fn left(&self, now_ns: u64) -> i64 {
         self.allowed(now_ns).saturating_sub(self.taken)
+    }
+
+    /// What [`Budget::lost`] has to be for a bucket to have something left that has `left`, which is a debt: it
+    /// is lent that. No charge finds more lost than that, since in debt more was done than came.
+    #[must_use]
+    pub fn lent(&self, left: i64) -> i64 {
+        self.lost.saturating_add(left).saturating_sub(1)
     }
 
     /// In how many nanoseconds something is left again, if nobody takes any: 0 if there is
@@ -171,7 +178,7 @@ mod tests {
         if let Some(rate) = &budget.rate {
             let refilled = rate.refilled(now - budget.epoch_ns).cast_signed();
             let want = refilled - budget.done;
-            budget.lost = budget.lost.max(u64::try_from(want).unwrap_or(0));
+            budget.lost = budget.lost.max(want);
         }
         if budget.taken + n > budget.allowed(now) {
             return false;
@@ -290,5 +297,26 @@ mod tests {
                 left -= if fits { n } else { 0 };
             }
         }
+    }
+
+    #[test]
+    fn whoever_is_lent_a_debt_again_and_again_goes_on() {
+        let mut budget = bucket(100, 100);
+        let mut now = 5 * SECOND;
+        // Nine times what comes, for weeks.
+        for _ in 0..1_000_000 {
+            now += 2 * SECOND;
+            budget.taken += 1_800;
+            budget.done += 1_800;
+            let left = budget.left(now);
+            if left <= 0 {
+                budget.lost = budget.lent(left);
+                assert_eq!(budget.left(now), 1);
+            }
+        }
+        // What comes from then on is as before.
+        let left = budget.left(now);
+        assert_eq!(budget.left(now + SECOND), left + 100 - 1);
+        assert_eq!(budget.left(now + 60 * SECOND), 100);
     }
 }

@@ -266,7 +266,7 @@ impl Engine {
             plan::reconcile(session, &mut next)?;
             session.write_new_budgets(&next.limits)?;
             session.show_homes(&next)?;
-            session.write_controllers(&mut next.limits)?;
+            session.write_controllers(&mut next.limits, &ids)?;
             session.apply(next)?;
             if let Err(e) = session.fill_limits() {
                 session.unfinished(&e);
@@ -291,7 +291,10 @@ impl Engine {
         let Some(session) = Session::open(self.state(), Lock::Shared, hierarchy)? else {
             return Ok(Vec::new());
         };
-        session.thaw_forgotten()?;
+        // How limits stand is told all the same: whoever reads them may not be one who may thaw.
+        if let Err(e) = session.thaw_forgotten() {
+            tracing::warn!("{e}");
+        }
         let mut reports = session.limit_reports()?;
         if let Some(asked) = asked {
             reports.retain(|r| r.cgroup_id == asked.id);

@@ -57,8 +57,7 @@ mod tests {
         budget.done += amount;
         if let Some(rate) = &budget.rate {
             let came = rate.refilled(now_ns - budget.epoch_ns).cast_signed();
-            let lost = u64::try_from(came - budget.done).unwrap_or(0);
-            budget.lost = budget.lost.max(lost);
+            budget.lost = budget.lost.max(came - budget.done);
         }
     }
 

@@ -74,17 +74,20 @@ impl Session {
         Ok(all)
     }
 
-    /// Makes the controllers' files say what the limits of `next` are, which remember what was there. To be
+    /// Makes the controllers' files say what the limits of `next` are, which remember what was there: where that
+    /// has changed, and of those that are `asked` for also where somebody else has written since. To be
     /// called within [`Session::change`], which puts back what was written if that fails.
     ///
     /// # Errors
     /// EINVAL for what a controller does not hold, ENOENT where it is not enabled.
-    pub(super) fn write_controllers(&mut self, next: &mut Limits) -> Result<()> {
+    pub(super) fn write_controllers(&mut self, next: &mut Limits, asked: &[LimitId]) -> Result<()> {
         let before = self.settings(&self.config.limits)?;
         let after = self.settings(next)?;
         let is_held = |(place, new): &(&Place, &Kept)| {
-            let known = before.get(*place);
-            known.is_some_and(|old| old.set == new.set)
+            let known = before.get(*place).filter(|old| old.set == new.set);
+            let says = |held: &Held| new.present(place).is_ok_and(|says| says == held.says);
+            let is_so = |old: &Kept| old.held.as_ref().is_some_and(says);
+            known.is_some_and(|old| !asked.contains(&new.id) || is_so(old))
         };
         let gone = || {
             before

@@ -4,7 +4,7 @@
 //! are; steps only say how bursty it is. What is frozen is marked in its budget, and whoever steps
 //! holds a lock: if it dies, whoever comes next sees what is still frozen by nobody.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -130,24 +130,25 @@ impl Session {
         let is_marked = |l: &&LimitRecord| {
             BudgetWords::of(&words, l.slot).read()[word::FLAGS] & flag::FROZEN != 0
         };
+        let mut thawed = Ok(());
         for limit in self.config.limits.limits.values().filter(is_marked) {
             let Ok(cgroup) = self.hierarchy.by_id(limit.cgroup) else {
                 continue;
             };
             let file = self.hierarchy.directory(&cgroup.path).join(FILE);
-            write(&file, false).map_err(|e| {
-                Error::new(
-                    ErrorKind::Cgroup,
-                    format!(
+            match write(&file, false) {
+                Err(e) if !is_gone(&e) => {
+                    let words = format!(
                         "cannot thaw {}, which nobody paces any more: {e}; write 0 to {}",
                         cgroup.path,
                         file.display()
-                    ),
-                )
-            })?;
-            BudgetWords::of(&words, limit.slot).mark(flag::FROZEN, false);
+                    );
+                    thawed = thawed.and(Err(Error::new(ErrorKind::Cgroup, words)));
+                }
+                _ => BudgetWords::of(&words, limit.slot).mark(flag::FROZEN, false),
+            }
         }
-        Ok(())
+        thawed
     }
 
     /// What whoever paces holds a lock of, for as long as it lives.
@@ -171,14 +172,15 @@ impl Session {
 
 impl Pacer {
     /// Looks at all budgets once, freezes and thaws; what was done. A cgroup that is gone is left out.
-    /// A state that comes, or is made anew, is followed. `before` is told of each before it is frozen: so
-    /// whoever is to thaw it if this process dies knows it in time.
+    /// A state that comes, or is made anew, is followed. `tell` is told of each before it is frozen, and after
+    /// it was thawed: so whoever is to thaw it if this process dies knows it in time.
     ///
     /// # Errors
     /// [`Error`]: a state that cannot be read, EBUSY if another process paces one that came. Nothing
     /// stays frozen by a pacer that is dropped.
-    pub fn step(&mut self, mut before: impl FnMut(&Paced)) -> Result<Vec<Paced>> {
+    pub fn step(&mut self, mut tell: impl FnMut(&Paced)) -> Result<Vec<Paced>> {
         let mut done = self.reload()?;
+        done.iter().for_each(&mut tell);
         let now_ns = now().as_nanos() as u64;
         let Some(budgets) = &self.budgets else {
             return Ok(done);
@@ -212,7 +214,7 @@ impl Pacer {
             // The mark first: whoever finds it thaws what may not be frozen yet.
             if is_frozen {
                 words.mark(flag::FROZEN, true);
-                before(&Paced {
+                tell(&Paced {
                     is_frozen,
                     ..one.told()
                 });
@@ -220,6 +222,9 @@ impl Pacer {
             match write(&one.file, is_frozen) {
                 Ok(()) => {
                     (one.is_frozen, one.is_told) = (is_frozen, false);
+                    if !is_frozen {
+                        tell(&one.told());
+                    }
                     done.push(one.told());
                 }
                 Err(e) => one.failed(is_frozen, &e),
@@ -233,14 +238,7 @@ impl Pacer {
 
     /// Thaws everything that it froze.
     pub fn thaw(&mut self) -> Vec<Paced> {
-        let mut done = Vec::new();
-        for one in self.all.iter_mut().filter(|o| o.is_frozen) {
-            done.push(one.thaw());
-            if let Some(budgets) = &self.budgets {
-                BudgetWords::of(budgets, one.limit.slot).mark(flag::FROZEN, false);
-            }
-        }
-        done
+        thaw(&mut self.all, self.budgets.as_ref())
     }
 
     /// Number of cgroups that may be frozen.
@@ -297,7 +295,8 @@ impl Pacer {
         let mut done = Vec::new();
         if !is_same {
             // Of another state are other limits and budgets, whatever their numbers.
-            done = thaw(std::mem::take(&mut self.all));
+            done = self.thaw();
+            self.all.clear();
         }
         let limited = session.filter(|s| !s.config.limits.is_empty());
         let limited = limited.map(Limited::of).transpose()?;
@@ -305,7 +304,8 @@ impl Pacer {
         if let Some(limited) = &limited {
             self.all = limited.frozen(&mut before);
         }
-        done.extend(thaw(before));
+        // What is limited no more.
+        done.extend(thaw(&mut before, self.budgets.as_ref()));
         let (budgets, births) = limited.map(|l| (l.budgets, l.births)).unzip();
         (self.budgets, self.births) = (budgets, births.flatten());
         self.seen = inode;
@@ -313,10 +313,16 @@ impl Pacer {
     }
 }
 
-/// Thaws what is limited no more, and was frozen.
-fn thaw(gone: Vec<Frozen>) -> Vec<Paced> {
-    let frozen = gone.into_iter().filter(|o| o.is_frozen);
-    frozen.map(|mut o| o.thaw()).collect()
+/// Thaws those that are frozen, and takes their marks away.
+fn thaw(all: &mut [Frozen], budgets: Option<&Words>) -> Vec<Paced> {
+    let mut done = Vec::new();
+    for one in all.iter_mut().filter(|o| o.is_frozen) {
+        done.push(one.thaw());
+        if let Some(budgets) = budgets {
+            BudgetWords::of(budgets, one.limit.slot).mark(flag::FROZEN, false);
+        }
+    }
+    done
 }
 
 /// A state with limits, as a pacer looks at it.
@@ -347,8 +353,18 @@ impl Limited {
     fn frozen(&self, before: &mut Vec<Frozen>) -> Vec<Frozen> {
         let limits = &self.session.config.limits.limits;
         let frozen = limits.iter().filter(|(_, l)| l.action == Action::Freeze);
+        // By what is limited and their parent.
+        let mut families: BTreeMap<_, Vec<&LimitRecord>> = BTreeMap::new();
+        for (_, limit) in frozen.clone() {
+            let record = self.session.config.cgroups.get(&limit.cgroup);
+            let parent = record.and_then(|r| r.parent);
+            families
+                .entry((limit.group, parent))
+                .or_default()
+                .push(limit);
+        }
         let mut all = Vec::new();
-        for (id, limit) in frozen.clone() {
+        for (id, limit) in frozen {
             let Ok(cgroup) = self.session.hierarchy.by_id(limit.cgroup) else {
                 continue;
             };
@@ -361,14 +377,10 @@ impl Limited {
                 );
                 continue;
             }
-            let parent = cgroup.ancestors.first();
-            let is_sibling = |l: &LimitRecord| {
-                let record = self.session.config.cgroups.get(&l.cgroup);
-                l.group == limit.group
-                    && l.cgroup != limit.cgroup
-                    && record.and_then(|r| r.parent).as_ref() == parent
-            };
-            let siblings = frozen.clone().filter(|(_, l)| is_sibling(l));
+            let family = families.get(&(limit.group, cgroup.ancestors.first().copied()));
+            // Who lends nothing need not know them.
+            let family = family.filter(|_| limit.borrow).into_iter().flatten();
+            let siblings = family.filter(|l| l.cgroup != limit.cgroup);
             let file = self.session.hierarchy.directory(&cgroup.path).join(FILE);
             // A budget may be another limit's by now.
             let is_it = |o: &Frozen| (o.id, o.limit.slot) == (*id, limit.slot);
@@ -379,7 +391,7 @@ impl Limited {
                 enough: pace::enough(limit.amount, limit.period_ns, limit.burst),
                 limit: limit.clone(),
                 path: cgroup.path,
-                siblings: siblings.map(|(_, l)| l.slot).collect(),
+                siblings: siblings.map(|l| l.slot).collect(),
                 is_frozen: old.as_ref().is_some_and(|o| o.is_frozen),
                 is_told: old.as_ref().is_some_and(|o| o.is_told),
                 taken: old.as_ref().map_or(0, |o| o.taken),

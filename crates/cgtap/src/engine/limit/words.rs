@@ -109,18 +109,12 @@ impl BudgetWords<'_> {
         self.set(word::FLAGS, flags);
     }
 
-    /// Lets a bucket in debt forget it: its time began so much earlier. What is left then.
+    /// Lets a bucket in debt forget it. What is left then.
     pub(super) fn forgive(&self, budget: &Budget, left: i64) -> i64 {
-        let Some(rate) = &budget.rate else {
+        if budget.rate.is_none() {
             return left;
-        };
-        let debt = u128::from(left.unsigned_abs()) + 1;
-        let earlier = debt * u128::from(rate.period_ns) / u128::from(rate.amount.max(1)) + 1;
-        let earlier = u64::try_from(earlier).unwrap_or(u64::MAX);
-        let Some(epoch) = budget.epoch_ns.checked_sub(earlier) else {
-            return left;
-        };
-        self.set(word::EPOCH_NS, epoch);
+        }
+        self.set(word::LOST, budget.lent(left).cast_unsigned());
         1
     }
 }
