@@ -302,9 +302,11 @@ pub(super) fn jobs(
 /// The record of a hook, made if nothing is attached there yet; its spec is the one name of its
 /// place.
 fn hook_for(next: &mut Config, spec: &HookSpec) -> Result<(HookId, HookSpec)> {
+    // Also of one that has just lost its last attachment in this change something is in the kernel.
     let active = |next: &Config, spec: &HookSpec| {
         let (id, record) = next.hook(spec)?;
-        record.is_active().then_some(id)
+        let has_sets = record.all_sets().next().is_some();
+        (record.is_active() || has_sets).then_some(id)
     };
     if let Some(id) = active(next, spec) {
         return Ok((id, spec.clone()));
