@@ -10,10 +10,9 @@ use std::time::{Duration, Instant};
 use cgtap::dispatch::switch::Switch;
 use cgtap::engine::{AttachRequest, Detach, Engine, ObjectSource};
 use cgtap::id::CgroupId;
-use cgtap_sys::bpf::grace_period;
 use cgtap_sys::bpf::{
     AttachType, Link, Prog, ProgSpec, ProgType, attach_cgroup_device, detach_cgroup_device,
-    load_cgroup_device,
+    grace_period, load_cgroup_device,
 };
 use cgtap_sys::libbpf::Object;
 

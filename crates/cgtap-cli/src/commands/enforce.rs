@@ -44,8 +44,9 @@ pub fn run(context: &Context, args: &EnforceArgs) -> Result<Status, Failure> {
         }
         let mut told = Ok(());
         let done = pacer.step(|paced| {
-            let last = std::mem::replace(&mut told, Ok(()));
-            told = last.and_then(|()| guard.tell(paced));
+            if told.is_ok() {
+                told = guard.tell(paced);
+            }
         })?;
         told?;
         for paced in done {

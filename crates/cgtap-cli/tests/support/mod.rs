@@ -215,21 +215,22 @@ impl Sandbox {
         Instant::now()
     }
 
+    /// A shell in the sandbox's cgroup `name` that goes on with `script`.
+    fn running(&self, name: &str, script: &str) -> Running {
+        let procs = self.directory.join(name).join("cgroup.procs");
+        let script = format!("echo $$ > {} && {script}", procs.display());
+        Running(Command::new("sh").args(["-c", &script]).spawn().unwrap())
+    }
+
     /// Who does nothing but run, in the sandbox's cgroup `name`.
     pub fn spinner(&self, name: &str) -> Running {
-        let procs = self.directory.join(name).join("cgroup.procs");
-        let script = format!("echo $$ > {} && while :; do :; done", procs.display());
-        Running(Command::new("sh").args(["-c", &script]).spawn().unwrap())
+        self.running(name, "while :; do :; done")
     }
 
     /// A fork bomb in the sandbox's cgroup `name`; the value is who began it.
     pub fn bomb(&self, name: &str) -> Running {
-        let procs = self.directory.join(name).join("cgroup.procs");
-        let script = "echo $$ > \"$0\" && exec \"$1\"";
-        let mut command = Command::new("sh");
-        command.args(["-c", script]).arg(procs);
-        command.arg(compiled("fixtures/bomb"));
-        Running(command.spawn().unwrap())
+        let bomb = compiled("fixtures/bomb");
+        self.running(name, &format!("exec {}", bomb.display()))
     }
 
     /// How many processes are in the sandbox's cgroup `name`.

@@ -89,17 +89,16 @@ impl Session {
             let is_so = |old: &Kept| old.held.as_ref().is_some_and(says);
             known.is_some_and(|old| !asked.contains(&new.id) || is_so(old))
         };
-        let gone = || {
-            before
-                .iter()
-                .filter(|(place, _)| !after.contains_key(*place))
-        };
-        let new = || after.iter().filter(|new| !is_held(new));
-        self.note_files(gone().chain(new()))?;
-        for (place, old) in gone() {
+        let gone = before
+            .iter()
+            .filter(|(place, _)| !after.contains_key(*place));
+        let gone: Vec<_> = gone.collect();
+        let new: Vec<_> = after.iter().filter(|new| !is_held(new)).collect();
+        self.note_files(gone.iter().chain(&new).copied())?;
+        for (place, old) in gone {
             self.lift(place, old)?;
         }
-        for (place, new) in new() {
+        for (place, new) in new {
             let known = before.get(place).and_then(|k| k.held.as_ref());
             let held = hold(place, new, known).map_err(|e| self.refused("hold", place, new, &e))?;
             if let Some(limit) = next.limits.get_mut(&new.id) {
