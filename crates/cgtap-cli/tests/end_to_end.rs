@@ -431,7 +431,7 @@ fn catches_interrupts(pid: u32) -> bool {
     caught & (1 << (Signal::INT.as_raw() - 1)) != 0
 }
 
-/// Starts `list` while the state is locked, which it waits for; `signals` are sent to it.
+/// Starts `list` while the state is locked, and stays so until it has ended; `signals` are sent to it.
 fn interrupted_while_waiting(signals: usize) -> (Ran, Duration) {
     let sandbox = Sandbox::new();
     attach(&sandbox, "", &["--program", "enter"]);
@@ -450,17 +450,17 @@ fn interrupted_while_waiting(signals: usize) -> (Ran, Duration) {
         thread::sleep(Duration::from_millis(100));
     }
     let ran = Ran::from(child.wait_with_output().unwrap());
+    let took = begun.elapsed();
     drop(state);
-    (ran, begun.elapsed())
+    (ran, took)
 }
 
 #[test]
 fn a_command_that_has_to_wait_can_be_interrupted() {
-    let (once, took) = interrupted_while_waiting(1);
+    let (once, in_time) = interrupted_while_waiting(1);
     assert_eq!(once.status, 130, "{once:?}");
     assert_eq!(once.error()["kind"], "interrupted");
-    assert!(took < Duration::from_secs(4), "{took:?}");
-    let (twice, took) = interrupted_while_waiting(2);
+    let (twice, at_once) = interrupted_while_waiting(2);
     assert_eq!(twice.status, 130, "{twice:?}");
-    assert!(took < Duration::from_secs(1), "{took:?}");
+    assert!(at_once < in_time, "{at_once:?} {in_time:?}");
 }

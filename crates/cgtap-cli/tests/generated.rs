@@ -8,8 +8,10 @@
 mod support;
 
 use std::io::{BufRead, BufReader};
+use std::path::Path;
 use std::process::{Command, Stdio};
 
+use serde_json::Value;
 use support::{cgtap, run};
 
 #[test]
@@ -99,4 +101,38 @@ fn a_full_device_is_an_error() {
     assert_eq!(output.status.code(), Some(1));
     let error = String::from_utf8(output.stderr).unwrap();
     assert!(error.contains(r#""errno":"ENOSPC""#), "{error}");
+}
+
+/// The page is written by looking at each kernel in a guest: in such a guest it is what `doctor` says there,
+/// elsewhere it has the same rows.
+#[test]
+fn the_table_of_features_is_what_doctor_says() {
+    // Of who asks and of what is mounted.
+    const NO_ROW: [&str; 5] = ["user", "bpffs", "cgroup2", "tracefs", "no lockdown"];
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/features.md");
+    let page = std::fs::read_to_string(path).unwrap();
+    let table = page.lines().filter(|l| l.starts_with("| "));
+    let rows: Vec<Vec<&str>> = table
+        .map(|l| l.trim_matches('|').split('|').map(str::trim).collect())
+        .collect();
+    let guest = std::env::var("CGTAP_GUEST").ok();
+    let column = rows[0].iter().position(|k| Some(*k) == guest.as_deref());
+    let said = run(&["--json", "doctor"]).json();
+    let features = said["features"].as_array().unwrap();
+    let is_row = |f: &&Value| {
+        let name = f["name"].as_str().unwrap();
+        !NO_ROW.contains(&name) && !name.starts_with("CAP_")
+    };
+    let features: Vec<&Value> = features.iter().filter(is_row).collect();
+    let names: Vec<&str> = features
+        .iter()
+        .map(|f| f["name"].as_str().unwrap())
+        .collect();
+    let row_names: Vec<&str> = rows[1..].iter().map(|row| row[0]).collect();
+    assert_eq!(row_names, names, "`./dev features` writes the page");
+    for (row, feature) in rows[1..].iter().zip(features) {
+        if let Some(column) = column {
+            assert_eq!(row[column], feature["state"], "{feature}");
+        }
+    }
 }

@@ -484,9 +484,9 @@ fn worked(of: &Running) -> u64 {
     found.sum()
 }
 
-/// Waits until a cgroup is thawed, all that it was in debt paid back: then, and what was worked by then.
+/// The last moment before a cgroup is thawed, and what was worked by then.
 fn thawed(sandbox: &Sandbox, cgroup: &str, of: &[&Running]) -> (Instant, u64) {
-    (sandbox.thawed(cgroup), of.iter().map(|r| worked(r)).sum())
+    sandbox.thawed(cgroup, || of.iter().map(|r| worked(r)).sum())
 }
 
 /// The share of the engine that a cgroup has, over so long. It works in pieces that are large beside what is

@@ -66,7 +66,7 @@ fn freezing_holds_a_share_and_leaves_nobody_frozen() {
     let _spinner = sandbox.spinner("a");
     let pacer = enforce(&sandbox);
     // The burst first; then from one moment without debt to another, however long what is between takes.
-    let thawed = || (sandbox.thawed("a"), used_us(&sandbox, "a"));
+    let thawed = || sandbox.thawed("a", || used_us(&sandbox, "a"));
     let (begin, before) = thawed();
     std::thread::sleep(Duration::from_secs(8));
     let (end, after) = thawed();

@@ -12,7 +12,6 @@
 mod scope_support;
 mod support;
 
-use std::io::Write;
 use std::path::Path;
 use std::sync::LazyLock;
 
@@ -32,8 +31,7 @@ fn has(kind: &str) -> bool {
         return true;
     }
     let why = &feature.why;
-    let words = format!("NOT RUN: scopes at {kind} hooks: {why}\n");
-    std::io::stderr().write_all(words.as_bytes()).unwrap();
+    support::not_run(&format!("scopes at {kind} hooks: {why}"));
     false
 }
 

@@ -227,11 +227,15 @@ fn a_connection_belongs_to_the_socket_and_not_to_who_runs() {
             let sandbox = Sandbox::new("tcp");
             let server = counter(&sandbox, "server", hook, scope);
             let client = counter(&sandbox, "client", hook, scope);
+            let idle = counter(&sandbox, "idle", hook, scope);
+            let above = counter(&sandbox, "", hook, scope);
             let serving = begin(&sandbox, "server", "serve", &["50"]);
             let port = serving.line.clone();
             act(&sandbox, "client", "connect", &[&port, "50"]);
             serving.finish();
             let (server, client) = (sandbox.runs(server), sandbox.runs(client));
+            assert_eq!(sandbox.runs(above), server + client);
+            assert_eq!(sandbox.runs(idle), 0);
             // The server's: listen and the end of the listener; of each connection at least
             // established, close-wait and last-ack, some of them while the client runs.
             assert!(server >= 2 + 3 * 50, "{hook} {scope}: {server}");

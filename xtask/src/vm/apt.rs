@@ -64,7 +64,13 @@ impl Apt {
         if is_same && age(&stamp).is_some_and(|age| age < REFRESH) {
             return Ok(());
         }
-        std::fs::write(&list, sources)?;
+        if !is_same {
+            // Whatever ends this run: the lists are not those of these sources until they are fetched.
+            if stamp.exists() {
+                std::fs::remove_file(&stamp)?;
+            }
+            std::fs::write(&list, sources)?;
+        }
         eprintln!("vm: fetching Debian's package lists");
         // apt goes on with old lists if it cannot fetch new ones, and calls that a success.
         let fetched = tool::run(

@@ -4,12 +4,14 @@
     reason = "each test file is a crate of its own and uses a part"
 )]
 
+use std::io::{ErrorKind, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 /// `cgtap`, without what the tester's environment would tell it.
@@ -92,6 +94,28 @@ impl From<Output> for Ran {
 
 /// A process that ends with the value.
 pub struct Running(pub Child);
+
+impl Running {
+    /// Sends it Ctrl-C; what it left. Its outputs are pipes.
+    pub fn interrupted(mut self) -> Ran {
+        kill_process(Pid::from_child(&self.0), Signal::INT).unwrap();
+        let (mut out, mut err) = (String::new(), String::new());
+        self.0
+            .stdout
+            .take()
+            .unwrap()
+            .read_to_string(&mut out)
+            .unwrap();
+        self.0
+            .stderr
+            .take()
+            .unwrap()
+            .read_to_string(&mut err)
+            .unwrap();
+        let status = self.0.wait().unwrap().code().unwrap_or(-1);
+        Ran { status, out, err }
+    }
+}
 
 impl Drop for Running {
     fn drop(&mut self) {
@@ -201,18 +225,22 @@ impl Sandbox {
         text.contains("frozen 1")
     }
 
-    /// Waits until the sandbox's cgroup `name` was frozen and is thawed again; when that was: what it was in
-    /// debt is paid back then.
+    /// Waits until the sandbox's cgroup `name` was frozen and is thawed again, what it was in debt paid back: the
+    /// last moment before that, and what `read` said then. Whoever looks late sees nothing of what comes behind.
     #[track_caller]
-    pub fn thawed(&self, name: &str) -> Instant {
+    pub fn thawed<T>(&self, name: &str, read: impl Fn() -> T) -> (Instant, T) {
         let end = Instant::now() + Duration::from_secs(120);
-        for is_it in [true, false] {
-            while self.is_frozen(name) != is_it {
-                assert!(Instant::now() < end, "{name} is not frozen and thawed");
-                std::thread::sleep(Duration::from_millis(5));
+        let mut last = None;
+        while Instant::now() < end {
+            let seen = (Instant::now(), read());
+            if self.is_frozen(name) {
+                last = Some(seen);
+            } else if let Some(last) = last {
+                return last;
             }
+            std::thread::sleep(Duration::from_millis(5));
         }
-        Instant::now()
+        panic!("{name} is not frozen and thawed");
     }
 
     /// A shell in the sandbox's cgroup `name` that goes on with `script`.
@@ -250,18 +278,41 @@ impl Sandbox {
 
 impl Drop for Sandbox {
     fn drop(&mut self) {
-        let _ = self.run(&["detach", "--all"]);
-        let _ = std::fs::remove_dir_all(&self.state);
+        let detached = self.run(&["detach", "--all"]);
+        let mut left = Vec::new();
+        if self.state.exists() {
+            left.push(&self.state);
+            let _ = std::fs::remove_dir_all(&self.state);
+        }
+        let is_gone = |directory: &Path| {
+            let removed = std::fs::remove_dir(directory);
+            removed.is_ok() || removed.is_err_and(|e| e.kind() == ErrorKind::NotFound)
+        };
         for directory in self.made.iter().rev() {
             // What ran inside may be on its way out.
-            for _ in 0..100 {
-                if std::fs::remove_dir(directory).is_ok() {
+            let end = Instant::now() + Duration::from_secs(2);
+            while !is_gone(directory) {
+                if Instant::now() > end {
+                    left.push(directory);
                     break;
                 }
                 std::thread::sleep(Duration::from_millis(10));
             }
         }
+        if !std::thread::panicking() {
+            assert_eq!(detached.status, 0, "{detached:?}");
+            assert!(left.is_empty(), "{left:?} are left behind");
+        }
     }
+}
+
+/// Says what a test that goes on cannot try on this kernel, past its captured output: `./dev test` and guests
+/// count it as skipped.
+pub fn not_run(what: &str) {
+    let thread = std::thread::current();
+    let test = thread.name().unwrap_or("a test");
+    let words = format!("NOT RUN: {test}: {what}\n");
+    std::io::stderr().write_all(words.as_bytes()).unwrap();
 }
 
 /// `tests/fixtures/trace.bpf.c`, compiled.

@@ -1,5 +1,6 @@
 //! Runs the plan, in the guest: each test binary in turn, each with its time.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::Write as _;
 use std::os::unix::fs::FileExt as _;
@@ -19,6 +20,12 @@ use crate::Result;
 /// Cases of each property in a guest, of 256: what has no kernel is tested outside.
 const PROPTEST_CASES: &str = "16";
 
+/// What a test writes to standard error, and then what it could not try.
+const NOT_RUN: &str = "NOT RUN: ";
+
+/// How far below the roots of bpffs and of cgroups tests make what is theirs.
+const LEAVINGS_DEPTH: usize = 3;
+
 /// What the agent is told.
 #[derive(clap::Args)]
 pub struct Args {
@@ -35,6 +42,8 @@ pub struct BinaryResult {
     pub took_s: f64,
     /// Its tests.
     pub tests: Vec<Test>,
+    /// What tests that passed could not try on this kernel, and why.
+    pub not_run: Vec<String>,
 }
 
 /// Runs all of the plan. Results are written after each binary: a guest that dies keeps those.
@@ -45,6 +54,9 @@ pub fn run(args: &Args) -> Result<()> {
         let result = run_binary(&plan, binary)?;
         println!("{}", line(&result));
         // At once: a run of hours may be ended before its report.
+        for what in &result.not_run {
+            println!("    NOT RUN: {what}");
+        }
         for (name, words) in failures(&result) {
             println!("    {name}: {}", words.trim().replace('\n', "\n        "));
         }
@@ -90,6 +102,7 @@ fn line(result: &BinaryResult) -> String {
 }
 
 fn run_binary(plan: &Plan, binary: &Binary) -> Result<BinaryResult> {
+    let before = leavings()?;
     let start = Instant::now();
     // Files, no pipes: what a test leaves running may hold them open for ever.
     let (out, error) = (tempfile::tempfile()?, tempfile::tempfile()?);
@@ -107,30 +120,83 @@ fn run_binary(plan: &Plan, binary: &Binary) -> Result<BinaryResult> {
     let took_s = start.elapsed().as_secs_f64();
     let (out, error) = (all_of(&out)?, all_of(&error)?);
     let mut tests = libtest::parse(&out);
-    let why = match ended {
-        None => Some(format!("not ended after {} s and killed", plan.timeout_s)),
-        // 101 is libtest's own, for tests that failed.
-        Some(status) if matches!(status.code(), Some(0 | 101)) => None,
-        Some(status) => Some(format!("its program ended early ({status})")),
-    };
-    // A binary that ends as one that failed, and names no failure, did not get that far.
-    let is_told = out.contains("\ntest result: ");
-    if let Some(why) = why.or_else(|| (!is_told).then(|| "its program ended early".to_owned())) {
+    if let Some(why) = fault(ended, plan.timeout_s, &out, &tests) {
         let words = format!("{why}\n{}", tail(&error));
-        for name in all_names(plan, binary)? {
-            if tests.iter().all(|t| t.name != name) {
-                tests.push(Test {
-                    name,
-                    outcome: Outcome::Failed(words.clone()),
-                });
-            }
+        let mut untold = all_names(plan, binary)?;
+        untold.retain(|name| tests.iter().all(|t| t.name != *name));
+        if untold.is_empty() {
+            untold.push("the program itself".to_owned());
         }
+        tests.extend(untold.into_iter().map(|name| Test {
+            name,
+            outcome: Outcome::Failed(words.clone()),
+        }));
+    }
+    let left: Vec<_> = leavings()?.difference(&before).cloned().collect();
+    if !left.is_empty() {
+        tests.push(Test {
+            name: "nothing is left behind".to_owned(),
+            outcome: Outcome::Failed(left.join("\n")),
+        });
     }
     Ok(BinaryResult {
         name: binary.name.clone(),
         took_s,
         tests,
+        not_run: error.lines().filter_map(not_run).collect(),
     })
+}
+
+/// Everything of tests that stands: pins and cgroups.
+fn leavings() -> Result<BTreeSet<String>> {
+    let mounts = std::fs::read_to_string("/proc/self/mounts")?;
+    let mut found = BTreeSet::new();
+    for line in mounts.lines() {
+        let mut words = line.split(' ').skip(1);
+        if let (Some(root), Some("bpf" | "cgroup2")) = (words.next(), words.next()) {
+            look(Path::new(root), LEAVINGS_DEPTH, &mut found);
+        }
+    }
+    Ok(found)
+}
+
+/// What below a directory is called as tests call what they make. What goes meanwhile is not there.
+fn look(dir: &Path, depth: usize, found: &mut BTreeSet<String>) {
+    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    for entry in entries.filter(|e| e.file_type().is_ok_and(|t| t.is_dir())) {
+        if entry
+            .file_name()
+            .as_encoded_bytes()
+            .starts_with(b"cgtap-test-")
+        {
+            found.insert(entry.path().display().to_string());
+        } else if depth > 1 {
+            look(&entry.path(), depth - 1, found);
+        }
+    }
+}
+
+/// What is wrong with how a binary ended, besides tests that told their end.
+fn fault(ended: Option<ExitStatus>, timeout_s: u64, out: &str, tests: &[Test]) -> Option<String> {
+    let Some(status) = ended else {
+        return Some(format!("not ended after {timeout_s} s and killed"));
+    };
+    let read @ [_, failed, _] = libtest::count(tests);
+    match (status.code(), libtest::sums(out)) {
+        (Some(0 | 101), Some(told)) if told != read => Some(format!(
+            "it says that {told:?} passed, failed and were ignored, and the ends of {read:?} can be read: something \
+             writes between its lines"
+        )),
+        (Some(0), Some(_)) if failed == 0 => None,
+        // libtest's own, for tests that failed.
+        (Some(101), Some(_)) if failed > 0 => None,
+        _ => Some(format!("its program ended early ({status})")),
+    }
+}
+
+/// What a test says it did not run.
+fn not_run(line: &str) -> Option<String> {
+    line.split_once(NOT_RUN).map(|(_, what)| what.to_owned())
 }
 
 /// As cargo would start it, but with no cargo to be found: nothing is built here.
@@ -145,15 +211,14 @@ fn command(binary: &Binary) -> Command {
         .env_remove("CARGO");
     if std::env::var_os("CGTAP_GUEST").is_some() {
         // Every test, with fewer repetitions: without KVM all takes ten times as long.
-        for (name, value) in [
-            ("CGTAP_TEST_LIGHT", "1"),
-            ("PROPTEST_CASES", PROPTEST_CASES),
-        ] {
-            if std::env::var_os(name).is_none() {
-                command.env(name, value);
-            }
+        let is_set = |name| std::env::var_os(name).is_some();
+        if !is_set("CGTAP_TEST_FULL") {
+            command.env("CGTAP_TEST_LIGHT", "1");
         }
-        if preempts_programs() && std::env::var_os("RUST_TEST_THREADS").is_none() {
+        if !is_set("PROPTEST_CASES") {
+            command.env("PROPTEST_CASES", PROPTEST_CASES);
+        }
+        if preempts_programs() && !is_set("RUST_TEST_THREADS") {
             command.env("RUST_TEST_THREADS", "1");
         }
     }
@@ -244,7 +309,8 @@ mod tests {
     #[test]
     fn what_a_test_leaves_running_does_not_keep_it() {
         let dir = tempfile::tempdir().unwrap();
-        let said = "echo 'test first ... ok'; echo; echo 'test result: ok. 1 passed'";
+        let sums = "test result: ok. 1 passed; 0 failed; 0 ignored;";
+        let said = format!("echo 'test first ... ok'; echo; echo '{sums}'");
         // Its group is its own before the test ends.
         let left = "setsid sh -c 'echo > is-left; cat lets-go' &";
         let script = format!("mkfifo is-left lets-go; {left} read -r line < is-left; {said}");
@@ -253,6 +319,45 @@ mod tests {
         assert_eq!(failed(&result), Vec::<&str>::new());
         // Ends what was left.
         drop(File::create(dir.path().join("lets-go")).unwrap());
+    }
+
+    /// Whatever it told before: a guest's run has to fail where cargo's would.
+    #[test]
+    fn one_that_ends_in_a_way_of_its_own_failed() {
+        let dir = tempfile::tempdir().unwrap();
+        let ends = |lines: &[&str], end: &str| {
+            let lines: String = lines.iter().map(|l| format!("echo '{l}'; ")).collect();
+            let result = ran(dir.path(), &format!("{lines} {end}"), 60);
+            failed(&result).join(" ")
+        };
+        let both = ["test first ... ok", "test second ... ok", ""];
+        let with = |sums: &'static str| [&both[..], &[sums]].concat();
+        let well = with("test result: ok. 2 passed; 0 failed; 0 ignored;");
+        assert_eq!(ends(&well, "exit 0"), "");
+        for end in ["exit 101", "exit 3", "kill -SEGV $$"] {
+            assert_eq!(ends(&well, end), "the program itself", "{end}");
+        }
+        assert_eq!(ends(&both, "exit 0"), "the program itself");
+        // The end of one is not to be read.
+        let disturbed = [
+            "test first ... ok",
+            "test second ... word",
+            "FAILED",
+            "",
+            "test result: FAILED. 1 passed; 1 failed; 0 ignored;",
+        ];
+        assert_eq!(ends(&disturbed, "exit 101"), "second");
+    }
+
+    #[test]
+    fn what_could_not_be_tried_is_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let result = ran(
+            dir.path(),
+            "echo 'test first ... NOT RUN: x: no disk' >&2",
+            60,
+        );
+        assert_eq!(result.not_run, ["x: no disk"]);
     }
 
     #[test]

@@ -41,6 +41,33 @@ pub fn parse(output: &str) -> Vec<Test> {
     output.lines().filter_map(&mut test).collect()
 }
 
+/// How many passed, failed and were ignored, as the binary says at its end.
+pub fn sums(output: &str) -> Option<[usize; 3]> {
+    let (_, said) = output.rsplit_once("\ntest result: ")?;
+    let number = |word: &str| {
+        let (before, _) = said.split_once(word)?;
+        before.rsplit(' ').next()?.parse().ok()
+    };
+    Some([
+        number(" passed;")?,
+        number(" failed;")?,
+        number(" ignored;")?,
+    ])
+}
+
+/// The same of tests.
+pub fn count(tests: &[Test]) -> [usize; 3] {
+    let mut sums = [0; 3];
+    for test in tests {
+        sums[match test.outcome {
+            Outcome::Passed => 0,
+            Outcome::Failed(_) => 1,
+            Outcome::Ignored(_) => 2,
+        }] += 1;
+    }
+    sums
+}
+
 /// What each failed test wrote.
 fn failures(output: &str) -> HashMap<String, String> {
     let mut all = HashMap::new();
@@ -75,7 +102,7 @@ mod tests {
         test c has been running for over 60 seconds\ntest c ... FAILED\n\
         test d ... ignored, needs a disk\n\nfailures:\n\n---- c stdout ----\n\n\
         thread 'c' panicked at x.rs:1:2:\nleft\nnote: run with `RUST_BACKTRACE=1`\n\n\n\
-        failures:\n    c\n\ntest result: FAILED. 2 passed; 1 failed; 1 ignored\n";
+        failures:\n    c\n\ntest result: FAILED. 2 passed; 1 failed; 1 ignored; 0 measured\n";
 
     #[test]
     fn every_end_is_read() {
@@ -87,6 +114,16 @@ mod tests {
             tests[3].outcome,
             Outcome::Ignored("needs a disk".to_owned())
         );
+    }
+
+    #[test]
+    fn sums_are_those_of_the_ends() {
+        assert_eq!(sums(OUTPUT), Some([2, 1, 1]));
+        assert_eq!(count(&parse(OUTPUT)), [2, 1, 1]);
+        assert_eq!(sums("running 2 tests\ntest a ... ok\n"), None);
+        // A word of somebody else's in the line of one.
+        let disturbed = OUTPUT.replace("test c ... FAILED", "test c ... word\nFAILED");
+        assert_ne!(sums(&disturbed), Some(count(&parse(&disturbed))));
     }
 
     #[test]

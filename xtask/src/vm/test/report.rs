@@ -68,6 +68,7 @@ impl Run {
             skipped: self.skipped.as_ref().map_or(0, |(binaries, _)| *binaries),
             ..Counts::default()
         };
+        counts.skipped += self.results.iter().map(|r| r.not_run.len()).sum::<usize>();
         for test in self.results.iter().flat_map(|r| &r.tests) {
             match test.outcome {
                 Outcome::Passed => counts.passed += 1,
@@ -120,6 +121,9 @@ fn details(run: &Run) {
         println!("\n{}: {fault}", run.name);
     }
     for result in &run.results {
+        for what in &result.not_run {
+            println!("\n{}: {} NOT RUN: {what}", run.name, result.name);
+        }
         for test in &result.tests {
             let (name, binary) = (&test.name, &result.name);
             match &test.outcome {
