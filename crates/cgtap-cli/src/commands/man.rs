@@ -5,7 +5,7 @@ use clap_mangen::Man;
 use clap_mangen::roff::{Roff, roman};
 
 use super::Context;
-use crate::cli::{Cli, ManArgs, SECTIONS};
+use crate::cli::{Cli, ManArgs, sections};
 use crate::failure::{Failure, Status};
 
 /// Prints a man page.
@@ -58,7 +58,7 @@ fn render(
     }
     man.render_options_section(out)?;
     let mut roff = Roff::new();
-    for (title, text) in SECTIONS {
+    for (title, text) in sections() {
         roff.control("SH", [title.to_uppercase().as_str()]);
         roff.text([roman(text)]);
     }

@@ -19,6 +19,31 @@ pub struct LinkInfo {
     pub id: u32,
     /// Id of the program behind it.
     pub prog_id: u32,
+    /// Events of a probe in the kernel for which that program was not called: it was hit within another's
+    /// handler, or more calls than it has places for had not returned yet. Since 6.7; 0 before, and of other
+    /// links (`bpf_perf_link_fill_kprobe`, `bpf_kprobe_multi_link_fill_link_info`).
+    pub missed: u64,
+}
+
+fn missed(info: &libbpf_sys::bpf_link_info) -> u64 {
+    use libbpf_sys::{BPF_LINK_TYPE_KPROBE_MULTI, BPF_LINK_TYPE_PERF_EVENT};
+    use libbpf_sys::{BPF_PERF_EVENT_KPROBE, BPF_PERF_EVENT_KRETPROBE};
+    match info.type_ {
+        // SAFETY: all members of the union are plain numbers, and it began as zeros.
+        BPF_LINK_TYPE_KPROBE_MULTI => unsafe { info.__bindgen_anon_1.kprobe_multi.missed },
+        BPF_LINK_TYPE_PERF_EVENT => {
+            // SAFETY: as above.
+            let event = unsafe { info.__bindgen_anon_1.perf_event };
+            match event.type_ {
+                // SAFETY: as above.
+                BPF_PERF_EVENT_KPROBE | BPF_PERF_EVENT_KRETPROBE => unsafe {
+                    event.__bindgen_anon_1.kprobe.missed
+                },
+                _ => 0,
+            }
+        }
+        _ => 0,
+    }
 }
 
 impl Link {
@@ -134,6 +159,7 @@ impl Link {
         Ok(LinkInfo {
             id: info.id,
             prog_id: info.prog_id,
+            missed: missed(&info),
         })
     }
 }

@@ -146,6 +146,8 @@ const OP_JA: u8 = 0x00;
 const OP_CALL: u8 = 0x80;
 const OP_EXIT: u8 = 0x90;
 const LDIMM64: u8 = 0x18;
+/// Of an atomic operation: its source register is what was there.
+const BPF_FETCH: i32 = 0x01;
 
 /// `src_reg` of a call: a subprogram of the same stream, relative.
 const PSEUDO_CALL: u8 = 1;
@@ -286,7 +288,6 @@ impl Insn {
     /// `src = atomic { old = *(u64 *)(dst + off); *(u64 *)(dst + off) += src; old }`, since 5.12.
     #[must_use]
     pub const fn atomic_fetch_add(dst: Reg, off: i16, src: Reg) -> Self {
-        const BPF_FETCH: i32 = 0x01;
         Self::atomic(dst, off, src, Alu::Add as i32 | BPF_FETCH)
     }
 
@@ -426,6 +427,24 @@ impl Insn {
     #[must_use]
     pub const fn is_call_of(self, helper: i32) -> bool {
         self.code == JMP | OP_CALL && self.src() == 0 && self.imm == helper
+    }
+
+    /// Calls a helper, a function of the kernel or a subprogram.
+    #[must_use]
+    pub const fn is_call(self) -> bool {
+        self.code == JMP | OP_CALL
+    }
+
+    /// Writes to that register, other than by a call.
+    #[must_use]
+    pub const fn writes(self, reg: Reg) -> bool {
+        let written = match self.code & 0x07 {
+            LDX | ALU | ALU64 => self.dst(),
+            STX if self.code & 0xe0 == MODE_ATOMIC && self.imm & BPF_FETCH != 0 => self.src(),
+            _ if self.is_load_imm64() => self.dst(),
+            _ => return false,
+        };
+        written == reg as u8
     }
 
     /// Calls a subprogram of the same stream.

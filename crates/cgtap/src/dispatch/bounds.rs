@@ -5,6 +5,7 @@
 //! the kernel is asked in the way that fits the kind. None of its code runs.
 
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 
 use cgtap_sys::bpf::{Link, LoadError, Map, MapSpec, MapType, Prog, ProgSpec};
 use cgtap_sys::{Errno, SysError, perf};
@@ -14,7 +15,7 @@ use super::pool::{BtfPool, MapPool};
 use super::specialise::PoolIndex;
 use crate::asm::{Code, Cond, Insn, Reg, Size, encode, helper};
 use crate::hook::HookKind;
-use crate::kernel::place;
+use crate::kernel::place::{self, Place};
 use crate::kernel::target::{Target, TargetError, open_kprobe, open_sampled};
 
 /// A program to try, with its constants built in.
@@ -126,8 +127,10 @@ pub fn check(
         HookKind::Tracepoint => in_record(&prog, target)?,
         HookKind::Kprobe | HookKind::Kretprobe => at_event(&prog, open_kprobe(target.spec)?)?,
         HookKind::Uprobe | HookKind::Uretprobe => {
-            // What it may read is the same in all files.
-            if let Some(place) = target.info.places.first() {
+            // What it may read is the same in all files: it is tried in one that is still there.
+            let places = &target.info.places;
+            let is_there = |place: &&Place| place.file.is_at(Path::new(&place.path));
+            if let Some(place) = places.iter().find(is_there).or(places.first()) {
                 at_event(&prog, place::open(target.spec, place)?)?;
             }
         }

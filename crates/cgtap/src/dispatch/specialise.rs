@@ -222,14 +222,64 @@ fn storage_map(code: &Code, call: usize, object: &ObjectImage) -> Option<usize> 
         .take_while(|(at, _)| *at < call)
         .map(|(_, insn)| insn)
         .collect();
-    let load = before
+    // What writes R1 last decides, and a call leaves nothing in it.
+    let last = before
         .iter()
         .rev()
-        .take_while(|insn| !insn.is_jump() && !insn.is_exit())
-        .find(|insn| {
-            insn.is_load_imm64()
-                && insn.dst() == Reg::R1 as u8
-                && insn.src() != PSEUDO_MAP_IDX_VALUE
-        })?;
-    storage(*load)
+        .find(|insn| insn.is_jump() || insn.is_exit() || insn.is_call() || insn.writes(Reg::R1))?;
+    let is_map = last.is_load_imm64() && last.src() != PSEUDO_MAP_IDX_VALUE;
+    storage(*last).filter(|_| is_map)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::object::image::{MapImage, StorageKind};
+
+    /// Two storage maps.
+    fn object() -> ObjectImage {
+        let map = MapImage {
+            name: "storage".to_owned(),
+            map_type: 19,
+            key_size: 8,
+            value_size: 8,
+            max_entries: 0,
+            storage: Some(StorageKind {
+                per_cpu: false,
+                per_hook: false,
+            }),
+        };
+        ObjectImage {
+            name: "object".to_owned(),
+            license: "GPL".to_owned(),
+            kern_version: 0,
+            btf: Vec::new(),
+            maps: vec![map.clone(), map],
+            programs: Vec::new(),
+            prog_array_slots: Vec::new(),
+        }
+    }
+
+    /// Which map the last call of these instructions is for.
+    fn found(parts: &[&[Insn]]) -> Option<usize> {
+        let code = Code {
+            insns: parts.concat(),
+            ..Code::default()
+        };
+        storage_map(&code, code.insns.len() - 1, &object())
+    }
+
+    #[test]
+    fn a_call_is_for_the_map_that_is_in_its_register() {
+        let (first, second) = (Insn::load_map(Reg::R1, 0), Insn::load_map(Reg::R1, 1));
+        let kept = Insn::load_map(Reg::R6, 1);
+        let ask = [Insn::call(helper::GET_LOCAL_STORAGE)];
+        let flags = [Insn::mov_imm(Reg::R2, 0)];
+        assert_eq!(found(&[&first, &ask, &second, &flags, &ask]), Some(1));
+        assert_eq!(found(&[&second, &ask, &first, &flags, &ask]), Some(0));
+        // Out of another register, or of nowhere: a map that was loaded earlier is another call's.
+        let moved = [Insn::mov(Reg::R1, Reg::R6)];
+        assert_eq!(found(&[&kept, &first, &ask, &moved, &ask]), None);
+        assert_eq!(found(&[&kept, &first, &ask, &flags, &ask]), None);
+    }
 }

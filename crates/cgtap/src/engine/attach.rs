@@ -1,6 +1,7 @@
 //! Attaching: which programs, at which hooks, by the rules, as the kernel allows.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 
 use cgtap_sys::Errno;
 use cgtap_sys::bpf::ProgType;
@@ -19,6 +20,7 @@ use crate::cgroup::Cgroup;
 use crate::hook::kind::KindInfo;
 use crate::hook::{HookSpec, Scope};
 use crate::id::{AttachmentId, CgroupId, InstanceId, ProgramId};
+use crate::kernel::place::Place;
 use crate::kernel::target::Target;
 use crate::kernel::{anchor, scope, target};
 use crate::near;
@@ -56,7 +58,8 @@ impl Engine {
         let cgroups = (requests.iter())
             .map(|r| super::find_cgroup(&hierarchy, &r.cgroup))
             .collect::<Result<Vec<_>>>()?;
-        let session = Session::create(self.state(), hierarchy)?;
+        let mut session = Session::create(self.state(), hierarchy)?;
+        say_unread(&Vec::from_iter(session.follow_paths()?));
         let asked: Vec<_> = requests.iter().zip(&cgroups).collect();
         let report = session.change_or_go(|session| attach_in(session, &asked, source))?;
         let attached = &report.attachments;
@@ -304,15 +307,20 @@ pub(super) fn jobs(
 fn hook_for(next: &mut Config, spec: &HookSpec) -> Result<(HookId, HookSpec)> {
     // Also of one that has just lost its last attachment in this change something is in the kernel.
     let active = |next: &Config, spec: &HookSpec| {
-        let (id, record) = next.hook(spec)?;
+        let Some((id, record)) = next.hook(spec) else {
+            return Ok(None);
+        };
         let has_sets = record.all_sets().next().is_some();
-        (record.is_active() || has_sets).then_some(id)
+        if !record.is_active() && !has_sets {
+            return Ok(None);
+        }
+        is_there(record).map(|()| Some(id))
     };
-    if let Some(id) = active(next, spec) {
+    if let Some(id) = active(next, spec)? {
         return Ok((id, spec.clone()));
     }
     let (spec, target) = target::resolve(spec)?;
-    if let Some(id) = active(next, &spec) {
+    if let Some(id) = active(next, &spec)? {
         return Ok((id, spec));
     }
     let scope = scope::resolve(&spec, &target)?;
@@ -339,6 +347,20 @@ fn hook_for(next: &mut Config, spec: &HookSpec) -> Result<(HookId, HookSpec)> {
     };
     next.hooks.insert(id, record);
     Ok((id, spec))
+}
+
+/// A hook at a path stands in the file that is there now, which it has followed by then; or that file has no
+/// such place, and what is attached would see none of those that are started from now on.
+fn is_there(record: &HookRecord) -> Result<()> {
+    let places = &record.target.places;
+    let Some(last) = places.last().filter(|_| record.spec.mapped().is_none()) else {
+        return Ok(());
+    };
+    let path = Path::new(&last.path);
+    if !places.iter().any(|place| place.file.is_at(path)) {
+        Place::find(&record.spec, last.number, path)?;
+    }
+    Ok(())
 }
 
 /// Whether a program that was written for hooks of one kind may be tried at one of another: both

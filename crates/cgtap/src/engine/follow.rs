@@ -1,10 +1,12 @@
-//! Hooks at `*/FILE` follow the files that processes map: those of containers that were started since.
+//! Hooks in files follow those: a hook at a path goes to the file that an update puts there, and goes on
+//! standing in the one before, for who runs that still. A hook at `*/FILE` follows the files that processes
+//! map: those of containers that were started since.
 //!
 //! Nobody tells of a mapping, so all processes are looked at now and then: whenever such a hook is made,
 //! by whoever reads usage, and by whoever reads for limits. What they called before that was not seen.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -24,6 +26,8 @@ use crate::store::pins;
 
 /// Files that a hook stands in at the most. What is beyond is told, not probed.
 const FILES_MAX: usize = 64;
+/// Files that were at its path before, and that a hook goes on standing in.
+const OLD_FILES_MAX: usize = 4;
 /// For so many times as long as looking took it is not done again: 2 % of a CPU.
 const REST: u32 = 50;
 
@@ -46,7 +50,51 @@ impl Pace {
 
 /// Whether a hook follows files.
 pub(super) fn is_wanted(session: &Session) -> bool {
-    following(session).next().is_some()
+    let mut hooks = session.config.hooks.values();
+    hooks.any(|h| h.is_active() && !h.target.places.is_empty())
+}
+
+/// Hooks at a path where another file is by now, and that path.
+pub(super) fn replaced(session: &Session) -> impl Iterator<Item = (HookId, &HookRecord, &Path)> {
+    let hooks = session.config.hooks.iter().filter(|(_, h)| h.is_active());
+    hooks.filter_map(|(id, hook)| {
+        let places = &hook.target.places;
+        let last = places.last().filter(|_| hook.spec.mapped().is_none())?;
+        let path = Path::new(&last.path);
+        // Where there is none, there is nothing to stand in.
+        let file = FileId::of(path).ok()?;
+        let is_known = places.iter().any(|place| place.file == file);
+        (!is_known).then_some((*id, hook, path))
+    })
+}
+
+/// What is to change at each of them for it to stand in the file that is there now.
+fn moved(session: &Session, unreached: &mut BTreeSet<String>) -> BTreeMap<HookId, Change> {
+    let mut all = BTreeMap::new();
+    for (id, hook, path) in replaced(session) {
+        let old = &hook.target.places;
+        match Place::find(&hook.spec, next_number(old), path) {
+            Ok(place) => {
+                let too_many = old.len().saturating_sub(OLD_FILES_MAX);
+                let change = Change {
+                    come: vec![place],
+                    gone: old.iter().take(too_many).map(|p| p.number).collect(),
+                };
+                all.insert(id, change);
+            }
+            Err(e) => drop(unreached.insert(format!(
+                "{} does not stand in the file that is there now: {e}",
+                hook.spec
+            ))),
+        }
+    }
+    all
+}
+
+/// A number for a link that none of these has.
+fn next_number<'a>(places: impl IntoIterator<Item = &'a Place>) -> u32 {
+    let last = places.into_iter().map(|place| place.number).max();
+    last.map_or(0, |last| last + 1)
 }
 
 fn following(session: &Session) -> impl Iterator<Item = (HookId, &HookRecord, &str)> {
@@ -97,18 +145,24 @@ impl Engine {
 
     fn look_for_files(&self) -> Result<BTreeSet<String>> {
         let open = |lock| Session::open(self.state(), lock, self.hierarchy()?);
-        let names: BTreeSet<String> = match open(Lock::Shared)? {
-            Some(session) => following(&session).map(|(.., n)| n.to_owned()).collect(),
-            None => BTreeSet::new(),
-        };
-        if names.is_empty() {
+        let Some(session) = open(Lock::Shared)? else {
             return Ok(BTreeSet::new());
+        };
+        let mut unreached = BTreeSet::new();
+        let is_moved = !moved(&session, &mut unreached).is_empty();
+        let names: BTreeSet<String> = following(&session).map(|(.., n)| n.to_owned()).collect();
+        drop(session);
+        if is_moved && let Some(mut session) = open(Lock::Exclusive)? {
+            unreached = session.follow_paths()?;
+        }
+        if names.is_empty() {
+            return Ok(unreached);
         }
         let scan = scan(&names).map_err(|e| {
             let what = format!("cannot list the processes that map files of hooks: {e}");
             Error::new(ErrorKind::Kernel, what)
         })?;
-        let mut unreached = scan.unreached.clone();
+        unreached.extend(scan.unreached.iter().cloned());
         let is_new = match open(Lock::Shared)? {
             Some(session) => !changes(&session, &scan, &mut unreached).is_empty(),
             None => false,
@@ -123,6 +177,16 @@ impl Engine {
 }
 
 impl Session {
+    /// Puts hooks at paths into the files that are there now; in words, which of them cannot stand there.
+    pub(super) fn follow_paths(&mut self) -> Result<BTreeSet<String>> {
+        let mut unreached = BTreeSet::new();
+        let changes = moved(self, &mut unreached);
+        if !changes.is_empty() {
+            self.change(|session| session.move_links(&changes, &mut unreached))?;
+        }
+        Ok(unreached)
+    }
+
     /// Attaches the dispatchers of hooks at new places, and takes them away from old ones.
     fn move_links(
         &mut self,
@@ -191,8 +255,7 @@ fn changes(
                 ));
                 continue;
             }
-            let last = places.iter().chain(&change.come).map(|place| place.number);
-            let number = last.max().map_or(0, |last| last + 1);
+            let number = next_number(places.iter().chain(&change.come));
             match Place::find(&hook.spec, number, &mapped.path) {
                 Ok(place) => change.come.push(place),
                 Err(e) => drop(unreached.insert(format!("it is not probed: {e}"))),

@@ -9,7 +9,7 @@ use cgtap_sys::{Errno, SysError};
 use super::error::{Error, ErrorKind, Result};
 use super::request::{ObjectSource, ProgramChoice};
 use super::session::Session;
-use crate::asm::encode;
+use crate::asm::{encode, helper};
 use crate::hook::HookSpec;
 use crate::id::InstanceId;
 use crate::kernel::target::{self, Target};
@@ -228,6 +228,17 @@ fn fill_prog_arrays(image: &ObjectImage, fds: &[Option<OwnedFd>]) -> Result<()> 
             .map_err(|e| failed(&program.name, &e))?
             .flatten();
         let code = crate::dispatch::specialise::code_of(program);
+        if code
+            .iter()
+            .any(|(_, insn)| insn.is_call_of(helper::GET_ATTACH_COOKIE))
+        {
+            // Whose tail call it was it cannot know: the array is the instance's, a cookie an attachment's.
+            return Err(failed(
+                &program.name,
+                &"it calls bpf_get_attach_cookie(), which has no answer behind a tail call here; pass the \
+                  cookie on in a map, or on the stack of a subprogram",
+            ));
+        }
         let borrowed: Vec<_> = fds
             .iter()
             .map(|fd| fd.as_ref().map(std::os::fd::AsFd::as_fd))

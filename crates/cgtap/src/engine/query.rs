@@ -94,9 +94,9 @@ impl Counts {
 /// Events for which the kernel did not run the program behind a link.
 fn misses(session: &Session, hook: &HookRecord, link: &str) -> Result<u64> {
     let ask = || {
-        let link = get_link(&session.path(link))?;
-        let prog = Prog::from_id(link.info()?.prog_id)?;
-        Ok(prog.info()?.recursion_misses)
+        let link = get_link(&session.path(link))?.info()?;
+        let prog = Prog::from_id(link.prog_id)?;
+        Ok(prog.info()?.recursion_misses + link.missed)
     };
     ask().map_err(|e| Error::sys(format!("look at the dispatcher of {}", hook.spec), &e))
 }
@@ -104,7 +104,11 @@ fn misses(session: &Session, hook: &HookRecord, link: &str) -> Result<u64> {
 fn dispatcher_misses(session: &Session, id: HookId, hook: &HookRecord) -> Result<u64> {
     // One program stands behind all links.
     let first = pins::hook_link(id, hook.links().first().copied().unwrap_or(0));
-    misses(session, hook, &first)
+    // Where sets take turns each stands there itself.
+    let turns = hook.all_sets().filter(|_| hook.turns);
+    let turns = turns.flat_map(|set| set.indices.iter().map(|at| pins::turn(id, *at)));
+    let links = std::iter::once(first).chain(turns);
+    links.map(|link| misses(session, hook, &link)).sum()
 }
 
 /// Events for which the kernel ran no dispatcher, at each of these hooks.

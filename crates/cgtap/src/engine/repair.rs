@@ -10,11 +10,13 @@ use cgtap_sys::SysError;
 use cgtap_sys::bpf::{Prog, get_link, get_map, get_prog, grace_period};
 
 use super::error::{Error, Result};
+use super::follow::replaced;
 use super::foundation;
 use super::session::{self, Session, counter, desired};
 use crate::attach::Anchor;
 use crate::cgroup::Hierarchy;
 use crate::id::InstanceId;
+use crate::kernel::cpu;
 use crate::kernel::place::Place;
 use crate::object::image::ObjectImage;
 use crate::store::blob;
@@ -50,6 +52,16 @@ pub(super) fn examine(path: &Path, hierarchy: Hierarchy) -> Result<Vec<String>> 
     if !damage.foundation {
         let session = Session::attach_maps(dir, config, hierarchy)?;
         damage.look_inside(&session);
+        damage
+            .words
+            .extend(replaced(&session).map(|(_, hook, path)| {
+                format!(
+                    "another file is at {} than {} stands in: who was started since is not seen; \
+                 `cgtap usage` or any attach puts it there, and says why if it cannot stand there",
+                    path.display(),
+                    hook.spec
+                )
+            }));
     }
     Ok(damage.words)
 }
@@ -73,6 +85,18 @@ pub(super) fn repair(path: &Path, hierarchy: Hierarchy) -> Result<Vec<String>> {
         dir.make_dir(name)?;
     }
     let mut session = Session::attach_maps(dir, config, hierarchy)?;
+    let moved = |session: &Session| -> Vec<HookId> { replaced(session).map(|r| r.0).collect() };
+    let before = moved(&session);
+    session.follow_paths()?;
+    let left = moved(&session);
+    for id in before.iter().filter(|id| !left.contains(id)) {
+        if let Some(record) = session.config.hooks.get(id) {
+            done.push(format!(
+                "put {} into the file that is there now",
+                record.spec
+            ));
+        }
+    }
     damage.look_inside(&session);
     if !damage.hooks.is_empty() {
         done.extend(session.rebuild(&damage)?);
@@ -199,6 +223,15 @@ impl Damage {
             ));
             self.hooks.insert(id);
         }
+        // One that went offline and came again is as one that never came, and is not to be told from it.
+        let online = cpu::online().unwrap_or_default();
+        if !record.target.cpus.is_empty() && record.target.cpus != online {
+            self.words.push(format!(
+                "{} samples on CPUs {:?}, and {online:?} are online",
+                record.spec, record.target.cpus
+            ));
+            self.hooks.insert(id);
+        }
         for place in occupied.difference(&recorded) {
             self.words.push(format!(
                 "place {place} of {} holds what no set owns",
@@ -239,7 +272,7 @@ fn is_sound(name: &str, path: &Path) -> std::result::Result<(), String> {
     }
 }
 
-/// Looks for the places of a hook in files again: those may be others by now, or gone.
+/// Looks for the places of a hook in files, and its CPUs, again: those may be others by now, or gone.
 fn stand_anew(record: &mut HookRecord) {
     let (spec, places) = (&record.spec, &record.target.places);
     let again = places.iter().filter_map(|place| {
@@ -250,6 +283,11 @@ fn stand_anew(record: &mut HookRecord) {
         }
     });
     let again: Vec<Place> = again.collect();
+    if !record.target.cpus.is_empty()
+        && let Ok(online) = cpu::online()
+    {
+        record.target.cpus = online;
+    }
     // With none it is the kernel that says what is wrong.
     if !again.is_empty() {
         record.target.places = again;

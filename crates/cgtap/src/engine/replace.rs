@@ -6,6 +6,7 @@ use super::Engine;
 use super::attach::{Job, check, jobs, rule};
 use super::detach::{no_attachment, refuse_limits};
 use super::error::{Error, ErrorKind, Result};
+use super::feed::say_unread;
 use super::instance::{Source, instance_of, load};
 use super::report::{AttachReport, AttachedReport};
 use super::request::{ProgramChoice, ReplaceRequest};
@@ -35,6 +36,7 @@ impl Engine {
         let hierarchy = self.hierarchy()?;
         let mut session = Session::open(self.state(), super::Lock::Exclusive, hierarchy)?
             .ok_or_else(|| no_attachment(request.id))?;
+        say_unread(&Vec::from_iter(session.follow_paths()?));
         session.change(|session| replace_in(session, &request, source))
     }
 }

@@ -95,10 +95,20 @@ pub enum TargetForm {
     Pattern,
     /// `BINARY:SYMBOL[+OFF]` or `BINARY:OFFSET`.
     BinarySymbol,
+    /// `BINARY:SYMBOL` or `BINARY:OFFSET`: at the beginning of a function only, where the word on top of the
+    /// stack is what it returns to. A uretprobe writes there (kernel/events/uprobes.c, `prepare_uretprobe`).
+    BinaryFunction,
     /// `NAME` or `NAME/PERIOD`.
     EventPeriod,
     /// There is one hook of the kind, and this is its name.
     Only(&'static str),
+}
+
+/// How hooks of each kind are written, in words: `tracepoint:CATEGORY/NAME, ...`.
+#[must_use]
+pub fn forms() -> String {
+    let form = |k: &KindInfo| format!("{}:{}", k.prefix, k.target.words());
+    KINDS.iter().map(form).collect::<Vec<_>>().join(", ")
 }
 
 impl TargetForm {
@@ -111,6 +121,7 @@ impl TargetForm {
             Self::FunctionOffset => "FUNC[+OFF]",
             Self::Pattern => "PATTERN",
             Self::BinarySymbol => "BINARY:SYMBOL[+OFF]",
+            Self::BinaryFunction => "BINARY:SYMBOL",
             Self::EventPeriod => "NAME[/PERIOD]",
             Self::Only(name) => name,
         }
@@ -232,7 +243,7 @@ pub const KINDS: &[KindInfo] = &[
         kind: HookKind::Uretprobe,
         prefix: "uretprobe",
         sections: &["uretprobe", "uretprobe.s"],
-        target: TargetForm::BinarySymbol,
+        target: TargetForm::BinaryFunction,
         nests: true,
         ..PROBE
     },

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use super::kind::{HookKind, KINDS, TargetForm};
+use super::kind::{HookKind, KINDS, TargetForm, forms};
 use super::scope::{Scope, ScopeError};
 
 /// What stands between a hook and its scope.
@@ -33,7 +33,7 @@ pub struct HookFilter {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SpecError {
     /// No `KIND:` or `KIND/` prefix that is known.
-    #[error("`{text}` names no hook kind; write one of {kinds}", kinds = kinds())]
+    #[error("`{text}` names no hook kind; write one of {kinds}", kinds = forms())]
     UnknownKind {
         /// What was given.
         text: String,
@@ -51,14 +51,6 @@ pub enum SpecError {
     /// The part behind `scope=` is no scope.
     #[error(transparent)]
     Scope(#[from] ScopeError),
-}
-
-fn kinds() -> String {
-    KINDS
-        .iter()
-        .map(|k| format!("{}:{}", k.prefix, k.target.words()))
-        .collect::<Vec<_>>()
-        .join(", ")
 }
 
 /// A name of the kernel's: of a function, a tracepoint, an event.
@@ -99,6 +91,11 @@ fn has_form(form: TargetForm, target: &str) -> bool {
         TargetForm::Name => word(target),
         TargetForm::FunctionOffset => with_offset(target).is_some_and(|(name, _)| word(name)),
         TargetForm::Pattern => word(&target.replace(['*', '?'], "x")),
+        TargetForm::BinaryFunction => {
+            let symbol = target.rsplit_once(':').map_or("", |(_, symbol)| symbol);
+            has_form(TargetForm::BinarySymbol, target)
+                && with_offset(symbol).is_none_or(|(_, offset)| offset == 0)
+        }
         TargetForm::BinarySymbol => {
             target.len() <= BINARY_MAX
                 && !target.contains(|c: char| c.is_control())
@@ -233,7 +230,10 @@ impl HookSpec {
     /// File and place of a hook in a binary; `None` for any other hook.
     #[must_use]
     pub fn binary(&self) -> Option<(&str, BinaryPlace<'_>)> {
-        if self.kind.info().target != TargetForm::BinarySymbol {
+        if !matches!(
+            self.kind.info().target,
+            TargetForm::BinarySymbol | TargetForm::BinaryFunction
+        ) {
             return None;
         }
         let (path, place) = self.target.rsplit_once(':')?;
@@ -586,6 +586,23 @@ mod tests {
         assert_eq!(takes("tp_btf:sched_switch scope=current"), (true, false));
         assert_eq!(takes("raw_tp:sched_switch"), (false, false));
         assert!(!HookFilter::from(plain).matches(&scoped));
+    }
+
+    /// Elsewhere the word that the kernel takes for a return address is something else.
+    #[test]
+    fn a_return_is_that_of_a_function() {
+        for (text, is_one) in [
+            ("uretprobe:/lib/x.so:work", true),
+            ("uretprobe:*/x.so:work", true),
+            ("uretprobe:/lib/x.so:0x1000", true),
+            ("uretprobe:/lib/x.so:work+0", true),
+            ("uretprobe:/lib/x.so:work+0x10", false),
+            ("uretprobe/*/x.so:work+16", false),
+            ("uprobe:/lib/x.so:work+0x10", true),
+        ] {
+            let parsed = text.parse::<HookSpec>();
+            assert_eq!(parsed.is_ok(), is_one, "{text} {parsed:?}");
+        }
     }
 
     #[test]

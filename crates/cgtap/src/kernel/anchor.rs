@@ -103,6 +103,16 @@ pub fn attach(prog: &Prog, target: &Target<'_>) -> Result<Vec<Link>, TargetError
                               function, do the same"
                             .to_owned(),
                     },
+                    // `ftrace_location()` of one of them is none.
+                    Errno::EINVAL | Errno::ENOENT if addresses.len() > 1 => TargetError::Refused {
+                        what: format!("cannot probe {}", target.spec.target()),
+                        why: format!(
+                            "one of the {} functions cannot be traced: it has its name from one \
+                             that can; a narrower pattern, or kprobe:FUNC for each, does without",
+                            addresses.len()
+                        ),
+                        errno: e.errno,
+                    },
                     _ => e.into(),
                 }
             })?

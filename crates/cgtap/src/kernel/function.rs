@@ -122,31 +122,73 @@ pub fn matches(pattern: &str, name: &str) -> bool {
     p[at..].iter().all(|c| *c == b'*')
 }
 
+/// What ftrace says that it can trace.
+enum Traced {
+    /// Where it stands in each: at its beginning, or a few bytes behind (`endbr64`, `bti`).
+    At(BTreeSet<u64>),
+    /// By their names, which others may have too.
+    Named(BTreeSet<String>),
+}
+
+/// How far behind the beginning of a function ftrace may stand; functions are further apart.
+const ENTRY_BYTES: u64 = 16;
+
+impl Traced {
+    fn of_kernel() -> Result<Self, String> {
+        // Since 6.5.
+        if let Ok(dir) = tracefs()
+            && let Ok(list) = fs::read_to_string(dir.join("available_filter_functions_addrs"))
+        {
+            let address = |line: &str| u64::from_str_radix(line.split_once(' ')?.0, 16).ok();
+            return Ok(Self::At(list.lines().filter_map(address).collect()));
+        }
+        let list = filter_functions()?;
+        Ok(Self::Named(names_of(&list).map(str::to_owned).collect()))
+    }
+
+    /// The addresses of the functions among `symbols` that can be traced.
+    fn among(&self, symbols: &[(u64, &str)]) -> BTreeSet<u64> {
+        let at = |wanted: &str| {
+            let found = symbols.iter().find(|(_, name)| *name == wanted);
+            found.map_or(0, |(address, _)| *address)
+        };
+        // What was there is gone since the kernel came up; its names are not.
+        let init = at("_sinittext")..at("_einittext");
+        let is_traced = |(address, name): &&(u64, &str)| match self {
+            Self::At(places) => {
+                let entry = *address..address.saturating_add(ENTRY_BYTES);
+                places.range(entry).next().is_some()
+            }
+            Self::Named(names) => names.contains(*name) && !init.contains(address),
+        };
+        let traced = symbols.iter().filter(is_traced);
+        traced.map(|(address, _)| *address).collect()
+    }
+}
+
 /// Addresses of all functions whose name matches `pattern` and that ftrace can trace, in order of
-/// address. A name that several functions have stands for all of them; of a function with several
-/// names ftrace lists one (of `__x64_sys_getppid` another architecture's), and any matches.
+/// address. A name that several functions have stands for all of them that can be traced, where ftrace says
+/// which those are (since 6.5); of a function with several names ftrace lists one (of `__x64_sys_getppid`
+/// another architecture's), and any matches.
 ///
 /// # Errors
 /// In words: what cannot be read.
 pub fn traceable(pattern: &str) -> Result<BTreeMap<u64, String>, String> {
-    let text = filter_functions()?;
-    let names: BTreeSet<&str> = names_of(&text).collect();
-    let symbols_text = kallsyms()?;
-    let listed: BTreeSet<u64> = symbols(&symbols_text)
-        .filter(|(_, name)| names.contains(name))
-        .map(|(address, _)| address)
-        .collect();
-    let found: BTreeMap<u64, String> = symbols(&symbols_text)
-        .filter(|(address, name)| matches(pattern, name) && listed.contains(address))
-        .map(|(address, name)| (address, name.to_owned()))
-        .collect();
-    if found.len() == 1 && found.contains_key(&0) {
+    let traced = Traced::of_kernel()?;
+    let text = kallsyms()?;
+    let symbols: Vec<_> = symbols(&text).collect();
+    if symbols.iter().all(|(address, _)| *address == 0) {
         return Err(
             "the kernel hides its addresses; set /proc/sys/kernel/kptr_restrict to 1 or 0"
                 .to_owned(),
         );
     }
-    Ok(found)
+    let listed = traced.among(&symbols);
+    let found = symbols.into_iter();
+    let found = found.filter(|(address, name)| matches(pattern, name) && listed.contains(address));
+    Ok(found
+        .map(|(address, name)| (address, name.to_owned()))
+        .collect())
 }
 
 #[cfg(test)]
@@ -183,6 +225,25 @@ mod tests {
                 (0, "weak")
             ]
         );
+    }
+
+    #[test]
+    fn of_a_name_those_are_taken_that_can_be_traced() {
+        let symbols = [
+            (0x100, "_sinittext"),
+            (0x100, "setup"),
+            (0x180, "get_bits"),
+            (0x200, "_einittext"),
+            (0x300, "get_bits"),
+            (0x400, "sync_regs"),
+            (0x500, "other_name"),
+            (0x500, "sync_regs"),
+        ];
+        let at = Traced::At([0x304, 0x500].into());
+        assert_eq!(at.among(&symbols), [0x300, 0x500].into());
+        // One of them cannot be told from the other there.
+        let named = Traced::Named(["get_bits", "sync_regs"].map(str::to_owned).into());
+        assert_eq!(named.among(&symbols), [0x300, 0x400, 0x500].into());
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
-use cgtap_sys::perf;
+use cgtap_sys::{Errno, perf};
 use serde::{Deserialize, Serialize};
 
 use super::binary::{self, BinaryError};
@@ -63,7 +63,7 @@ pub(super) fn resolve(spec: &HookSpec) -> Result<(HookSpec, TargetInfo), TargetE
             };
             Ok((canonical, info))
         }
-        Err(TargetError::Sys(e)) => Err(TargetError::Refused {
+        Err(TargetError::Sys(e)) if !is_of_caller(e.errno) => Err(TargetError::Refused {
             what: format!("cannot probe {}", canonical.target()),
             why: "the kernel does not take the file; is it on a file system that can be mapped \
                   (not procfs or sysfs)?"
@@ -123,12 +123,38 @@ fn in_binary(spec: &HookSpec, path: &Path) -> HookSpec {
     )
 }
 
-/// Opens the probe of a hook at a place in a file.
+/// Opens the probe of a hook at a place in a file. In another file that is there by now it is not opened:
+/// the kernel would put a breakpoint in the middle of whatever stands there.
 ///
 /// # Errors
-/// As [`open_kprobe`](super::target::open_kprobe).
+/// [`TargetError::Refused`] with ESTALE for such a file, or as
+/// [`open_kprobe`](super::target::open_kprobe).
 pub fn open(spec: &HookSpec, place: &Place) -> Result<OwnedFd, TargetError> {
     let (source, is_return) = (source("uprobe")?, spec.kind().is_return());
+    let is_there = || match place.file.is_at(Path::new(&place.path)) {
+        true => Ok(()),
+        false => Err(TargetError::Refused {
+            what: format!("cannot probe {}", spec.target()),
+            why: format!("the file that was at {} is not there any more", place.path),
+            errno: Errno::ESTALE,
+        }),
+    };
+    is_there()?;
     let path = place.path.as_bytes();
-    Ok(perf::open_probe(source, is_return, path, place.offset)?)
+    let probe = perf::open_probe(source, is_return, path, place.offset)?;
+    // It may have been replaced while that was done.
+    is_there()?;
+    Ok(probe)
+}
+
+/// The kernel's answer is about who asks, or what the machine has, and not about the place.
+pub(super) fn is_of_caller(errno: Errno) -> bool {
+    [
+        Errno::EPERM,
+        Errno::EACCES,
+        Errno::EMFILE,
+        Errno::ENFILE,
+        Errno::ENOMEM,
+    ]
+    .contains(&errno)
 }

@@ -370,7 +370,7 @@ fn kprobe(spec: &HookSpec) -> Result<TargetInfo, TargetError> {
         why,
         errno: error.errno,
     };
-    if matches!(error.errno, Errno::EPERM | Errno::EACCES) {
+    if place::is_of_caller(error.errno) {
         return Err(error.into());
     }
     Err(match function::look_up(function) {
