@@ -1,7 +1,7 @@
 //! Ctrl-C and its like: a request that is looked at between steps.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -68,6 +68,37 @@ impl Interrupt {
         Ok(())
     }
 
+    /// For what has to be done before there is anything to wait for, such as waiting for the state: as long as
+    /// the value lives, a signal gives it [`GRACE`] to end; then `give_up` is called and the process ends with
+    /// status 130.
+    ///
+    /// # Errors
+    /// [`Failure::System`] if there is no thread for it.
+    pub fn begin(
+        &self,
+        give_up: impl FnOnce(&Failure) + Send + 'static,
+    ) -> Result<Beginning, Failure> {
+        let is_over = Arc::new(AtomicBool::new(false));
+        let (interrupt, ended) = (self.clone(), Arc::clone(&is_over));
+        thread::Builder::new()
+            .name("signals".to_owned())
+            .spawn(move || {
+                let mut end = None;
+                while !ended.load(Ordering::Relaxed) {
+                    if interrupt.requested() {
+                        let end = *end.get_or_insert_with(|| Instant::now() + GRACE);
+                        if Instant::now() >= end {
+                            give_up(&Failure::Interrupted);
+                            signal_hook::low_level::exit(i32::from(Failure::INTERRUPTED_STATUS));
+                        }
+                    }
+                    thread::sleep(GLANCE);
+                }
+            })
+            .map_err(|e| Failure::system("cannot watch for signals", e))?;
+        Ok(Beginning { is_over })
+    }
+
     /// The signal that has come, if one has.
     pub fn signal(&self) -> Option<i32> {
         match self.signal.load(Ordering::Relaxed) {
@@ -104,6 +135,18 @@ impl Interrupt {
             }
         }
         false
+    }
+}
+
+/// What has to be done first, see [`Interrupt::begin`].
+#[derive(Debug)]
+pub struct Beginning {
+    is_over: Arc<AtomicBool>,
+}
+
+impl Drop for Beginning {
+    fn drop(&mut self) {
+        self.is_over.store(true, Ordering::Relaxed);
     }
 }
 

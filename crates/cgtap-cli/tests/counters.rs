@@ -263,8 +263,13 @@ fn totals_are_own_and_below() {
     assert_eq!(both("/a"), (1, 321));
     assert_eq!(both("/x"), (20, 320));
     assert_eq!(both("/deep"), (300, 300));
+    // The same where one is named and one far below it: those between have their rows.
+    let (x, deep) = (format!("{a}/x"), format!("{a}/x/deep"));
+    let words = ["-c", &a, "-c", &deep, "-e", "faults", "--per-cgroup"];
+    let (_, report, _) = with_nothing_lost(|| stat(&sandbox, &[], &words, &script));
+    let totals = ["/a", "/x", "/deep"].map(|c| event(&report, c, "faults")["total"].as_u64());
+    assert_eq!(totals, [321, 320, 300].map(Some), "{report}");
     // The same without a row for each.
-    let x = format!("{a}/x");
     let words = ["-c", &a, "-c", &x, "-c", &a, "-e", "faults"];
     let (_, report, _) = with_nothing_lost(|| stat(&sandbox, &[], &words, &script));
     let counts: Vec<_> = (0..3)

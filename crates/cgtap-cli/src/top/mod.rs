@@ -84,7 +84,12 @@ pub fn run(
         model: Model::default(),
         read,
     };
-    watch.take()?;
+    {
+        let teller = context.teller;
+        let _beginning = interrupt.begin(move |failure| teller.failure(failure))?;
+        watch.take()?;
+        interrupt.check()?;
+    }
     let order = Order {
         column: options.sort.clone().filter(|sort| sort != BY_NAME),
         ..Order::default()

@@ -52,28 +52,45 @@ pub(super) fn place(
         if maps.row_of(cgroup.id)?.is_none() {
             maps.place(cgroup.id, maps.new_row(cgroup.id, parent))?;
         }
+        // With a row for each cgroup the next named one has its row by this, below that of its parent.
+        if request.per_cgroup {
+            place_below(hierarchy, request, maps, cgroup)?;
+        }
     }
-    for cgroup in named {
-        let Some(row) = maps.row_of(cgroup.id)? else {
-            continue;
-        };
-        let mut open = vec![(cgroup.clone(), row)];
-        while let Some((above, row)) = open.pop() {
-            for child in hierarchy.children(&above.path) {
-                let row = match maps.row_of(child.id)? {
-                    Some(known) => known,
-                    None if request.per_cgroup => {
-                        let row = maps.new_row(child.id, row);
-                        maps.place(child.id, row)?;
-                        row
-                    }
-                    None => {
-                        maps.place(child.id, row)?;
-                        row
-                    }
-                };
-                open.push((child, row));
-            }
+    if !request.per_cgroup {
+        for cgroup in named {
+            place_below(hierarchy, request, maps, cgroup)?;
+        }
+    }
+    Ok(())
+}
+
+/// Gives what is below a cgroup its rows, or that of the nearest named one above.
+fn place_below(
+    hierarchy: &Hierarchy,
+    request: &Request<'_>,
+    maps: &Maps,
+    cgroup: &Cgroup,
+) -> Result<(), CounterError> {
+    let Some(row) = maps.row_of(cgroup.id)? else {
+        return Ok(());
+    };
+    let mut open = vec![(cgroup.clone(), row)];
+    while let Some((above, row)) = open.pop() {
+        for child in hierarchy.children(&above.path) {
+            let row = match maps.row_of(child.id)? {
+                Some(known) => known,
+                None if request.per_cgroup => {
+                    let row = maps.new_row(child.id, row);
+                    maps.place(child.id, row)?;
+                    row
+                }
+                None => {
+                    maps.place(child.id, row)?;
+                    row
+                }
+            };
+            open.push((child, row));
         }
     }
     Ok(())

@@ -63,10 +63,18 @@ impl CounterError {
         move |source| Self::Sys { what, source }
     }
 
-    /// An event could not be opened.
-    pub(super) fn open(event: &CounterEvent, source: SysError) -> Self {
+    /// An event could not be opened; on `beyond` of others, which took it.
+    pub(super) fn open(event: &CounterEvent, source: SysError, beyond: Option<u32>) -> Self {
         let errno = source.errno;
         let words = match (errno, event.is_hardware()) {
+            (Errno::ENOENT | Errno::EOPNOTSUPP | Errno::ENODEV | Errno::EINVAL, true)
+                if let Some(cpu) = beyond =>
+            {
+                format!(
+                    "CPU {cpu} has another PMU than those before it, without {event} (cores of two kinds); \
+                     events with a name of their own, such as cycles, are on both"
+                )
+            }
             (Errno::ENOENT | Errno::EOPNOTSUPP | Errno::ENODEV, true) => format!(
                 "this machine has no hardware counter for {event} (no PMU, or a virtual machine \
                  without one); software events such as task-clock work"

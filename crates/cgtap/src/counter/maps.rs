@@ -117,7 +117,9 @@ impl Maps {
         for (at, event) in read.enumerate() {
             for cpu in cpus {
                 let fd = perf::open_counter(event.perf_type() as u32, event.config(), *cpu)
-                    .map_err(|e| CounterError::open(event, e))?;
+                    .map_err(|e| {
+                        CounterError::open(event, e, (cpus.first() != Some(cpu)).then_some(*cpu))
+                    })?;
                 self.events
                     .set_perf_event(at as u32 * places + cpu, fd.as_fd())
                     .map_err(CounterError::sys("give a perf event to the programs"))?;

@@ -31,6 +31,10 @@ use crate::id::CgroupId;
 use crate::kernel::layout::Layout;
 use crate::kernel::{cpu, tracepoint};
 
+/// Where the kernel tells of each step of a CPU's coming and going (`cpuhp_enter`,
+/// include/trace/events/cpuhp.h).
+const HOTPLUG: &str = "cpuhp_enter";
+
 /// What to count.
 #[derive(Clone, Copy, Debug)]
 pub struct Request<'a> {
@@ -156,6 +160,16 @@ impl Counters {
                 &maps.of_tree()[..1],
             )?,
         ];
+        // Without it no CPU can go.
+        if tracepoint::raw(&btf, HOTPLUG).is_ok() {
+            let control = &maps.of_tree()[1..2];
+            watchers.push(watch(
+                "cgtap_hotplug",
+                HOTPLUG,
+                program::at_hotplug(),
+                control,
+            )?);
+        }
         cgroups::place(hierarchy, request, &maps)?;
         watchers.push(watch(
             "cgtap_switch",
@@ -229,6 +243,7 @@ impl Counters {
                 + missed
                 + word(control::UNPLACED)
                 + word(control::UNREAD)
+                + word(control::WENT)
                 + word(control::UNSEEN),
             merged: word(control::MERGED),
         })

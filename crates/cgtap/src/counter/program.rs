@@ -51,6 +51,8 @@ pub mod control {
     pub const UNREAD: usize = 3;
     /// Switches that were not seen, so that what another cgroup did was charged to the one before.
     pub const UNSEEN: usize = 4;
+    /// Not 0 if a CPU went offline: the counters there stand still from then on, also when it comes again.
+    pub const WENT: usize = 5;
     /// Number of words.
     pub const WORDS: usize = 8;
 }
@@ -384,6 +386,25 @@ pub fn at_mkdir(layout: &Layout, rows: Option<u32>) -> Result<Vec<Insn>, EditErr
         .jump(out);
     b.place(full);
     b.increment(tree_map::CONTROL, control::UNPLACED);
+    end(&mut b, out);
+    b.finish()
+}
+
+/// Generates the program at `tp_btf/cpuhp_enter`, whose arguments are `cpu`, `target`, `idx`, `fun`: notes that
+/// a CPU goes. Its map is that of [`tree_map::CONTROL`].
+///
+/// # Errors
+/// As [`at_switch`].
+pub fn at_hotplug() -> Result<Vec<Insn>, EditError> {
+    const TARGET: i16 = 8;
+    /// `enum cpuhp_state`, include/linux/cpuhotplug.h.
+    const CPUHP_OFFLINE: i32 = 0;
+    let mut b = Builder::new();
+    let out = b.label();
+    b.push(Insn::load(Size::Dw, Reg::R1, Reg::R1, TARGET))
+        .jump_if_imm(Cond::Ne, Reg::R1, CPUHP_OFFLINE, out)
+        .extend(Insn::load_map_value(Reg::R1, 0, (control::WENT * 8) as u32))
+        .push(Insn::store_imm(Size::Dw, Reg::R1, 0, 1));
     end(&mut b, out);
     b.finish()
 }

@@ -3,10 +3,13 @@
 mod home;
 mod workload;
 
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use cgtap::counter::event;
-use cgtap::engine::{CgroupRef, Engine, StatEvent, StatReport, StatRequest};
+use cgtap::engine::{CgroupRef, Engine, Stat, StatEvent, StatReport, StatRequest};
 use serde::Serialize;
 
 use self::home::Home;
@@ -55,11 +58,14 @@ fn count_for_a_time(
     interrupt: &Interrupt,
 ) -> Result<Status, Failure> {
     let everything = CgroupRef::Path("/".into());
-    let stat = engine.stat(request(&args, everything))?;
+    let output = output(&args)?;
+    let stat = begin(context, interrupt, None, || {
+        engine.stat(request(&args, everything))
+    })?;
     let end = args.duration.and_then(|d| Instant::now().checked_add(d));
     let over = interrupt.wait_until(end);
     let report = stat.finish()?;
-    print(context, &args, &report, None)?;
+    print(context, output, &report, None)?;
     Ok(if over {
         Status::DONE
     } else {
@@ -74,6 +80,7 @@ fn count_around_a_command(
     interrupt: &Interrupt,
 ) -> Result<Status, Failure> {
     let workload = Workload::find(&args.command)?;
+    let output = output(&args)?;
     // Dropped last: what counts in it has to be gone first.
     let home = if args.cgroups.is_empty() {
         Some(Home::make(engine)?)
@@ -84,7 +91,10 @@ fn count_around_a_command(
         || CgroupRef::Path("/".into()),
         |home| CgroupRef::Path(home.path().to_owned()),
     );
-    let stat = engine.stat(request(&args, own))?;
+    let at_home = home.as_ref().map(|home| home.path().to_owned());
+    let stat = begin(context, interrupt, at_home, || {
+        engine.stat(request(&args, own))
+    })?;
     let mut running = match &home {
         Some(home) => workload.start_in(home)?,
         None => workload.start()?,
@@ -100,10 +110,44 @@ fn count_around_a_command(
         Ended::Status(status) => status,
         Ended::Interrupted => Failure::INTERRUPTED_STATUS,
     };
-    match print(context, &args, &report, Some(status)) {
+    match print(context, output, &report, Some(status)) {
         Ok(()) | Err(Failure::BrokenPipe) => Ok(Status(status)),
         Err(failure) => Err(failure),
     }
+}
+
+/// Begins to count, unless a signal comes before: then nothing is started, and what was made for it is gone.
+fn begin(
+    context: &Context,
+    interrupt: &Interrupt,
+    home: Option<PathBuf>,
+    stat: impl FnOnce() -> cgtap::engine::Result<Stat>,
+) -> Result<Stat, Failure> {
+    let teller = context.teller;
+    let _beginning = interrupt.begin(move |failure| {
+        if let Some(home) = home {
+            let _ = std::fs::remove_dir(home);
+        }
+        teller.failure(failure);
+    })?;
+    let stat = stat()?;
+    interrupt.check()?;
+    Ok(stat)
+}
+
+/// The file that the counts go to, if they go to one. It is opened before anything is counted: hours of counts are not
+/// to be lost to a wrong path.
+fn output(args: &StatArgs) -> Result<Option<(&Path, File)>, Failure> {
+    let Some(path) = &args.output else {
+        return Ok(None);
+    };
+    let file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(path);
+    let file = file.map_err(|e| Failure::system(format!("cannot write {}", path.display()), e))?;
+    Ok(Some((path, file)))
 }
 
 /// What to count, in the cgroups that were named or else in `otherwise`.
@@ -121,23 +165,37 @@ fn request(args: &StatArgs, otherwise: CgroupRef) -> StatRequest {
     }
 }
 
+/// Makes it all that is in the file.
+fn write(file: &mut File, text: &str) -> io::Result<()> {
+    if file.metadata()?.is_file() {
+        file.set_len(0)?;
+    }
+    file.write_all(text.as_bytes())
+}
+
 fn print(
     context: &Context,
-    args: &StatArgs,
+    output: Option<(&Path, File)>,
     report: &StatReport,
     status: Option<u8>,
 ) -> Result<(), Failure> {
     let counts = Counts { report, status };
-    match &args.output {
+    match output {
         None => context.result(counts, |look| render::stat(report, look))?,
-        Some(path) => {
+        Some((path, mut file)) => {
             let text = if context.json {
                 document_line(counts)?
             } else {
                 render::stat(report, &render::Look::of_file())
             };
-            std::fs::write(path, text)
-                .map_err(|e| Failure::system(format!("cannot write {}", path.display()), e))?;
+            write(&mut file, &text).or_else(|e| {
+                // They are not to be had again.
+                context.print(&text)?;
+                Err(Failure::system(
+                    format!("cannot write {}", path.display()),
+                    e,
+                ))
+            })?;
         }
     }
     for note in render::stat_notes(report) {

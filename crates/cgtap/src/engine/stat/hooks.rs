@@ -1,6 +1,6 @@
 //! Counting hooks: a generated program on the same lists as any other.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd, OwnedFd};
 
 use cgtap_sys::SysError;
@@ -39,8 +39,26 @@ pub(super) struct Hooks {
 #[derive(Debug)]
 struct Counter {
     attachment: AttachmentId,
-    /// Counts of each cgroup, and what did not fit; with `per_cgroup`.
-    per_cgroup: Option<(Map, Map)>,
+    counted: Counted,
+}
+
+/// Where the program counts. Ours, not the attachment's runs: those go when its cgroup does.
+#[derive(Debug)]
+enum Counted {
+    /// A per-CPU word.
+    Together(Map),
+    /// A per-CPU word for each cgroup, and a word for what found no room.
+    ByCgroup { counts: Map, full: Map },
+}
+
+impl Counted {
+    /// The program's maps, by their index.
+    fn maps(&self) -> Vec<(&'static str, &Map)> {
+        match self {
+            Self::Together(count) => vec![("count", count)],
+            Self::ByCgroup { counts, full } => vec![("counts", counts), ("lost", full)],
+        }
+    }
 }
 
 /// What the hooks of one cgroup counted, one number a hook.
@@ -51,9 +69,24 @@ pub(super) struct HookCounts {
     pub own: BTreeMap<CgroupId, Vec<u64>>,
 }
 
-/// The program that counts by being run: the runs of an attachment are counted anyway.
-fn counting(returns: Returns) -> Vec<Insn> {
-    vec![Insn::mov_imm(Reg::R0, returns.neutral()), Insn::exit()]
+/// The program that counts, in map 0.
+fn counting(returns: Returns, nests: bool) -> Result<Vec<Insn>> {
+    const KEY: i16 = -8;
+    let mut b = Builder::new();
+    let out = b.label();
+    b.push(Insn::store_imm(Size::W, Reg::R10, KEY, 0))
+        .call_map(0, KEY, helper::MAP_LOOKUP_ELEM)
+        .jump_if_imm(Cond::Eq, Reg::R0, 0, out)
+        .increment_per_cpu(nests);
+    b.place(out)
+        .push(Insn::mov_imm(Reg::R0, returns.neutral()))
+        .push(Insn::exit());
+    finished(b)
+}
+
+fn finished(b: Builder) -> Result<Vec<Insn>> {
+    b.finish()
+        .map_err(|e| Error::new(ErrorKind::Kernel, format!("cannot generate: {e}")))
 }
 
 /// The program that counts by the event's cgroup, in map 0; what finds no room is counted in the
@@ -85,8 +118,7 @@ fn counting_by_cgroup(returns: Returns, nests: bool) -> Result<Vec<Insn>> {
     b.place(out)
         .push(Insn::mov_imm(Reg::R0, returns.neutral()))
         .push(Insn::exit());
-    b.finish()
-        .map_err(|e| Error::new(ErrorKind::Kernel, format!("cannot generate: {e}")))
+    finished(b)
 }
 
 fn program(event: &HookSpec, per_cgroup: bool) -> Result<ProgramImage> {
@@ -94,33 +126,31 @@ fn program(event: &HookSpec, per_cgroup: bool) -> Result<ProgramImage> {
     let insns = if per_cgroup {
         counting_by_cgroup(info.returns, info.nests)?
     } else {
-        counting(info.returns)
+        counting(info.returns, info.nests)?
     };
     Ok(ProgramImage::generated("count", event, insns))
 }
 
-/// The maps of a counter by cgroup.
-fn maps() -> Result<(Map, Map)> {
-    let sys = |e: SysError| Error::sys("make the counters", &e);
-    let counts = Map::create(&MapSpec {
-        name: "counts",
-        map_type: MapType::PercpuHash,
-        key_size: 8,
-        value_size: 8,
-        max_entries: CGROUPS_MAX,
-        flags: 0,
+/// The maps of a counter.
+fn maps(per_cgroup: bool) -> Result<Counted> {
+    let make = |name, map_type, key_size, max_entries| {
+        Map::create(&MapSpec {
+            name,
+            map_type,
+            key_size,
+            value_size: 8,
+            max_entries,
+            flags: 0,
+        })
+        .map_err(|e| Error::sys("make the counters", &e))
+    };
+    Ok(match per_cgroup {
+        true => Counted::ByCgroup {
+            counts: make("counts", MapType::PercpuHash, 8, CGROUPS_MAX)?,
+            full: make("lost", MapType::Array, 4, 1)?,
+        },
+        false => Counted::Together(make("count", MapType::PercpuArray, 4, 1)?),
     })
-    .map_err(sys)?;
-    let lost = Map::create(&MapSpec {
-        name: "lost",
-        map_type: MapType::Array,
-        key_size: 4,
-        value_size: 8,
-        max_entries: 1,
-        flags: 0,
-    })
-    .map_err(sys)?;
-    Ok((counts, lost))
 }
 
 impl Hooks {
@@ -168,77 +198,64 @@ impl Hooks {
 
     /// What each cgroup that was asked for counted, and how many events were lost.
     pub fn read(&self) -> Result<(Vec<HookCounts>, u64)> {
-        // What each cgroup counted is read before what all counted: a total read later is never
-        // less than its parts, though events go on meanwhile.
         let mut lost = 0;
-        let mut own = Vec::new();
+        let mut counts = Vec::new();
         for counters in &self.cgroups {
-            own.push(self.own_counts(counters, &mut lost)?);
+            counts.push(self.counts(counters, &mut lost)?);
         }
-        let mut runs: BTreeMap<AttachmentId, u64> = BTreeMap::new();
+        let mut there = BTreeSet::new();
         if let Some(session) = self.session()? {
             for (id, hook) in &session.config.hooks {
                 if self.specs.contains(&hook.spec) {
                     let counts = Counts::read(&session, *id, hook)?;
-                    let ids = hook.lists.attachments().map(|(_, a)| a.id);
-                    runs.extend(ids.map(|id| (id, counts.of(id))));
+                    there.extend(hook.lists.attachments().map(|(_, a)| a.id));
                     lost += counts.lost + counts.recursion_misses;
                 }
             }
         }
-        let run_count = |c: &Counter| {
-            runs.get(&c.attachment).copied().unwrap_or_else(|| {
-                tracing::warn!(
-                    "counter {} is not attached any more: somebody detached it, or its cgroup was removed; \
-                     what it counted is not known, and 0 is shown",
-                    c.attachment
-                );
-                0
-            })
-        };
-        let counts = self
-            .cgroups
-            .iter()
-            .zip(own)
-            .map(|(counters, own)| HookCounts {
-                totals: counters.iter().map(run_count).collect(),
-                own,
-            });
-        Ok((counts.collect(), lost.saturating_sub(self.lost_before)))
+        let all = self.cgroups.iter().flatten();
+        for gone in all.filter(|c| !there.contains(&c.attachment)) {
+            tracing::warn!(
+                "counter {} is not attached any more: somebody detached it, or its cgroup was removed; what \
+                 it counted until then is shown",
+                gone.attachment
+            );
+        }
+        Ok((counts, lost.saturating_sub(self.lost_before)))
     }
 
-    /// What each cgroup below a cgroup counted itself, one count an event; empty without
-    /// `per_cgroup`. Adds what found no room to `lost`.
-    fn own_counts(
-        &self,
-        counters: &[Counter],
-        lost: &mut u64,
-    ) -> Result<BTreeMap<CgroupId, Vec<u64>>> {
+    /// What the counters of a cgroup counted, one count an event. Adds what found no room to `lost`.
+    fn counts(&self, counters: &[Counter], lost: &mut u64) -> Result<HookCounts> {
         let sys = |e: SysError| Error::sys("read the counters", &e);
-        let mut own: BTreeMap<CgroupId, Vec<u64>> = BTreeMap::new();
+        let word = |map: &Map, key: &[u8]| {
+            let value = map.lookup(key).map_err(sys)?;
+            Ok::<_, Error>(value.map_or(0, |value| sum_words(&value)))
+        };
+        let only = 0u32.to_ne_bytes();
+        let mut of_all = HookCounts {
+            totals: vec![0; counters.len()],
+            own: BTreeMap::new(),
+        };
         for (at, counter) in counters.iter().enumerate() {
-            let Some((counts, full)) = &counter.per_cgroup else {
-                continue;
+            let (counts, full) = match &counter.counted {
+                Counted::Together(count) => {
+                    of_all.totals[at] = word(count, &only)?;
+                    continue;
+                }
+                Counted::ByCgroup { counts, full } => (counts, full),
             };
+            let no_room = word(full, &only)?;
+            *lost += no_room;
+            of_all.totals[at] = no_room;
             for key in counts.keys().map_err(sys)? {
-                let id = key
-                    .as_slice()
-                    .try_into()
-                    .map(u64::from_ne_bytes)
-                    .unwrap_or_default();
-                let value = counts
-                    .lookup(&key)
-                    .map_err(sys)?
-                    .map_or(0, |value| sum_words(&value));
-                let width = self.specs.len();
-                own.entry(CgroupId(id)).or_insert_with(|| vec![0; width])[at] = value;
+                let id = key.as_slice().try_into().map(u64::from_ne_bytes);
+                let count = word(counts, &key)?;
+                of_all.totals[at] += count;
+                let own = of_all.own.entry(CgroupId(id.unwrap_or_default()));
+                own.or_insert_with(|| vec![0; counters.len()])[at] = count;
             }
-            *lost += full
-                .lookup(&0u32.to_ne_bytes())
-                .map_err(sys)?
-                .map_or(0, |value| sum_words(&value));
         }
-        Ok(own)
+        Ok(of_all)
     }
 
     /// Stops counting.
@@ -277,18 +294,17 @@ fn start_counter(
     event: &HookSpec,
     per_cgroup: bool,
 ) -> Result<Counter> {
-    let maps = if per_cgroup { Some(maps()?) } else { None };
+    let counted = maps(per_cgroup)?;
     let mut images = Vec::new();
     let mut fds: Vec<Option<OwnedFd>> = Vec::new();
-    if let Some((counts, lost)) = &maps {
-        for (name, map) in [("counts", counts), ("lost", lost)] {
-            let image = MapImage::of(name, map);
-            images.push(image.map_err(|e| Error::sys("look at a counter", &e))?);
-            let fd = map.as_fd().try_clone_to_owned().map_err(|e| {
-                Error::new(ErrorKind::Kernel, format!("cannot open a counter: {e}"))
-            })?;
-            fds.push(Some(fd));
-        }
+    for (name, map) in counted.maps() {
+        let image = MapImage::of(name, map);
+        images.push(image.map_err(|e| Error::sys("look at a counter", &e))?);
+        let fd = map
+            .as_fd()
+            .try_clone_to_owned()
+            .map_err(|e| Error::new(ErrorKind::Kernel, format!("cannot open a counter: {e}")))?;
+        fds.push(Some(fd));
     }
     let loaded = Loaded {
         name: format!("cgtap stat {event}"),
@@ -309,6 +325,6 @@ fn start_counter(
     let attachment = report.attachments.first().map_or(AttachmentId(0), |a| a.id);
     Ok(Counter {
         attachment,
-        per_cgroup: maps,
+        counted,
     })
 }

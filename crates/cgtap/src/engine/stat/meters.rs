@@ -34,8 +34,8 @@ pub(super) struct MeterCounts {
 /// What the meters of each cgroup counted.
 pub(super) struct MeterTable {
     listing: Listing,
-    /// By cgroup that was asked for, then by meter.
-    counts: Vec<Vec<MeterCounts>>,
+    /// By cgroup that was asked for, then by meter; none of one that somebody detached.
+    counts: Vec<Vec<Option<MeterCounts>>>,
 }
 
 impl Meters {
@@ -92,30 +92,40 @@ impl Meters {
         let Some(session) = self.session()? else {
             return Ok(None);
         };
-        let mut raws: Vec<Vec<Raw<'_>>> = Vec::new();
+        let mut gone = 0;
+        let mut raws: Vec<Vec<Option<Raw<'_>>>> = Vec::new();
         for instances in &self.cgroups {
             let mut own = Vec::new();
             for id in instances {
-                if let Some(record) = session.config.instances.get(id) {
-                    own.extend(Raw::read(&session, *id, record)?);
+                let record = session.config.instances.get(id);
+                let raw = record.map(|record| Raw::read(&session, *id, record));
+                let raw = raw.transpose()?.flatten();
+                if raw.is_none() {
+                    tracing::warn!("what instance {id} counted is not known: somebody detached it");
+                    gone += 1;
                 }
+                own.push(raw);
             }
             raws.push(own);
         }
         let listing = Listing::read(&session)?;
-        let mut lost = self.lost(&session)?.saturating_sub(self.lost_before);
+        let mut lost = gone + self.lost(&session)?.saturating_sub(self.lost_before);
         let mut counts = Vec::new();
         for own in raws {
             let mut of_cgroup = Vec::new();
             for raw in own {
+                let Some(raw) = raw else {
+                    of_cgroup.push(None);
+                    continue;
+                };
                 let record = raw.record.clone();
                 let reading = raw.settle(&listing)?;
                 lost += reading.lost;
-                of_cgroup.push(MeterCounts {
+                of_cgroup.push(Some(MeterCounts {
                     totals: listing.totals(&record, &reading),
                     record,
                     reading,
-                });
+                }));
             }
             counts.push(of_cgroup);
         }
@@ -147,18 +157,26 @@ impl Drop for Meters {
 
 impl MeterTable {
     /// What meter `meter` of the `at`th cgroup that was asked for counted for a cgroup and those
-    /// below it; all zeros, without labels, if that is nothing.
-    pub fn values(&self, at: usize, meter: usize, cgroup: CgroupId) -> Vec<UsageValue> {
-        let Some(counts) = self.counts.get(at).and_then(|c| c.get(meter)) else {
+    /// below it; all zeros, without labels, if that is nothing. None if it is not known. Of one that
+    /// `is_asked` for itself it is all that was counted, also when it is gone and that is its parent's.
+    pub fn values(
+        &self,
+        at: usize,
+        meter: usize,
+        cgroup: CgroupId,
+        is_asked: bool,
+    ) -> Vec<UsageValue> {
+        let counts = self.counts.get(at).and_then(|c| c.get(meter));
+        let Some(Some(counts)) = counts else {
             return Vec::new();
         };
         let record = &counts.record;
         let own = counts.reading.own.get(&cgroup);
         let nothing = BTreeMap::new();
-        let totals = self
-            .listing
-            .place(cgroup)
-            .map_or(&nothing, |place| &counts.totals[place]);
+        let root = is_asked.then_some(0);
+        let place = self.listing.place(cgroup).or(root);
+        let totals = place.and_then(|place| counts.totals.get(place));
+        let totals = totals.unwrap_or(&nothing);
         let mut shower = Shower::new(record);
         let mut values = Vec::new();
         for (labels, total) in totals {

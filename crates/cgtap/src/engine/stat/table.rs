@@ -49,7 +49,7 @@ impl<'a> Table<'a> {
             own: Vec::new(),
             total: self.hooks[at].totals.clone(),
         };
-        self.row(at, &cgroup.path, cgroup.id, &hooks)
+        self.row(at, &cgroup.path, cgroup.id, &hooks, true)
     }
 
     /// The row of a perf event's counts.
@@ -57,8 +57,15 @@ impl<'a> Table<'a> {
         self.counters?.row_of(id)
     }
 
-    /// The row of a cgroup, for the `asked`th one that was asked for.
-    fn row(&self, asked: usize, path: &str, id: CgroupId, hooks: &HookRow) -> StatRow {
+    /// The row of a cgroup, for the `asked`th one that was asked for, and whether it `is_asked` for itself.
+    fn row(
+        &self,
+        asked: usize,
+        path: &str,
+        id: CgroupId,
+        hooks: &HookRow,
+        is_asked: bool,
+    ) -> StatRow {
         let row = self.counted(id);
         let (mut hook, mut counter, mut meter) = (0, 0, 0);
         let mut events = Vec::new();
@@ -91,9 +98,13 @@ impl<'a> Table<'a> {
                     });
                 }
                 StatEvent::Meter(_) => {
-                    let values = self.meters.map(|m| m.values(asked, meter, id));
+                    let values = self.meters.map(|m| m.values(asked, meter, id, is_asked));
                     meter += 1;
-                    let counted = values.unwrap_or_default().into_iter();
+                    let values = values.unwrap_or_default();
+                    if values.is_empty() {
+                        events.push(self.count(event.to_string(), 0, 0));
+                    }
+                    let counted = values.into_iter();
                     events.extend(counted.map(|v| self.measured(event.to_string(), v)));
                 }
             }
@@ -149,18 +160,38 @@ impl<'a> Table<'a> {
                 own: mine(cgroup.id),
                 total: if at == 0 { totals } else { &sums[at] }.clone(),
             };
-            rows.push(self.row(asked, &cgroup.path, cgroup.id, &hooks));
+            rows.push(self.row(asked, &cgroup.path, cgroup.id, &hooks, at == 0));
         }
         let known: BTreeSet<CgroupId> = listing.iter().map(|c| c.id).collect();
         let mut gone: BTreeSet<CgroupId> = own.keys().copied().collect();
         gone.extend(self.counted_below(top.id));
-        for id in gone.difference(&known) {
+        let is_shown = |id: &&CgroupId| {
+            self.request.depth.is_none_or(|depth| {
+                // Of hooks alone nobody knows where it was: it is in the total of the top.
+                let level = self.level_below(top.id, **id);
+                level.is_some_and(|level| level <= depth)
+            })
+        };
+        for id in gone.difference(&known).filter(is_shown) {
             let hooks = HookRow {
                 own: mine(*id),
                 total: mine(*id),
             };
-            rows.push(self.row(asked, &format!("id:{id}"), *id, &hooks));
+            rows.push(self.row(asked, &format!("id:{id}"), *id, &hooks, false));
         }
+    }
+
+    /// How far below `top` a cgroup was, if perf events were counted there.
+    fn level_below(&self, top: CgroupId, id: CgroupId) -> Option<usize> {
+        let rows = &self.counters?.rows;
+        let (top, mut at) = (self.counted(top)?, self.counted(id)?);
+        let mut level = 0;
+        // A row's parent comes before it.
+        while at > top {
+            at = rows[at].parent.min(at - 1);
+            level += 1;
+        }
+        (at == top).then_some(level)
     }
 
     /// The cgroups below `top` of which a perf event was counted.
