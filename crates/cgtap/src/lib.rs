@@ -1,7 +1,7 @@
 //! BPF tracing programs inside a cgroup, with the kernel's own bpf-cgroup semantics, on a stock
 //! kernel; and what is made of them: meters of what each cgroup uses, and limits on it.
 //!
-//! [`engine::Engine`] is where to begin. It attaches objects of clang or aya ([`engine::AttachRequest`]),
+//! [`engine::Engine`] is where to begin. It attaches objects as clang compiles them ([`engine::AttachRequest`]),
 //! enables meters ([`meter::library::Library`]) and reads them ([`engine::UsageRequest`]), sets limits
 //! ([`engine::LimitRequest`]) and tells whom they hold back. All of it is pinned and goes on when the
 //! process ends, but what [`engine::Engine::link`] and [`engine::Lifetime::Process`] make. Two

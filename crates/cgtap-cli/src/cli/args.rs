@@ -21,7 +21,7 @@ pub struct AttachArgs {
     /// The cgroup whose events, and those of the cgroups below it, the programs see
     #[arg(value_name = "CGROUP", value_parser = value::cgroup_parser(), value_hint = ValueHint::DirPath)]
     pub cgroup: CgroupRef,
-    /// The object file, as clang or aya compiles it
+    /// The object file, as clang compiles it
     #[arg(value_name = "OBJECT", value_hint = ValueHint::FilePath)]
     #[arg(required_unless_present = "instance", conflicts_with = "instance")]
     pub object: Option<PathBuf>,

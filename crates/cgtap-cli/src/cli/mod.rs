@@ -62,7 +62,7 @@ fn after_help() -> String {
 ///
 /// Meters count what each cgroup, container or unit uses (`meter`, `usage`, `top`, `serve`); limits
 /// hold it and all below it to so much of that (`limit`, `apply`, `explain`). Tracing programs that
-/// clang or aya compiled run for the events of one cgroup and of the cgroups below it, ordered,
+/// clang compiled run for the events of one cgroup and of the cgroups below it, ordered,
 /// inherited and overridden as the kernel does it with its own cgroup programs (`attach`). What is
 /// attached works on with no process of cgtap alive.
 #[derive(Debug, Parser)]

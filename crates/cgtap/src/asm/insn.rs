@@ -152,7 +152,7 @@ const BPF_FETCH: i32 = 0x01;
 /// `src_reg` of a call: a subprogram of the same stream, relative.
 const PSEUDO_CALL: u8 = 1;
 /// `src_reg` of a call: a function of the kernel, by BTF id.
-const PSEUDO_KFUNC_CALL: u8 = 2;
+pub const PSEUDO_KFUNC_CALL: u8 = 2;
 /// `src_reg` of `ldimm64`: a map's descriptor.
 pub const PSEUDO_MAP_FD: u8 = 1;
 /// `src_reg` of `ldimm64`: the address of a map's value.
@@ -447,6 +447,23 @@ impl Insn {
         written == reg as u8
     }
 
+    /// How many bytes below the frame pointer it writes memory by that register, if it does.
+    #[must_use]
+    pub const fn writes_frame(self) -> Option<u32> {
+        let class = self.code & 0x07;
+        if (class == ST || class == STX) && self.dst() == Reg::R10 as u8 && self.off < 0 {
+            Some((self.off as i32).unsigned_abs())
+        } else {
+            None
+        }
+    }
+
+    /// Calls a function of the kernel (kfunc) that is the kernel's own, by its BTF id.
+    #[must_use]
+    pub const fn is_call_kfunc(self, id: i32) -> bool {
+        self.is_call() && self.src() == PSEUDO_KFUNC_CALL && self.off == 0 && self.imm == id
+    }
+
     /// Calls a subprogram of the same stream.
     #[must_use]
     pub const fn is_call_sub(self) -> bool {
@@ -472,6 +489,17 @@ impl Insn {
         let class = self.code & 0x07;
         let op = self.code & 0xf0;
         (class == JMP || class == JMP32) && op != OP_CALL && op != OP_EXIT
+    }
+
+    /// Where it jumps to, or may, from the place `at`.
+    #[must_use]
+    pub fn jumps_to(self, at: usize) -> Option<usize> {
+        let distance = match self.is_long_jump() {
+            true => self.imm as isize,
+            false => isize::from(self.off),
+        };
+        self.is_jump()
+            .then(|| (at + 1).checked_add_signed(distance))?
     }
 
     /// `ja` with its distance in `imm` (`gotol`, since 6.6).

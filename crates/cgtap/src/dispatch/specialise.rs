@@ -217,18 +217,18 @@ fn storage_map(code: &Code, call: usize, object: &ObjectImage) -> Option<usize> 
     if let [only] = named.as_slice() {
         return Some(*only);
     }
-    let before: Vec<Insn> = code
-        .iter()
-        .take_while(|(at, _)| *at < call)
-        .map(|(_, insn)| insn)
-        .collect();
+    let before: Vec<(usize, Insn)> = code.iter().take_while(|(at, _)| *at < call).collect();
     // What writes R1 last decides, and a call leaves nothing in it.
-    let last = before
-        .iter()
-        .rev()
-        .find(|insn| insn.is_jump() || insn.is_exit() || insn.is_call() || insn.writes(Reg::R1))?;
+    let (load, last) = *before.iter().rev().find(|(_, insn)| {
+        insn.is_jump() || insn.is_exit() || insn.is_call() || insn.writes(Reg::R1)
+    })?;
     let is_map = last.is_load_imm64() && last.src() != PSEUDO_MAP_IDX_VALUE;
-    storage(*last).filter(|_| is_map)
+    // Whoever comes there by a jump has something else in it.
+    let is_passed = code
+        .iter()
+        .filter_map(|(at, insn)| insn.jumps_to(at))
+        .any(|to| (load + 1..=call).contains(&to));
+    storage(last).filter(|_| is_map && !is_passed)
 }
 
 #[cfg(test)]
@@ -281,5 +281,9 @@ mod tests {
         let moved = [Insn::mov(Reg::R1, Reg::R6)];
         assert_eq!(found(&[&kept, &first, &ask, &moved, &ask]), None);
         assert_eq!(found(&[&kept, &first, &ask, &flags, &ask]), None);
+        // One of two, by a jump past the second.
+        let choice = [Insn::jump_if_imm(Cond::Eq, Reg::R7, 0, 2)];
+        assert_eq!(found(&[&first, &choice, &second, &flags, &ask]), None);
+        assert_eq!(found(&[&choice, &first, &second, &flags, &ask]), Some(1));
     }
 }

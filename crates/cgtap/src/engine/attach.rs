@@ -20,7 +20,6 @@ use crate::cgroup::Cgroup;
 use crate::hook::kind::KindInfo;
 use crate::hook::{HookSpec, Scope};
 use crate::id::{AttachmentId, CgroupId, InstanceId, ProgramId};
-use crate::kernel::place::Place;
 use crate::kernel::target::Target;
 use crate::kernel::{anchor, scope, target};
 use crate::near;
@@ -59,7 +58,7 @@ impl Engine {
             .map(|r| super::find_cgroup(&hierarchy, &r.cgroup))
             .collect::<Result<Vec<_>>>()?;
         let mut session = Session::create(self.state(), hierarchy)?;
-        say_unread(&Vec::from_iter(session.follow_paths()?));
+        say_unread(&session.follow_paths());
         let asked: Vec<_> = requests.iter().zip(&cgroups).collect();
         let report = session.change_or_go(|session| attach_in(session, &asked, source))?;
         let attached = &report.attachments;
@@ -358,7 +357,7 @@ fn is_there(record: &HookRecord) -> Result<()> {
     };
     let path = Path::new(&last.path);
     if !places.iter().any(|place| place.file.is_at(path)) {
-        Place::find(&record.spec, last.number, path)?;
+        last.find_again(&record.spec, last.number)?;
     }
     Ok(())
 }

@@ -73,18 +73,22 @@ fn moved(session: &Session, unreached: &mut BTreeSet<String>) -> BTreeMap<HookId
     let mut all = BTreeMap::new();
     for (id, hook, path) in replaced(session) {
         let old = &hook.target.places;
-        match Place::find(&hook.spec, next_number(old), path) {
+        let found = old
+            .last()
+            .map(|last| last.find_again(&hook.spec, next_number(old)));
+        match found.transpose() {
             Ok(place) => {
                 let too_many = old.len().saturating_sub(OLD_FILES_MAX);
                 let change = Change {
-                    come: vec![place],
+                    come: place.into_iter().collect(),
                     gone: old.iter().take(too_many).map(|p| p.number).collect(),
                 };
                 all.insert(id, change);
             }
             Err(e) => drop(unreached.insert(format!(
-                "{} does not stand in the file that is there now: {e}",
-                hook.spec
+                "{} does not stand in the file that is at {} now: {e}",
+                hook.spec,
+                path.display()
             ))),
         }
     }
@@ -153,7 +157,7 @@ impl Engine {
         let names: BTreeSet<String> = following(&session).map(|(.., n)| n.to_owned()).collect();
         drop(session);
         if is_moved && let Some(mut session) = open(Lock::Exclusive)? {
-            unreached = session.follow_paths()?;
+            unreached = session.follow_paths().into_iter().collect();
         }
         if names.is_empty() {
             return Ok(unreached);
@@ -178,13 +182,17 @@ impl Engine {
 
 impl Session {
     /// Puts hooks at paths into the files that are there now; in words, which of them cannot stand there.
-    pub(super) fn follow_paths(&mut self) -> Result<BTreeSet<String>> {
+    pub(super) fn follow_paths(&mut self) -> Vec<String> {
         let mut unreached = BTreeSet::new();
         let changes = moved(self, &mut unreached);
-        if !changes.is_empty() {
-            self.change(|session| session.move_links(&changes, &mut unreached))?;
+        if !changes.is_empty()
+            && let Err(e) = self.change(|session| session.move_links(&changes, &mut unreached))
+        {
+            unreached.insert(format!(
+                "hooks do not stand in the files that are there now: {e}"
+            ));
         }
-        Ok(unreached)
+        unreached.into_iter().collect()
     }
 
     /// Attaches the dispatchers of hooks at new places, and takes them away from old ones.
@@ -201,8 +209,16 @@ impl Session {
             };
             let sys = |e: SysError| Error::sys(format!("attach {} at more files", hook.spec), &e);
             let first = hook.links().first().copied().unwrap_or(0);
-            let link = get_link(&self.path(&pins::hook_link(*id, first))).map_err(sys)?;
-            let prog = Prog::from_id(link.info().map_err(sys)?.prog_id).map_err(sys)?;
+            let first = self.path(&pins::hook_link(*id, first));
+            let dispatcher = get_link(&first).and_then(|link| Prog::from_id(link.info()?.prog_id));
+            let prog = match dispatcher.map_err(sys) {
+                Ok(prog) => prog,
+                // For a repair; others have nothing to do with it.
+                Err(e) => {
+                    unreached.insert(e.to_string());
+                    continue;
+                }
+            };
             for place in &change.come {
                 match anchor::at_place(&prog, &hook.spec, place) {
                     Ok(link) => {

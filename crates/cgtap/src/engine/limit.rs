@@ -233,7 +233,8 @@ impl Engine {
                 None => wrong("there is nothing to change"),
             });
         }
-        let session = Session::create(self.state(), hierarchy)?;
+        let mut session = Session::create(self.state(), hierarchy)?;
+        say_unread(&session.follow_paths());
         let reads = change.requests().any(LimitRequest::is_read);
         session.change_or_go(|session| {
             if reads {

@@ -104,11 +104,7 @@ fn misses(session: &Session, hook: &HookRecord, link: &str) -> Result<u64> {
 fn dispatcher_misses(session: &Session, id: HookId, hook: &HookRecord) -> Result<u64> {
     // One program stands behind all links.
     let first = pins::hook_link(id, hook.links().first().copied().unwrap_or(0));
-    // Where sets take turns each stands there itself.
-    let turns = hook.all_sets().filter(|_| hook.turns);
-    let turns = turns.flat_map(|set| set.indices.iter().map(|at| pins::turn(id, *at)));
-    let links = std::iter::once(first).chain(turns);
-    links.map(|link| misses(session, hook, &link)).sum()
+    misses(session, hook, &first)
 }
 
 /// Events for which the kernel ran no dispatcher, at each of these hooks.

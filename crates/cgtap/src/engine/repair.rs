@@ -10,6 +10,7 @@ use cgtap_sys::SysError;
 use cgtap_sys::bpf::{Prog, get_link, get_map, get_prog, grace_period};
 
 use super::error::{Error, Result};
+use super::feed::say_unread;
 use super::follow::replaced;
 use super::foundation;
 use super::session::{self, Session, counter, desired};
@@ -85,9 +86,14 @@ pub(super) fn repair(path: &Path, hierarchy: Hierarchy) -> Result<Vec<String>> {
         dir.make_dir(name)?;
     }
     let mut session = Session::attach_maps(dir, config, hierarchy)?;
+    damage.look_inside(&session);
+    if !damage.hooks.is_empty() {
+        done.extend(session.rebuild(&damage)?);
+    }
+    done.extend(session.repair()?);
     let moved = |session: &Session| -> Vec<HookId> { replaced(session).map(|r| r.0).collect() };
     let before = moved(&session);
-    session.follow_paths()?;
+    say_unread(&session.follow_paths());
     let left = moved(&session);
     for id in before.iter().filter(|id| !left.contains(id)) {
         if let Some(record) = session.config.hooks.get(id) {
@@ -97,11 +103,6 @@ pub(super) fn repair(path: &Path, hierarchy: Hierarchy) -> Result<Vec<String>> {
             ));
         }
     }
-    damage.look_inside(&session);
-    if !damage.hooks.is_empty() {
-        done.extend(session.rebuild(&damage)?);
-    }
-    done.extend(session.repair()?);
     if done.is_empty() && !damage.words.is_empty() {
         done.push("made what is in force agree with the record".to_owned());
     }
@@ -275,14 +276,16 @@ fn is_sound(name: &str, path: &Path) -> std::result::Result<(), String> {
 /// Looks for the places of a hook in files, and its CPUs, again: those may be others by now, or gone.
 fn stand_anew(record: &mut HookRecord) {
     let (spec, places) = (&record.spec, &record.target.places);
-    let again = places.iter().filter_map(|place| {
-        let path = Path::new(&place.path);
-        match place.file.is_at(path) {
+    let mut again: Vec<Place> = Vec::new();
+    for place in places {
+        let found = match place.file.is_at(Path::new(&place.path)) {
             true => Some(place.clone()),
-            false => Place::find(spec, place.number, path).ok(),
-        }
-    });
-    let again: Vec<Place> = again.collect();
+            false => place.find_again(spec, place.number).ok(),
+        };
+        // Once in each, or each call is counted twice.
+        let is_new = |found: &Place| again.iter().all(|other| other.file != found.file);
+        again.extend(found.filter(is_new));
+    }
     if !record.target.cpus.is_empty()
         && let Ok(online) = cpu::online()
     {

@@ -36,7 +36,7 @@ impl Engine {
         let hierarchy = self.hierarchy()?;
         let mut session = Session::open(self.state(), super::Lock::Exclusive, hierarchy)?
             .ok_or_else(|| no_attachment(request.id))?;
-        say_unread(&Vec::from_iter(session.follow_paths()?));
+        say_unread(&session.follow_paths());
         session.change(|session| replace_in(session, &request, source))
     }
 }

@@ -182,7 +182,11 @@ impl<'a> Workshop<'a> {
                 Error::new(ErrorKind::Object, format!("cannot attach {name}: {e}"))
                     .with_errno(Errno::EINVAL)
             })?;
-        let btf = self.btfs.add(&image.btf);
+        // Without records of its functions nothing of it speaks of the BTF.
+        let btf = match program.func_info.is_empty() {
+            true => None,
+            false => self.btfs.add(&image.btf),
+        };
         Ok(Prepared {
             image,
             code,

@@ -130,7 +130,7 @@ enum Traced {
     Named(BTreeSet<String>),
 }
 
-/// How far behind the beginning of a function ftrace may stand; functions are further apart.
+/// How far behind the beginning of a function ftrace may stand, if that does not end before.
 const ENTRY_BYTES: u64 = 16;
 
 impl Traced {
@@ -154,10 +154,14 @@ impl Traced {
         };
         // What was there is gone since the kernel came up; its names are not.
         let init = at("_sinittext")..at("_einittext");
+        let mut starts: Vec<u64> = symbols.iter().map(|(address, _)| *address).collect();
+        starts.sort_unstable();
         let is_traced = |(address, name): &&(u64, &str)| match self {
             Self::At(places) => {
-                let entry = *address..address.saturating_add(ENTRY_BYTES);
-                places.range(entry).next().is_some()
+                let next = starts.partition_point(|start| start <= address);
+                let next = starts.get(next).copied().unwrap_or(u64::MAX);
+                let end = next.min(address.saturating_add(ENTRY_BYTES));
+                places.range(*address..end).next().is_some()
             }
             Self::Named(names) => names.contains(*name) && !init.contains(address),
         };

@@ -31,17 +31,48 @@ impl Place {
     /// [`TargetError::Binary`] if it has no such place.
     pub fn find(spec: &HookSpec, number: u32, path: &Path) -> Result<Self, TargetError> {
         let (_, place) = spec.binary().unwrap_or(("", BinaryPlace::Offset(0)));
-        let offset = binary::offset(path, place)?;
-        let file = FileId::of(path).map_err(|source| BinaryError::Read {
-            path: path.to_owned(),
-            source,
-        })?;
-        Ok(Self {
+        let id = || {
+            FileId::of(path).map_err(|source| BinaryError::Read {
+                path: path.to_owned(),
+                source,
+            })
+        };
+        let file = id()?;
+        let found = Self {
             number,
             path: path.display().to_string(),
             file,
-            offset,
-        })
+            offset: binary::offset(path, place)?,
+        };
+        // It is the place in that file and in no other.
+        match id()? == file {
+            true => Ok(found),
+            false => Err(found.gone(spec)),
+        }
+    }
+
+    /// Looks for it in the file that is at its path by now. Only the beginning of a function is known again: bytes
+    /// behind it, or from the beginning of the file, are others there.
+    ///
+    /// # Errors
+    /// [`TargetError::Refused`] with ESTALE for another place; as [`Place::find`].
+    pub fn find_again(&self, spec: &HookSpec, number: u32) -> Result<Self, TargetError> {
+        match spec.binary() {
+            Some((_, BinaryPlace::Symbol(_, 0))) => Self::find(spec, number, Path::new(&self.path)),
+            _ => Err(self.gone(spec)),
+        }
+    }
+
+    fn gone(&self, spec: &HookSpec) -> TargetError {
+        TargetError::Refused {
+            what: format!("cannot probe {}", spec.target()),
+            why: format!(
+                "another file is at {} by now, and only the beginning of a function is found again there; \
+                 detach what is attached, and attach it where it is to be",
+                self.path
+            ),
+            errno: Errno::ESTALE,
+        }
     }
 }
 
@@ -71,6 +102,19 @@ pub(super) fn resolve(spec: &HookSpec) -> Result<(HookSpec, TargetInfo), TargetE
             errno: e.errno,
         }),
         Err(other) => Err(other),
+    }
+}
+
+/// Where a program can be tried that is to run at a hook: in a file of the hook's that is still there; else, of
+/// a hook that follows a name, in another of that name.
+///
+/// # Errors
+/// As [`Place::find`].
+pub fn any(spec: &HookSpec, places: &[Place]) -> Result<Option<Place>, TargetError> {
+    let is_there = |place: &&Place| place.file.is_at(Path::new(&place.path));
+    match (places.iter().find(is_there), spec.mapped()) {
+        (None, Some(name)) => mapped_place(spec, name).map(Some),
+        (found, _) => Ok(found.or(places.first()).cloned()),
     }
 }
 
@@ -133,11 +177,7 @@ pub fn open(spec: &HookSpec, place: &Place) -> Result<OwnedFd, TargetError> {
     let (source, is_return) = (source("uprobe")?, spec.kind().is_return());
     let is_there = || match place.file.is_at(Path::new(&place.path)) {
         true => Ok(()),
-        false => Err(TargetError::Refused {
-            what: format!("cannot probe {}", spec.target()),
-            why: format!("the file that was at {} is not there any more", place.path),
-            errno: Errno::ESTALE,
-        }),
+        false => Err(place.gone(spec)),
     };
     is_there()?;
     let path = place.path.as_bytes();

@@ -162,7 +162,18 @@ impl<'a> Line<'a> {
         }
         // The same words at both hooks, unless the other's key is given too.
         let own = if self.parser.take_word("at") {
-            Expr::some(&mut self.parser, self.text, 0)?
+            let at = self.parser.here();
+            let own = Expr::some(&mut self.parser, self.text, 0)?;
+            if own.len() != key.len() {
+                return Err(self.parser.error_at(
+                    at,
+                    format!(
+                        "both keys have to be of as many numbers, and the first has {}",
+                        key.len()
+                    ),
+                ));
+            }
+            own
         } else {
             key.clone()
         };

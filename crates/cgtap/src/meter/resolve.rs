@@ -103,7 +103,13 @@ pub fn resolve(meter: &Meter) -> Result<Resolved, ResolveError> {
         let (mut program, shown) = first(&probe.choices, |choice| {
             probe_program(meter, choice, &known, &labels)
         })?;
-        labels = shown.into_iter().map(Some).collect();
+        // A plain number, such as 0 for none, says nothing of how others are shown.
+        let known = labels.into_iter().zip(shown);
+        let known = known.map(|(known, shown)| match shown {
+            Shown::Unsigned => known.or(Some(shown)),
+            shown => Some(shown),
+        });
+        labels = known.collect();
         for note in program.job.own_notes() {
             *note = notes;
             notes += 1;
@@ -331,8 +337,10 @@ fn shown_as(label: &Label) -> Shown {
 
 /// A label that is shown so at one place cannot be shown so at another.
 fn differ(a: &Shown, b: &Shown) -> bool {
+    let is_special = |s: &Shown| matches!(s, Shown::Signed | Shown::Device | Shown::Hex);
     (*a == Shown::Text) != (*b == Shown::Text)
         || matches!(a, Shown::Names(_)) != matches!(b, Shown::Names(_))
+        || is_special(a) && is_special(b) && a != b
 }
 
 fn gate_program(

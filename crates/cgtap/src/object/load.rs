@@ -165,6 +165,9 @@ fn told(error: ChildError) -> Problem {
     }
 }
 
+/// `BPF_MAP_TYPE_LRU_HASH` and `BPF_MAP_TYPE_LRU_PERCPU_HASH`.
+const LRU: [u32; 2] = [9, 10];
+
 /// Gives each map its descriptor, if they are as many as announced and of maps like these.
 fn deal(maps: &[MapImage], has_fd: &[bool], fds: Vec<OwnedFd>) -> Option<Vec<Option<OwnedFd>>> {
     if has_fd.len() != maps.len() || has_fd.iter().filter(|has| **has).count() != fds.len() {
@@ -185,7 +188,9 @@ fn deal(maps: &[MapImage], has_fd: &[bool], fds: Vec<OwnedFd>) -> Option<Vec<Opt
             let same = info.map_type == map.map_type
                 && info.key_size == map.key_size
                 && info.value_size == map.value_size
-                && info.max_entries == map.max_entries;
+                && (info.max_entries == map.max_entries
+                    // With BPF_F_NO_COMMON_LRU as many on each CPU (`htab_map_alloc`).
+                    || LRU.contains(&info.map_type) && info.max_entries > map.max_entries);
             same.then_some(Some(fd))
         })
         .collect()

@@ -1,4 +1,4 @@
-//! ELF to image: an object of clang or aya, relocated by libbpf for this kernel, with maps in
+//! ELF to image: an object as clang compiles it, relocated by libbpf for this kernel, with maps in
 //! place of descriptors.
 //!
 //! ```text

@@ -47,6 +47,14 @@ pub(super) fn relocate(
     options: &LoadOptions,
 ) -> Result<(Relocated, Vec<OwnedFd>), Problem> {
     let elf = Elf::parse(file)?;
+    if elf.section("maps").is_some() {
+        return Err(Problem::Unsupported {
+            what:
+                "it has its maps in a section `maps`, the old form, which aya's and old bcc's have"
+                    .to_owned(),
+            remedy: "; maps of BTF, in `.maps`, can be".to_owned(),
+        });
+    }
     let mut object = Object::open(file.to_vec(), name).map_err(verdict)?;
     let programs = object.programs();
     let selection = select(&programs, options.programs.as_deref())?;

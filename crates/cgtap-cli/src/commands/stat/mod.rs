@@ -3,8 +3,9 @@
 mod home;
 mod workload;
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, Write as _};
+use std::fs::OpenOptions;
+use std::io;
+use std::os::unix::fs::FileTypeExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -58,14 +59,14 @@ fn count_for_a_time(
     interrupt: &Interrupt,
 ) -> Result<Status, Failure> {
     let everything = CgroupRef::Path("/".into());
-    let output = output(&args)?;
+    check_output(&args)?;
     let stat = begin(context, interrupt, None, || {
         engine.stat(request(&args, everything))
     })?;
     let end = args.duration.and_then(|d| Instant::now().checked_add(d));
     let over = interrupt.wait_until(end);
     let report = stat.finish()?;
-    print(context, output, &report, None)?;
+    print(context, &args, &report, None)?;
     Ok(if over {
         Status::DONE
     } else {
@@ -80,7 +81,7 @@ fn count_around_a_command(
     interrupt: &Interrupt,
 ) -> Result<Status, Failure> {
     let workload = Workload::find(&args.command)?;
-    let output = output(&args)?;
+    check_output(&args)?;
     // Dropped last: what counts in it has to be gone first.
     let home = if args.cgroups.is_empty() {
         Some(Home::make(engine)?)
@@ -110,7 +111,7 @@ fn count_around_a_command(
         Ended::Status(status) => status,
         Ended::Interrupted => Failure::INTERRUPTED_STATUS,
     };
-    match print(context, output, &report, Some(status)) {
+    match print(context, &args, &report, Some(status)) {
         Ok(()) | Err(Failure::BrokenPipe) => Ok(Status(status)),
         Err(failure) => Err(failure),
     }
@@ -135,19 +136,19 @@ fn begin(
     Ok(stat)
 }
 
-/// The file that the counts go to, if they go to one. It is opened before anything is counted: hours of counts are not
-/// to be lost to a wrong path.
-fn output(args: &StatArgs) -> Result<Option<(&Path, File)>, Failure> {
-    let Some(path) = &args.output else {
-        return Ok(None);
+/// Whether the file that the counts are to go to can be written: hours of counts are not to be lost to a wrong path.
+/// A pipe of a name is opened when there is something to write: whoever reads there may be the command.
+fn check_output(args: &StatArgs) -> Result<(), Failure> {
+    let is_pipe = |path: &Path| path.metadata().is_ok_and(|m| m.file_type().is_fifo());
+    let Some(path) = args.output.as_deref().filter(|path| !is_pipe(path)) else {
+        return Ok(());
     };
-    let file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .open(path);
-    let file = file.map_err(|e| Failure::system(format!("cannot write {}", path.display()), e))?;
-    Ok(Some((path, file)))
+    let opened = OpenOptions::new().append(true).create(true).open(path);
+    opened.map(drop).map_err(|e| unwritten(path, e))
+}
+
+fn unwritten(path: &Path, error: io::Error) -> Failure {
+    Failure::system(format!("cannot write {}", path.display()), error)
 }
 
 /// What to count, in the cgroups that were named or else in `otherwise`.
@@ -165,36 +166,25 @@ fn request(args: &StatArgs, otherwise: CgroupRef) -> StatRequest {
     }
 }
 
-/// Makes it all that is in the file.
-fn write(file: &mut File, text: &str) -> io::Result<()> {
-    if file.metadata()?.is_file() {
-        file.set_len(0)?;
-    }
-    file.write_all(text.as_bytes())
-}
-
 fn print(
     context: &Context,
-    output: Option<(&Path, File)>,
+    args: &StatArgs,
     report: &StatReport,
     status: Option<u8>,
 ) -> Result<(), Failure> {
     let counts = Counts { report, status };
-    match output {
+    match &args.output {
         None => context.result(counts, |look| render::stat(report, look))?,
-        Some((path, mut file)) => {
+        Some(path) => {
             let text = if context.json {
                 document_line(counts)?
             } else {
                 render::stat(report, &render::Look::of_file())
             };
-            write(&mut file, &text).or_else(|e| {
+            std::fs::write(path, &text).or_else(|e| {
                 // They are not to be had again.
                 context.print(&text)?;
-                Err(Failure::system(
-                    format!("cannot write {}", path.display()),
-                    e,
-                ))
+                Err(unwritten(path, e))
             })?;
         }
     }

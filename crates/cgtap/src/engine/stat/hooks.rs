@@ -217,7 +217,7 @@ impl Hooks {
         for gone in all.filter(|c| !there.contains(&c.attachment)) {
             tracing::warn!(
                 "counter {} is not attached any more: somebody detached it, or its cgroup was removed; what \
-                 it counted until then is shown",
+                 it counted until then is shown, and what was lost there is not known",
                 gone.attachment
             );
         }
