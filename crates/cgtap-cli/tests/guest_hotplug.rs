@@ -11,13 +11,16 @@ mod support;
 use std::process::Stdio;
 
 use guest_support::wait_until;
+use rustix::process::Signal;
 use serde_json::Value;
 use support::{Running, Sandbox};
 
-/// Takes the guest's second CPU away, or gives it back.
+/// Whether the guest's second CPU is there.
+const ONLINE: &str = "/sys/devices/system/cpu/cpu1/online";
+
+/// Takes it away, or gives it back.
 fn online(is_wanted: bool) {
-    let file = "/sys/devices/system/cpu/cpu1/online";
-    std::fs::write(file, if is_wanted { "1" } else { "0" }).unwrap();
+    std::fs::write(ONLINE, if is_wanted { "1" } else { "0" }).unwrap();
 }
 
 /// perf events end with their CPU, and do not begin again with it.
@@ -46,8 +49,7 @@ fn counts_across_a_cpu_that_went_are_told_as_not_whole() {
         report["lost"].as_u64().unwrap()
     };
     assert_eq!(lost("sleep 0.2"), 0);
-    let file = "/sys/devices/system/cpu/cpu1/online";
-    let again = format!("echo 0 > {file} && echo 1 > {file} && sleep 0.2");
+    let again = format!("echo 0 > {ONLINE} && echo 1 > {ONLINE} && sleep 0.2");
     assert!(lost(&again) > 0);
     assert_eq!(lost("sleep 0.2"), 0);
 }
@@ -85,7 +87,7 @@ fn a_hook_that_samples_on_fewer_cpus_is_told_and_mended() {
         "{mended:?}"
     );
     assert!(problems().is_empty(), "{:?}", problems());
-    let report = child.interrupted().json();
+    let report = child.ended_by(Signal::INT).json();
     assert!(
         report["cgroups"][0]["events"][0]["count"].as_u64().unwrap() > 0,
         "{report}"

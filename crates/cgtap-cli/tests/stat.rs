@@ -223,7 +223,7 @@ fn a_value_that_is_detached_takes_no_others_place() {
     let first = instances[0].to_string();
     sandbox.run(&["detach", "--instance", &first]).done();
     sandbox.inside("", "cat /dev/null");
-    let report = child.interrupted().json();
+    let report = child.ended_by(Signal::INT).json();
     let told = report["cgroups"][0]["events"].as_array().unwrap();
     let names: Vec<&str> = told.iter().map(|e| e["event"].as_str().unwrap()).collect();
     assert_eq!(names, events, "{report}");
@@ -367,10 +367,9 @@ fn what_a_command_leaves_running_does_not_keep_its_cgroup() {
 fn interrupt(sandbox: &Sandbox, words: &[&str], signal: Signal) -> Ran {
     let mut command = sandbox.cgtap(words);
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
-    let child = command.spawn().unwrap();
-    await_counting(sandbox, &child);
-    kill_process(Pid::from_child(&child), signal).unwrap();
-    Ran::from(child.wait_with_output().unwrap())
+    let child = Running(command.spawn().unwrap());
+    await_counting(sandbox, &child.0);
+    child.ended_by(signal)
 }
 
 fn await_counting(sandbox: &Sandbox, child: &Child) {

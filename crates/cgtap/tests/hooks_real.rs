@@ -24,7 +24,8 @@ use cgtap_sys::bpf::possible_cpus;
 use kinds::is_there;
 use rules::{act, choose, ok, source, word};
 use support::event::Event;
-use support::{Sandbox, compile_for, example, not_run, scratch};
+use support::told::not_run;
+use support::{Sandbox, compile_for, example, scratch};
 
 /// Attaches the program that counts, compiled for a kind, at a hook of that kind.
 fn count_at(sandbox: &Sandbox, cgroup: &str, kind: &str, target: &str) -> AttachReport {

@@ -31,7 +31,7 @@ fn has(kind: &str) -> bool {
         return true;
     }
     let why = &feature.why;
-    support::not_run(&format!("scopes at {kind} hooks: {why}"));
+    support::told::not_run(&format!("scopes at {kind} hooks: {why}"));
     false
 }
 

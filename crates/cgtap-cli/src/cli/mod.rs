@@ -21,35 +21,39 @@ pub use value::{cgroup_ref, interval};
 /// What holds for several commands: it stands below the options of `--help`, and as sections of
 /// the man page.
 pub fn sections() -> [(&'static str, String); 4] {
-    let hooks = format!(
-        "CGROUP is a directory, absolute or relative to the cgroup root, or `id:N`, the kernel's \
-         id, `pid:N`, that of a process, or `container:NAME`, `pod:NAME`, `unit:NAME`: what \
-         systemd and runtimes call it, of a container also the beginning of its id. HOOK is one of \
-         {}; libbpf's shorter prefixes (tp, raw_tp, raw_tp.w) are understood too. An \
-         ID is a number as `cgtap list` and `cgtap maps` print it; 0x and hexadecimal digits do \
-         as well.",
-        cgtap::hook::kind::forms()
-    );
-    let others = [
-    (
-        "Exit status",
-        "0 done; 1 the kernel or the state said no; 2 the words of the call are wrong; 130 \
-         interrupted. `cgtap stat -- COMMAND` exits as COMMAND does; \
-         `cgtap serve` exits with 0 at SIGTERM. A closed pipe is no error.",
-    ),
-    (
-        "JSON",
-        "With --json each document has \"schema\":\"cgtap/1\" first. Errors are documents on \
-         standard error: {\"schema\",\"error\":{\"kind\",\"errno\",\"message\"}}, with \"log\" under -v.",
-    ),
-    (
-        "Environment",
-        "CGTAP_STATE and CGTAP_CGROUP_ROOT stand for --state and --cgroup-root where those are \
-         not given. NO_COLOR turns colour off.",
-    ),
-    ].map(|(title, text)| (title, text.to_owned()));
-    let [exit, json, environment] = others;
-    [("Cgroups, hooks and ids", hooks), exit, json, environment]
+    let hooks = cgtap::hook::kind::forms();
+    [
+        (
+            "Cgroups, hooks and ids",
+            format!(
+                "CGROUP is a directory, absolute or relative to the cgroup root, or `id:N`, the kernel's \
+                 id, `pid:N`, that of a process, or `container:NAME`, `pod:NAME`, `unit:NAME`: what \
+                 systemd and runtimes call it, of a container also the beginning of its id. HOOK is one \
+                 of {hooks}; libbpf's shorter prefixes (tp, raw_tp, raw_tp.w) are understood too. An ID \
+                 is a number as `cgtap list` and `cgtap maps` print it; 0x and hexadecimal digits do as \
+                 well."
+            ),
+        ),
+        (
+            "Exit status",
+            "0 done; 1 the kernel or the state said no; 2 the words of the call are wrong; 130 \
+             interrupted. `cgtap stat -- COMMAND` exits as COMMAND does; \
+             `cgtap serve` exits with 0 at SIGTERM. A closed pipe is no error."
+                .to_owned(),
+        ),
+        (
+            "JSON",
+            "With --json each document has \"schema\":\"cgtap/1\" first. Errors are documents on \
+             standard error: {\"schema\",\"error\":{\"kind\",\"errno\",\"message\"}}, with \"log\" under -v."
+                .to_owned(),
+        ),
+        (
+            "Environment",
+            "CGTAP_STATE and CGTAP_CGROUP_ROOT stand for --state and --cgroup-root where those are \
+             not given. NO_COLOR turns colour off."
+                .to_owned(),
+        ),
+    ]
 }
 
 fn after_help() -> String {

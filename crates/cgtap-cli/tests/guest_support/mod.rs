@@ -14,7 +14,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::support::{Sandbox, not_run};
+use crate::support::Sandbox;
+use crate::support::told::not_run;
 
 /// Runs a program of the machine; its standard output. It fails the test if it fails.
 #[track_caller]

@@ -4,7 +4,10 @@
     reason = "each test file is a crate of its own and uses a part"
 )]
 
-use std::io::{ErrorKind, Read as _, Write as _};
+#[path = "../../../cgtap/tests/support/told.rs"]
+pub mod told;
+
+use std::io::{ErrorKind, read_to_string};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -96,22 +99,11 @@ impl From<Output> for Ran {
 pub struct Running(pub Child);
 
 impl Running {
-    /// Sends it Ctrl-C; what it left. Its outputs are pipes.
-    pub fn interrupted(mut self) -> Ran {
-        kill_process(Pid::from_child(&self.0), Signal::INT).unwrap();
-        let (mut out, mut err) = (String::new(), String::new());
-        self.0
-            .stdout
-            .take()
-            .unwrap()
-            .read_to_string(&mut out)
-            .unwrap();
-        self.0
-            .stderr
-            .take()
-            .unwrap()
-            .read_to_string(&mut err)
-            .unwrap();
+    /// Sends it a signal; what it left. Its outputs are pipes.
+    pub fn ended_by(mut self, signal: Signal) -> Ran {
+        kill_process(Pid::from_child(&self.0), signal).unwrap();
+        let out = read_to_string(self.0.stdout.take().unwrap()).unwrap();
+        let err = read_to_string(self.0.stderr.take().unwrap()).unwrap();
         let status = self.0.wait().unwrap().code().unwrap_or(-1);
         Ran { status, out, err }
     }
@@ -304,15 +296,6 @@ impl Drop for Sandbox {
             assert!(left.is_empty(), "{left:?} are left behind");
         }
     }
-}
-
-/// Says what a test that goes on cannot try on this kernel, past its captured output: `./dev test` and guests
-/// count it as skipped.
-pub fn not_run(what: &str) {
-    let thread = std::thread::current();
-    let test = thread.name().unwrap_or("a test");
-    let words = format!("NOT RUN: {test}: {what}\n");
-    std::io::stderr().write_all(words.as_bytes()).unwrap();
 }
 
 /// `tests/fixtures/trace.bpf.c`, compiled.

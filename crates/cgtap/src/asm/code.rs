@@ -109,6 +109,18 @@ impl Code {
             })
     }
 
+    /// Whether any of it calls `helper`.
+    #[must_use]
+    pub fn calls(&self, helper: i32) -> bool {
+        self.iter().any(|(_, insn)| insn.is_call_of(helper))
+    }
+
+    /// Where its jumps lead to.
+    pub fn jump_targets(&self) -> impl Iterator<Item = i64> + '_ {
+        let jumps = self.iter().filter(|(_, insn)| insn.is_jump());
+        jumps.filter_map(|(at, insn)| target(at, insn))
+    }
+
     /// Makes all `edits`, which are in the order of the stream and do not overlap. Jumps, calls,
     /// addresses of functions, function starts and line records follow. What led to a replaced
     /// instruction leads to what replaces it.

@@ -152,7 +152,7 @@ const BPF_FETCH: i32 = 0x01;
 /// `src_reg` of a call: a subprogram of the same stream, relative.
 const PSEUDO_CALL: u8 = 1;
 /// `src_reg` of a call: a function of the kernel, by BTF id.
-pub const PSEUDO_KFUNC_CALL: u8 = 2;
+const PSEUDO_KFUNC_CALL: u8 = 2;
 /// `src_reg` of `ldimm64`: a map's descriptor.
 pub const PSEUDO_MAP_FD: u8 = 1;
 /// `src_reg` of `ldimm64`: the address of a map's value.
@@ -426,7 +426,7 @@ impl Insn {
     /// Calls `helper`.
     #[must_use]
     pub const fn is_call_of(self, helper: i32) -> bool {
-        self.code == JMP | OP_CALL && self.src() == 0 && self.imm == helper
+        self.is_call() && self.src() == 0 && self.imm == helper
     }
 
     /// Calls a helper, a function of the kernel or a subprogram.
@@ -458,16 +458,20 @@ impl Insn {
         }
     }
 
-    /// Calls a function of the kernel (kfunc) that is the kernel's own, by its BTF id.
+    /// The BTF id of the function that it calls, if that is one of the kernel itself (kfunc).
     #[must_use]
-    pub const fn is_call_kfunc(self, id: i32) -> bool {
-        self.is_call() && self.src() == PSEUDO_KFUNC_CALL && self.off == 0 && self.imm == id
+    pub const fn kfunc(self) -> Option<i32> {
+        if self.is_call() && self.src() == PSEUDO_KFUNC_CALL && self.off == 0 {
+            Some(self.imm)
+        } else {
+            None
+        }
     }
 
     /// Calls a subprogram of the same stream.
     #[must_use]
     pub const fn is_call_sub(self) -> bool {
-        self.code == JMP | OP_CALL && self.src() == PSEUDO_CALL
+        self.is_call() && self.src() == PSEUDO_CALL
     }
 
     /// Takes the address of a subprogram of the same stream.
@@ -489,17 +493,6 @@ impl Insn {
         let class = self.code & 0x07;
         let op = self.code & 0xf0;
         (class == JMP || class == JMP32) && op != OP_CALL && op != OP_EXIT
-    }
-
-    /// Where it jumps to, or may, from the place `at`.
-    #[must_use]
-    pub fn jumps_to(self, at: usize) -> Option<usize> {
-        let distance = match self.is_long_jump() {
-            true => self.imm as isize,
-            false => isize::from(self.off),
-        };
-        self.is_jump()
-            .then(|| (at + 1).checked_add_signed(distance))?
     }
 
     /// `ja` with its distance in `imm` (`gotol`, since 6.6).

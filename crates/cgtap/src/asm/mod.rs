@@ -10,7 +10,7 @@ pub use builder::{Builder, Label};
 pub use code::{Code, Edit, EditError, Func, Line};
 pub use frame::Frame;
 pub use insn::{
-    Alu, Cond, Insn, PSEUDO_BTF_ID, PSEUDO_FUNC, PSEUDO_KFUNC_CALL, PSEUDO_MAP_FD, PSEUDO_MAP_IDX,
+    Alu, Cond, Insn, PSEUDO_BTF_ID, PSEUDO_FUNC, PSEUDO_MAP_FD, PSEUDO_MAP_IDX,
     PSEUDO_MAP_IDX_VALUE, PSEUDO_MAP_VALUE, Reg, Size, helper,
 };
 

@@ -1,11 +1,14 @@
 //! Which cgroup is counted in which row: those there are at the start. The program at
 //! `cgroup_mkdir` does the same for those that come.
 
+use std::collections::BTreeSet;
+
 use super::Request;
 use super::error::CounterError;
 use super::maps::Maps;
 use super::rows::OUTSIDE;
 use crate::cgroup::{Cgroup, Hierarchy};
+use crate::id::CgroupId;
 
 /// Rows at the most.
 const ROWS_MAX: u32 = 16_384;
@@ -31,16 +34,22 @@ pub(super) fn rows_wanted(hierarchy: &Hierarchy, request: &Request<'_>) -> u32 {
         .max(named)
 }
 
-/// Gives each cgroup there is its row.
+/// Gives each cgroup there is its row: one of its own if it is named, or if each has one; else that of the one
+/// above.
 pub(super) fn place(
     hierarchy: &Hierarchy,
     request: &Request<'_>,
     maps: &Maps,
 ) -> Result<(), CounterError> {
+    let names: BTreeSet<CgroupId> = request.cgroups.iter().map(|c| c.id).collect();
     // From the root down, so that the row above is there first.
     let mut named: Vec<&Cgroup> = request.cgroups.iter().collect();
     named.sort_by_key(|c| c.ancestors.len());
-    for cgroup in &named {
+    for cgroup in named {
+        // One that is named twice or is below another, with all that is below it.
+        if maps.row_of(cgroup.id)?.is_some() {
+            continue;
+        }
         let mut parent = OUTSIDE;
         for ancestor in &cgroup.ancestors {
             if let Some(row) = maps.row_of(*ancestor)? {
@@ -48,49 +57,23 @@ pub(super) fn place(
                 break;
             }
         }
-        // One that is named twice, or was made below another meanwhile.
-        if maps.row_of(cgroup.id)?.is_none() {
-            maps.place(cgroup.id, maps.new_row(cgroup.id, parent))?;
-        }
-        // With a row for each cgroup the next named one has its row by this, below that of its parent.
-        if request.per_cgroup {
-            place_below(hierarchy, request, maps, cgroup)?;
-        }
-    }
-    if !request.per_cgroup {
-        for cgroup in named {
-            place_below(hierarchy, request, maps, cgroup)?;
-        }
-    }
-    Ok(())
-}
-
-/// Gives what is below a cgroup its rows, or that of the nearest named one above.
-fn place_below(
-    hierarchy: &Hierarchy,
-    request: &Request<'_>,
-    maps: &Maps,
-    cgroup: &Cgroup,
-) -> Result<(), CounterError> {
-    let Some(row) = maps.row_of(cgroup.id)? else {
-        return Ok(());
-    };
-    let mut open = vec![(cgroup.clone(), row)];
-    while let Some((above, row)) = open.pop() {
-        for child in hierarchy.children(&above.path) {
-            let row = match maps.row_of(child.id)? {
-                Some(known) => known,
-                None if request.per_cgroup => {
-                    let row = maps.new_row(child.id, row);
-                    maps.place(child.id, row)?;
-                    row
-                }
-                None => {
-                    maps.place(child.id, row)?;
-                    row
-                }
-            };
-            open.push((child, row));
+        let row = maps.new_row(cgroup.id, parent);
+        maps.place(cgroup.id, row)?;
+        let mut open = vec![(cgroup.clone(), row)];
+        while let Some((above, row)) = open.pop() {
+            for child in hierarchy.children(&above.path) {
+                let row = match maps.row_of(child.id)? {
+                    Some(known) => known,
+                    None => {
+                        let has_own = request.per_cgroup || names.contains(&child.id);
+                        let own = || maps.new_row(child.id, row);
+                        let row = if has_own { own() } else { row };
+                        maps.place(child.id, row)?;
+                        row
+                    }
+                };
+                open.push((child, row));
+            }
         }
     }
     Ok(())

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::pool::{BtfPool, MapPool};
 use super::specialise::PoolIndex;
-use crate::asm::{Code, Cond, Insn, PSEUDO_KFUNC_CALL, Reg, Size, encode, helper};
+use crate::asm::{Code, Cond, Insn, Reg, Size, encode, helper};
 use crate::hook::HookKind;
 use crate::kernel::place;
 use crate::kernel::target::{Target, TargetError, open_kprobe, open_sampled};
@@ -93,11 +93,7 @@ pub fn check(
     maps: &MapPool,
     btfs: &BtfPool,
 ) -> Result<Verdict, TrialError> {
-    if candidate
-        .code
-        .iter()
-        .any(|(_, insn)| insn.is_call_of(helper::OVERRIDE_RETURN))
-    {
+    if candidate.code.calls(helper::OVERRIDE_RETURN) {
         // kernel/bpf/core.c, `bpf_prog_map_compatible`: EINVAL without a word.
         return Err(TrialError::Bounds {
             what: "it calls bpf_override_return(), and the kernel lets no program that does be \
@@ -106,7 +102,7 @@ pub fn check(
             errno: Errno::EINVAL,
         });
     }
-    if code_calls(candidate.code, "bpf_throw") {
+    if calls_kfunc(candidate.code, "bpf_throw") {
         return Err(TrialError::Bounds {
             what: "it calls bpf_throw(), as bpf_assert() does, which ends all that runs with it, also what is \
                    attached above"
@@ -164,20 +160,14 @@ pub fn check(
 }
 
 /// Whether it calls this function of the kernel, where the kernel has it.
-fn code_calls(code: &Code, kfunc: &str) -> bool {
-    let mut calls = code
-        .iter()
-        .filter(|(_, insn)| insn.is_call() && insn.src() == PSEUDO_KFUNC_CALL);
-    if calls.next().is_none() {
-        return false;
-    }
-    let id = Btf::vmlinux()
-        .ok()
-        .and_then(|btf| btf.find(kfunc, BtfKind::Func));
-    id.is_some_and(|id| {
-        code.iter()
-            .any(|(_, insn)| insn.is_call_kfunc(id.cast_signed()))
-    })
+fn calls_kfunc(code: &Code, name: &str) -> bool {
+    let called: Vec<i32> = code.iter().filter_map(|(_, insn)| insn.kfunc()).collect();
+    // Most call none, and need not look.
+    !called.is_empty()
+        && Btf::vmlinux()
+            .ok()
+            .and_then(|btf| btf.find(name, BtfKind::Func))
+            .is_some_and(|id| called.contains(&id.cast_signed()))
 }
 
 fn load(
@@ -308,11 +298,12 @@ fn stack(stats: &str, code: &Code) -> (u32, u32) {
         return WORST;
     };
     let starts: Vec<usize> = code.funcs.iter().map(|f| f.start).collect();
+    let function_of = |at: usize| starts.partition_point(|s| *s <= at).saturating_sub(1);
     // Since 6.12 what is spilled around calls that leave the registers alone is not among it: the verifier takes
     // that out first (`remove_fastcall_spills_fills`). Here it may stay, and so may not be ours.
     for (at, insn) in code.iter() {
-        let function = starts.partition_point(|s| *s <= at).saturating_sub(1);
-        if let (Some(bytes), Some(depth)) = (insn.writes_frame(), depths.get_mut(function)) {
+        let depth = depths.get_mut(function_of(at));
+        if let (Some(bytes), Some(depth)) = (insn.writes_frame(), depth) {
             *depth = (*depth).max(bytes);
         }
     }
@@ -322,9 +313,8 @@ fn stack(stats: &str, code: &Code) -> (u32, u32) {
         .filter(|(_, i)| i.is_call_sub() || i.is_load_func())
     {
         let to = at as i64 + 1 + i64::from(insn.imm);
-        let caller = starts.partition_point(|s| *s <= at).saturating_sub(1);
         if let Some(callee) = starts.iter().position(|s| *s as i64 == to) {
-            callees[caller].push(callee);
+            callees[function_of(at)].push(callee);
         }
     }
     (depths[0], chain(0, &depths, &callees, 0))

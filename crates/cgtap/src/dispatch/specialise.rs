@@ -54,9 +54,7 @@ impl Member {
     /// It tail-calls: what stands behind the call may never be reached.
     #[must_use]
     pub fn tail_calls(&self) -> bool {
-        self.code
-            .iter()
-            .any(|(_, insn)| insn.is_call_of(helper::TAIL_CALL))
+        self.code.calls(helper::TAIL_CALL)
     }
 }
 
@@ -224,10 +222,8 @@ fn storage_map(code: &Code, call: usize, object: &ObjectImage) -> Option<usize> 
     })?;
     let is_map = last.is_load_imm64() && last.src() != PSEUDO_MAP_IDX_VALUE;
     // Whoever comes there by a jump has something else in it.
-    let is_passed = code
-        .iter()
-        .filter_map(|(at, insn)| insn.jumps_to(at))
-        .any(|to| (load + 1..=call).contains(&to));
+    let behind = load as i64 + 1..=call as i64;
+    let is_passed = code.jump_targets().any(|to| behind.contains(&to));
     storage(last).filter(|_| is_map && !is_passed)
 }
 

@@ -1,7 +1,6 @@
 //! Attaching: which programs, at which hooks, by the rules, as the kernel allows.
 
 use std::collections::BTreeSet;
-use std::path::Path;
 
 use cgtap_sys::Errno;
 use cgtap_sys::bpf::ProgType;
@@ -351,12 +350,7 @@ fn hook_for(next: &mut Config, spec: &HookSpec) -> Result<(HookId, HookSpec)> {
 /// A hook at a path stands in the file that is there now, which it has followed by then; or that file has no
 /// such place, and what is attached would see none of those that are started from now on.
 fn is_there(record: &HookRecord) -> Result<()> {
-    let places = &record.target.places;
-    let Some(last) = places.last().filter(|_| record.spec.mapped().is_none()) else {
-        return Ok(());
-    };
-    let path = Path::new(&last.path);
-    if !places.iter().any(|place| place.file.is_at(path)) {
+    if let Some(last) = record.left_behind() {
         last.find_again(&record.spec, last.number)?;
     }
     Ok(())

@@ -54,41 +54,33 @@ pub(super) fn is_wanted(session: &Session) -> bool {
     hooks.any(|h| h.is_active() && !h.target.places.is_empty())
 }
 
-/// Hooks at a path where another file is by now, and that path.
-pub(super) fn replaced(session: &Session) -> impl Iterator<Item = (HookId, &HookRecord, &Path)> {
+/// Hooks at a path where another file is by now, and the last place that they stand in.
+pub(super) fn replaced(session: &Session) -> impl Iterator<Item = (HookId, &HookRecord, &Place)> {
     let hooks = session.config.hooks.iter().filter(|(_, h)| h.is_active());
     hooks.filter_map(|(id, hook)| {
-        let places = &hook.target.places;
-        let last = places.last().filter(|_| hook.spec.mapped().is_none())?;
-        let path = Path::new(&last.path);
+        let last = hook.left_behind()?;
         // Where there is none, there is nothing to stand in.
-        let file = FileId::of(path).ok()?;
-        let is_known = places.iter().any(|place| place.file == file);
-        (!is_known).then_some((*id, hook, path))
+        Path::new(&last.path).exists().then_some((*id, hook, last))
     })
 }
 
 /// What is to change at each of them for it to stand in the file that is there now.
 fn moved(session: &Session, unreached: &mut BTreeSet<String>) -> BTreeMap<HookId, Change> {
     let mut all = BTreeMap::new();
-    for (id, hook, path) in replaced(session) {
+    for (id, hook, last) in replaced(session) {
         let old = &hook.target.places;
-        let found = old
-            .last()
-            .map(|last| last.find_again(&hook.spec, next_number(old)));
-        match found.transpose() {
+        match last.find_again(&hook.spec, next_number(old)) {
             Ok(place) => {
                 let too_many = old.len().saturating_sub(OLD_FILES_MAX);
                 let change = Change {
-                    come: place.into_iter().collect(),
+                    come: vec![place],
                     gone: old.iter().take(too_many).map(|p| p.number).collect(),
                 };
                 all.insert(id, change);
             }
             Err(e) => drop(unreached.insert(format!(
                 "{} does not stand in the file that is at {} now: {e}",
-                hook.spec,
-                path.display()
+                hook.spec, last.path
             ))),
         }
     }
@@ -278,9 +270,9 @@ fn changes(
             }
         }
         let mapped: BTreeSet<FileId> = scan.files(name).map(|(file, _)| file).collect();
-        let gone = places.iter().filter(|place| {
-            !place.file.is_at(place.path.as_ref()) && !mapped.contains(&place.file)
-        });
+        let gone = places
+            .iter()
+            .filter(|place| !place.is_there() && !mapped.contains(&place.file));
         change.gone = gone.map(|place| place.number).collect();
         if change.gone.len() == places.len() && change.come.is_empty() {
             change.gone.clear();

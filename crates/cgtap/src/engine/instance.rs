@@ -228,10 +228,7 @@ fn fill_prog_arrays(image: &ObjectImage, fds: &[Option<OwnedFd>]) -> Result<()> 
             .map_err(|e| failed(&program.name, &e))?
             .flatten();
         let code = crate::dispatch::specialise::code_of(program);
-        if code
-            .iter()
-            .any(|(_, insn)| insn.is_call_of(helper::GET_ATTACH_COOKIE))
-        {
+        if code.calls(helper::GET_ATTACH_COOKIE) {
             // Whose tail call it was it cannot know: the array is the instance's, a cookie an attachment's.
             return Err(failed(
                 &program.name,

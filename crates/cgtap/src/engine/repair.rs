@@ -55,12 +55,11 @@ pub(super) fn examine(path: &Path, hierarchy: Hierarchy) -> Result<Vec<String>> 
         damage.look_inside(&session);
         damage
             .words
-            .extend(replaced(&session).map(|(_, hook, path)| {
+            .extend(replaced(&session).map(|(_, hook, last)| {
                 format!(
                     "another file is at {} than {} stands in: who was started since is not seen; \
                  `cgtap usage` or any attach puts it there, and says why if it cannot stand there",
-                    path.display(),
-                    hook.spec
+                    last.path, hook.spec
                 )
             }));
     }
@@ -278,7 +277,7 @@ fn stand_anew(record: &mut HookRecord) {
     let (spec, places) = (&record.spec, &record.target.places);
     let mut again: Vec<Place> = Vec::new();
     for place in places {
-        let found = match place.file.is_at(Path::new(&place.path)) {
+        let found = match place.is_there() {
             true => Some(place.clone()),
             false => place.find_again(spec, place.number).ok(),
         };

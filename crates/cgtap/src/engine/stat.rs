@@ -99,13 +99,19 @@ impl Stat {
             lost += missed;
             table
         });
-        let table = Table::new(&self.request, &hooks, meters.as_ref(), counters.as_ref());
+        let table = Table::new(
+            &self.request,
+            &self.cgroups,
+            &hooks,
+            meters.as_ref(),
+            counters.as_ref(),
+        );
         let mut rows = Vec::new();
-        for (at, cgroup) in self.cgroups.iter().enumerate() {
+        for at in 0..self.cgroups.len() {
             if self.request.per_cgroup {
-                table.per_cgroup(&self.hierarchy, at, cgroup, &mut rows);
+                table.per_cgroup(&self.hierarchy, at, &mut rows);
             } else {
-                rows.push(table.total(at, cgroup));
+                rows.push(table.total(at));
             }
         }
         Ok(StatReport {

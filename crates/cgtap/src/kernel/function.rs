@@ -148,25 +148,31 @@ impl Traced {
 
     /// The addresses of the functions among `symbols` that can be traced.
     fn among(&self, symbols: &[(u64, &str)]) -> BTreeSet<u64> {
-        let at = |wanted: &str| {
-            let found = symbols.iter().find(|(_, name)| *name == wanted);
-            found.map_or(0, |(address, _)| *address)
-        };
-        // What was there is gone since the kernel came up; its names are not.
-        let init = at("_sinittext")..at("_einittext");
-        let mut starts: Vec<u64> = symbols.iter().map(|(address, _)| *address).collect();
-        starts.sort_unstable();
-        let is_traced = |(address, name): &&(u64, &str)| match self {
+        match self {
             Self::At(places) => {
-                let next = starts.partition_point(|start| start <= address);
-                let next = starts.get(next).copied().unwrap_or(u64::MAX);
-                let end = next.min(address.saturating_add(ENTRY_BYTES));
-                places.range(*address..end).next().is_some()
+                let mut starts: Vec<u64> = symbols.iter().map(|(address, _)| *address).collect();
+                starts.sort_unstable();
+                starts.dedup();
+                let ends = starts.iter().skip(1).chain([&u64::MAX]);
+                let entries = starts.iter().zip(ends);
+                let traced = entries.filter(|(start, next)| {
+                    let end = (**next).min(start.saturating_add(ENTRY_BYTES));
+                    places.range(**start..end).next().is_some()
+                });
+                traced.map(|(start, _)| *start).collect()
             }
-            Self::Named(names) => names.contains(*name) && !init.contains(address),
-        };
-        let traced = symbols.iter().filter(is_traced);
-        traced.map(|(address, _)| *address).collect()
+            Self::Named(names) => {
+                let at = |wanted: &str| {
+                    let found = symbols.iter().find(|(_, name)| *name == wanted);
+                    found.map_or(0, |(address, _)| *address)
+                };
+                // What was there is gone since the kernel came up; its names are not.
+                let init = at("_sinittext")..at("_einittext");
+                let traced = (symbols.iter())
+                    .filter(|(address, name)| names.contains(*name) && !init.contains(address));
+                traced.map(|(address, _)| *address).collect()
+            }
+        }
     }
 }
 

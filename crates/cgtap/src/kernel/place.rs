@@ -51,6 +51,12 @@ impl Place {
         }
     }
 
+    /// Its file is still at its path.
+    #[must_use]
+    pub fn is_there(&self) -> bool {
+        self.file.is_at(Path::new(&self.path))
+    }
+
     /// Looks for it in the file that is at its path by now. Only the beginning of a function is known again: bytes
     /// behind it, or from the beginning of the file, are others there.
     ///
@@ -111,8 +117,7 @@ pub(super) fn resolve(spec: &HookSpec) -> Result<(HookSpec, TargetInfo), TargetE
 /// # Errors
 /// As [`Place::find`].
 pub fn any(spec: &HookSpec, places: &[Place]) -> Result<Option<Place>, TargetError> {
-    let is_there = |place: &&Place| place.file.is_at(Path::new(&place.path));
-    match (places.iter().find(is_there), spec.mapped()) {
+    match (places.iter().find(|place| place.is_there()), spec.mapped()) {
         (None, Some(name)) => mapped_place(spec, name).map(Some),
         (found, _) => Ok(found.or(places.first()).cloned()),
     }
@@ -175,15 +180,15 @@ fn in_binary(spec: &HookSpec, path: &Path) -> HookSpec {
 /// [`open_kprobe`](super::target::open_kprobe).
 pub fn open(spec: &HookSpec, place: &Place) -> Result<OwnedFd, TargetError> {
     let (source, is_return) = (source("uprobe")?, spec.kind().is_return());
-    let is_there = || match place.file.is_at(Path::new(&place.path)) {
+    let check = || match place.is_there() {
         true => Ok(()),
         false => Err(place.gone(spec)),
     };
-    is_there()?;
+    check()?;
     let path = place.path.as_bytes();
     let probe = perf::open_probe(source, is_return, path, place.offset)?;
     // It may have been replaced while that was done.
-    is_there()?;
+    check()?;
     Ok(probe)
 }
 

@@ -9,6 +9,7 @@ use crate::dispatch::bounds::Verdict;
 use crate::hook::HookSpec;
 use crate::id::{AttachmentId, CgroupId, InstanceId, ProgramId};
 use crate::kernel::layout::Layout;
+use crate::kernel::place::Place;
 use crate::kernel::scope::ScopeInfo;
 use crate::kernel::target::{Target, TargetInfo};
 use crate::limit::record::Limits;
@@ -203,6 +204,14 @@ impl HookRecord {
             spec: &self.spec,
             info: &self.target,
         }
+    }
+
+    /// Its last place, if it stands at a path where none of the files is any more that it stands in.
+    #[must_use]
+    pub fn left_behind(&self) -> Option<&Place> {
+        let places = &self.target.places;
+        let is_left = self.spec.mapped().is_none() && !places.iter().any(Place::is_there);
+        places.last().filter(|_| is_left)
     }
 
     /// The files that it follows, if it does that.

@@ -60,7 +60,7 @@ fn is_refused(event: &Event) {
     let words = error.to_string();
     let mut promised = promised(event.kind).iter();
     assert!(promised.any(|p| words.contains(p)), "{words}");
-    super::support::not_run(&format!(
+    super::support::told::not_run(&format!(
         "{} hooks, but that they are refused: {words}",
         event.kind
     ));

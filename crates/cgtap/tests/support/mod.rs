@@ -14,6 +14,7 @@
 
 pub mod event;
 pub mod made;
+pub mod told;
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
@@ -233,15 +234,6 @@ impl Drop for Sandbox {
         assert!(!state_left, "{} is left behind", self.state.display());
         assert!(!cgroup_left, "{} is left behind", self.dir("").display());
     }
-}
-
-/// Says what a test that goes on cannot try on this kernel, past its captured output: `./dev test` and guests
-/// count it as skipped.
-pub fn not_run(what: &str) {
-    let thread = std::thread::current();
-    let test = thread.name().unwrap_or("a test");
-    let words = format!("NOT RUN: {test}: {what}\n");
-    std::io::stderr().write_all(words.as_bytes()).unwrap();
 }
 
 /// Kills what is in the cgroups below `dir`, and removes them.

@@ -55,7 +55,7 @@ pub fn run(args: &Args) -> Result<()> {
         println!("{}", line(&result));
         // At once: a run of hours may be ended before its report.
         for what in &result.not_run {
-            println!("    NOT RUN: {what}");
+            println!("    {NOT_RUN}{what}");
         }
         for (name, words) in failures(&result) {
             println!("    {name}: {}", words.trim().replace('\n', "\n        "));

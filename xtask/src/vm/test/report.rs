@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use super::agent::{self, BinaryResult};
-use super::libtest::Outcome;
+use super::libtest::{self, Outcome};
 use super::plan::Plan;
 
 /// Lines shown of what a failed test wrote.
@@ -68,13 +68,11 @@ impl Run {
             skipped: self.skipped.as_ref().map_or(0, |(binaries, _)| *binaries),
             ..Counts::default()
         };
-        counts.skipped += self.results.iter().map(|r| r.not_run.len()).sum::<usize>();
-        for test in self.results.iter().flat_map(|r| &r.tests) {
-            match test.outcome {
-                Outcome::Passed => counts.passed += 1,
-                Outcome::Failed(_) => counts.failed += 1,
-                Outcome::Ignored(_) => counts.skipped += 1,
-            }
+        for result in &self.results {
+            let [passed, failed, ignored] = libtest::count(&result.tests);
+            counts.passed += passed;
+            counts.failed += failed;
+            counts.skipped += ignored + result.not_run.len();
         }
         counts
     }

@@ -13,7 +13,7 @@ use super::super::{
     AttachRequest, CgroupRef, Detach, Engine, Error, ErrorKind, Lifetime, Lock, ObjectSource,
     ProgramChoice, Result,
 };
-use crate::asm::{Builder, Cond, Insn, Reg, Size, helper};
+use crate::asm::{Builder, Cond, Insn, Label, Reg, Size, helper};
 use crate::hook::HookSpec;
 use crate::hook::kind::Returns;
 use crate::id::{AttachmentId, CgroupId, InstanceId};
@@ -78,13 +78,14 @@ fn counting(returns: Returns, nests: bool) -> Result<Vec<Insn>> {
         .call_map(0, KEY, helper::MAP_LOOKUP_ELEM)
         .jump_if_imm(Cond::Eq, Reg::R0, 0, out)
         .increment_per_cpu(nests);
+    end(b, out, returns)
+}
+
+/// The end of a program that counts: it changes nothing.
+fn end(mut b: Builder, out: Label, returns: Returns) -> Result<Vec<Insn>> {
     b.place(out)
         .push(Insn::mov_imm(Reg::R0, returns.neutral()))
         .push(Insn::exit());
-    finished(b)
-}
-
-fn finished(b: Builder) -> Result<Vec<Insn>> {
     b.finish()
         .map_err(|e| Error::new(ErrorKind::Kernel, format!("cannot generate: {e}")))
 }
@@ -115,10 +116,7 @@ fn counting_by_cgroup(returns: Returns, nests: bool) -> Result<Vec<Insn>> {
     b.jump_if_imm(Cond::Eq, Reg::R0, 0, full);
     b.place(found).increment_per_cpu(nests).jump(out);
     b.place(full).increment(1, 0);
-    b.place(out)
-        .push(Insn::mov_imm(Reg::R0, returns.neutral()))
-        .push(Insn::exit());
-    finished(b)
+    end(b, out, returns)
 }
 
 fn program(event: &HookSpec, per_cgroup: bool) -> Result<ProgramImage> {

@@ -157,7 +157,7 @@ impl Drop for Meters {
 
 impl MeterTable {
     /// What meter `meter` of the `at`th cgroup that was asked for counted for a cgroup and those
-    /// below it; all zeros, without labels, if that is nothing. None if it is not known. Of one that
+    /// below it; all zeros, without labels, if that is nothing; empty if it is not known. Of one that
     /// `is_asked` for itself it is all that was counted, also when it is gone and that is its parent's.
     pub fn values(
         &self,

@@ -1,6 +1,6 @@
 //! From counts to the rows of the report.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::super::report::{StatCount, StatRow, UsageValue};
@@ -15,6 +15,8 @@ use crate::id::CgroupId;
 /// Everything that was counted, with the totals of the perf events.
 pub(super) struct Table<'a> {
     request: &'a StatRequest,
+    /// Those that were asked for.
+    cgroups: &'a [Cgroup],
     hooks: &'a [HookCounts],
     meters: Option<&'a MeterTable>,
     counters: Option<&'a Counts>,
@@ -30,12 +32,14 @@ struct HookRow {
 impl<'a> Table<'a> {
     pub fn new(
         request: &'a StatRequest,
+        cgroups: &'a [Cgroup],
         hooks: &'a [HookCounts],
         meters: Option<&'a MeterTable>,
         counters: Option<&'a Counts>,
     ) -> Self {
         Self {
             request,
+            cgroups,
             hooks,
             meters,
             counters,
@@ -44,12 +48,13 @@ impl<'a> Table<'a> {
     }
 
     /// The row of the `at`th cgroup that was asked for.
-    pub fn total(&self, at: usize, cgroup: &Cgroup) -> StatRow {
+    pub fn total(&self, at: usize) -> StatRow {
+        let cgroup = &self.cgroups[at];
         let hooks = HookRow {
             own: Vec::new(),
             total: self.hooks[at].totals.clone(),
         };
-        self.row(at, &cgroup.path, cgroup.id, &hooks, true)
+        self.row(at, &cgroup.path, cgroup.id, &hooks)
     }
 
     /// The row of a perf event's counts.
@@ -57,15 +62,9 @@ impl<'a> Table<'a> {
         self.counters?.row_of(id)
     }
 
-    /// The row of a cgroup, for the `asked`th one that was asked for, and whether it `is_asked` for itself.
-    fn row(
-        &self,
-        asked: usize,
-        path: &str,
-        id: CgroupId,
-        hooks: &HookRow,
-        is_asked: bool,
-    ) -> StatRow {
+    /// The row of a cgroup, for the `asked`th one that was asked for.
+    fn row(&self, asked: usize, path: &str, id: CgroupId, hooks: &HookRow) -> StatRow {
+        let is_asked = self.cgroups[asked].id == id;
         let row = self.counted(id);
         let (mut hook, mut counter, mut meter) = (0, 0, 0);
         let mut events = Vec::new();
@@ -140,13 +139,8 @@ impl<'a> Table<'a> {
     /// One row a cgroup below the `asked`th that was asked for; its total adds up what it and those
     /// below it counted. A cgroup that is gone has a row without a name, and is in the total of the
     /// one that was asked for.
-    pub fn per_cgroup(
-        &self,
-        hierarchy: &Hierarchy,
-        asked: usize,
-        top: &Cgroup,
-        rows: &mut Vec<StatRow>,
-    ) {
+    pub fn per_cgroup(&self, hierarchy: &Hierarchy, asked: usize, rows: &mut Vec<StatRow>) {
+        let top = &self.cgroups[asked];
         let HookCounts { totals, own } = &self.hooks[asked];
         let none = vec![0; totals.len()];
         let mine = |id: CgroupId| own.get(&id).unwrap_or(&none).clone();
@@ -160,52 +154,42 @@ impl<'a> Table<'a> {
                 own: mine(cgroup.id),
                 total: if at == 0 { totals } else { &sums[at] }.clone(),
             };
-            rows.push(self.row(asked, &cgroup.path, cgroup.id, &hooks, at == 0));
+            rows.push(self.row(asked, &cgroup.path, cgroup.id, &hooks));
         }
         let known: BTreeSet<CgroupId> = listing.iter().map(|c| c.id).collect();
+        let below = self.below(top.id);
         let mut gone: BTreeSet<CgroupId> = own.keys().copied().collect();
-        gone.extend(self.counted_below(top.id));
+        let counted = below.iter().filter(|(_, (_, is_counted))| *is_counted);
+        gone.extend(counted.map(|(id, _)| *id));
+        // Of hooks alone nobody knows where it was: it is in the total of the top.
         let is_shown = |id: &&CgroupId| {
-            self.request.depth.is_none_or(|depth| {
-                // Of hooks alone nobody knows where it was: it is in the total of the top.
-                let level = self.level_below(top.id, **id);
-                level.is_some_and(|level| level <= depth)
-            })
+            let level = below.get(*id).map(|(level, _)| *level);
+            let is_within = |depth| level.is_some_and(|level| level <= depth);
+            self.request.depth.is_none_or(is_within)
         };
         for id in gone.difference(&known).filter(is_shown) {
             let hooks = HookRow {
                 own: mine(*id),
                 total: mine(*id),
             };
-            rows.push(self.row(asked, &format!("id:{id}"), *id, &hooks, false));
+            rows.push(self.row(asked, &format!("id:{id}"), *id, &hooks));
         }
     }
 
-    /// How far below `top` a cgroup was, if perf events were counted there.
-    fn level_below(&self, top: CgroupId, id: CgroupId) -> Option<usize> {
-        let rows = &self.counters?.rows;
-        let (top, mut at) = (self.counted(top)?, self.counted(id)?);
-        let mut level = 0;
-        // A row's parent comes before it.
-        while at > top {
-            at = rows[at].parent.min(at - 1);
-            level += 1;
-        }
-        (at == top).then_some(level)
-    }
-
-    /// The cgroups below `top` of which a perf event was counted.
-    fn counted_below(&self, top: CgroupId) -> Vec<CgroupId> {
+    /// The cgroups below `top` that have rows of perf events: how far below, and whether any was counted.
+    fn below(&self, top: CgroupId) -> BTreeMap<CgroupId, (usize, bool)> {
         let (Some(counters), Some(top)) = (self.counters, self.counted(top)) else {
-            return Vec::new();
+            return BTreeMap::new();
         };
-        let mut is_below = vec![false; counters.rows.len()];
-        let mut found = Vec::new();
+        let mut levels = vec![None; counters.rows.len()];
+        levels[top] = Some(0);
+        let mut found = BTreeMap::new();
         // A row's parent comes before it.
         for (at, row) in counters.rows.iter().enumerate().skip(top + 1) {
-            is_below[at] = row.parent == top || is_below[row.parent.min(at)];
-            if is_below[at] && row.own.iter().any(|v| v.count > 0) {
-                found.push(row.id);
+            levels[at] = levels[row.parent.min(at)].map(|above| above + 1);
+            if let Some(level) = levels[at] {
+                let is_counted = row.own.iter().any(|v| v.count > 0);
+                found.insert(row.id, (level, is_counted));
             }
         }
         found
