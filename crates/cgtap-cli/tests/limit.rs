@@ -243,8 +243,9 @@ fn a_fork_bomb_is_killed() {
         std::thread::sleep(Duration::from_millis(10));
     }
     let list = sandbox.run(&["--json", "limit", "list"]).done().json();
-    let born = list["limits"][0]["used"].as_u64().unwrap();
-    assert!((50..100).contains(&born), "{born}");
+    let [born, missed] = ["used", "missed"].map(|key| list["limits"][0][key].as_u64().unwrap());
+    // System calls at which a kernel that preempts programs did not run ours, told as missed, go on.
+    assert!((50..100 + missed).contains(&born), "{born}, {missed}");
     assert_eq!(sandbox.tasks("b"), 1);
 }
 
