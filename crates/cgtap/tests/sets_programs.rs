@@ -264,9 +264,14 @@ fn run_counts_are_exact_while_sets_are_built_anew() {
         }
         events += in_t.finish() + in_child.finish();
     }
-    // Each call of a worker has run it, and each run is counted.
+    // Each call of a worker has run it but those that a kernel that preempts programs missed and told, and each run
+    // is counted.
     let counted = counts(&sandbox, report.instance)[3];
-    assert!(counted >= events);
+    let missed = sandbox.own("t")[0].recursion_misses;
+    assert!(
+        counted + missed >= events,
+        "{counted} of {events}, {missed} missed"
+    );
     assert_eq!(sandbox.runs(every), counted);
     let counted_above = counts(&sandbox, beside.instance)[4];
     assert_eq!(sandbox.runs(above), counted_above);
