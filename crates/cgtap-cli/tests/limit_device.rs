@@ -29,16 +29,9 @@ fn client() -> &'static Path {
     BUILT.get_or_init(|| compiled_with("fixtures/opens", &["-pthread"]))
 }
 
-/// Runs `cgtap` as if the kernel had nothing of `lacking`.
-fn without(lacking: &str, sandbox: &Sandbox, words: &[&str]) -> Ran {
-    let mut command = sandbox.cgtap(words);
-    command.env("CGTAP_PRETEND_MISSING", lacking);
-    Ran::of(&mut command)
-}
-
 /// Runs `cgtap` on a kernel without the better gates.
 fn cgtap(sandbox: &Sandbox, words: &[&str]) -> Ran {
-    without("trampolines", sandbox, words)
+    sandbox.run_without("trampolines", words)
 }
 
 fn limit(sandbox: &Sandbox, cgroup: &str, meter: &str, amount: &str, on: &str) -> u64 {
@@ -298,12 +291,14 @@ fn opens_are_counted_once_by_every_way_to_see_them() {
         ("trampolines", &["kprobe"]),
         ("trampolines,kprobes", &[]),
     ] {
-        without(lacking, &sandbox, &enable).done();
+        sandbox.run_without(lacking, &enable).done();
         let best = left.iter().find(|kind| has(kind));
         let hook = best.map_or("cgroup:dev".to_owned(), |kind| {
             format!("{kind}:security_file_open")
         });
-        let code = without(lacking, &sandbox, &["meter", "show", "device", "--code"]).done();
+        let code = sandbox
+            .run_without(lacking, &["meter", "show", "device", "--code"])
+            .done();
         assert!(code.out.contains(&hook), "{lacking}: {hook}: {}", code.out);
         for way in [
             "open", "uring", "worker", "thread", "path", "access", "mknod",
@@ -326,7 +321,7 @@ fn opens_are_counted_once_by_every_way_to_see_them() {
         sandbox.run(&["meter", "disable", "device"]).done();
     }
     // Without any of them it cannot be had, and each is told.
-    let refused = without("trampolines,kprobes,cgroup_device", &sandbox, &enable);
+    let refused = sandbox.run_without("trampolines,kprobes,cgroup_device", &enable);
     assert_eq!(refused.status, 1, "{refused:?}");
     assert!(refused.err.contains("none of its 3 ways"), "{refused:?}");
 }
@@ -452,7 +447,7 @@ fn without_a_gate_it_is_refused_in_words() {
     let sandbox = Sandbox::new();
     let refused = |meter: &str, on: &str, lacking: &str| {
         let words = ["limit", "set", &sandbox.cgroup, meter, "1", "--on", on];
-        let refused = without(lacking, &sandbox, &words);
+        let refused = sandbox.run_without(lacking, &words);
         assert_eq!(refused.status, 1, "{refused:?}");
         refused.err
     };

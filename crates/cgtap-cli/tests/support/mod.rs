@@ -179,6 +179,11 @@ impl Sandbox {
         Ran::of(&mut self.cgtap(words))
     }
 
+    /// Runs it as if the kernel had nothing of `lacking`.
+    pub fn run_without(&self, lacking: &str, words: &[&str]) -> Ran {
+        Ran::of(self.cgtap(words).env("CGTAP_PRETEND_MISSING", lacking))
+    }
+
     /// A command as it runs in a container: in the sandbox's cgroup `name`, which is the root of a cgroup
     /// namespace of its own, with mounts of its own that `set_up` may change first.
     pub fn boxed(&self, name: &str, set_up: &str, command: &Command) -> Command {
