@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 use prometheus::{get, promtool};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
-use support::{Ran, Sandbox, run};
+use support::{Ran, Sandbox, killed_after, run};
 
 /// A sandbox and a policy file of a test's own.
 struct Policy {
@@ -278,20 +278,11 @@ fn a_killed_apply_leaves_a_pattern_or_none() {
     // Ever nearer to the moment at which it comes in force, on both sides of it, however fast this
     // machine is by then.
     let (mut in_force, mut killed, mut rounds) = (0, 0, 0);
-    let mut was_in_force = false;
-    while rounds < 12 || (rounds < 48 && (killed < 4 || !(1..rounds).contains(&in_force))) {
+    let (mut was_in_force, mut has_both) = (false, false);
+    while rounds < 12 || (rounds < 48 && !has_both) {
         rounds += 1;
-        let words = ["apply", path.to_str().unwrap()];
-        let mut child = policy
-            .sandbox
-            .cgtap(&words)
-            .stdout(Stdio::null())
-            .spawn()
-            .unwrap();
-        std::thread::sleep(wait);
-        killed += u32::from(child.try_wait().unwrap().is_none());
-        let _ = child.kill();
-        child.wait().unwrap();
+        let mut apply = policy.sandbox.cgtap(&["apply", path.to_str().unwrap()]);
+        killed += u32::from(killed_after(apply.stdout(Stdio::null()), wait));
         let listed = policy
             .sandbox
             .run(&["--json", "limit", "list"])
@@ -321,9 +312,10 @@ fn a_killed_apply_leaves_a_pattern_or_none() {
             };
             was_in_force = is_in_force;
         }
+        has_both = killed >= 4 && (1..rounds).contains(&in_force);
     }
     println!("{killed} of {rounds} were killed, {in_force} had it in force");
-    assert!(killed >= 4 && (1..rounds).contains(&in_force));
+    assert!(has_both);
     policy.apply(&text);
     assert_eq!(policy.told().len(), rounds + 1);
     // All limits are those that are to come, too.

@@ -15,7 +15,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
-use support::{Running, Sandbox};
+use support::{Running, Sandbox, killed_after};
 
 /// How long anything may take before it is a failure. Guests without KVM are slow.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -377,19 +377,12 @@ fn a_change_that_is_killed_opens_no_gap() {
             (&cgroup, 10)
         };
         let mut change = set(at, &amount.to_string());
-        let mut child = change
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        std::thread::sleep(took * round / 24);
-        if child.try_wait().unwrap().is_none() {
+        change.stdout(Stdio::null()).stderr(Stdio::null());
+        if killed_after(&mut change, took * round / 24) {
             killed += 1;
         } else {
             took = took * 3 / 4;
         }
-        let _ = child.kill();
-        child.wait().unwrap();
         assert_eq!(run("3"), "0 3 122\n", "round {round}");
         let list = sandbox.run(&["--json", "limit", "list"]).done().json();
         let of_a = |l: &&serde_json::Value| l["cgroup"] == cgroup.as_str() && l["amount"] == 10;

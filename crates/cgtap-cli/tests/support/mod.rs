@@ -116,6 +116,13 @@ impl Drop for Running {
     }
 }
 
+/// Starts a command and kills it after `wait`; whether it still ran.
+pub fn killed_after(command: &mut Command, wait: Duration) -> bool {
+    let mut child = Running(command.spawn().unwrap());
+    std::thread::sleep(wait);
+    child.0.try_wait().unwrap().is_none()
+}
+
 /// Where cgroup2 is mounted.
 pub fn cgroup_root() -> PathBuf {
     let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap();
