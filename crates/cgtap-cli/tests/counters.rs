@@ -15,7 +15,6 @@ use std::sync::OnceLock;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use support::{Ran, Sandbox, compiled_with};
 
@@ -67,9 +66,8 @@ fn count(report: &Value, cgroup: &str, name: &str) -> u64 {
     event(report, cgroup, name)["count"].as_u64().unwrap()
 }
 
-/// Runs `cgtap --json stat WORDS -o FILE -- sh -c SCRIPT`, by itself or below perf; what the script
-/// printed, the report, and what perf printed.
-fn stat(sandbox: &Sandbox, perf: &[&str], words: &[&str], script: &str) -> (String, Value, String) {
+/// `cgtap --json stat WORDS -o FILE -- sh -c SCRIPT`, and its file.
+fn stat_of(sandbox: &Sandbox, words: &[&str], script: &str) -> (Command, PathBuf) {
     let file = std::env::temp_dir().join(format!(
         "cgtap-test-counters-{}",
         sandbox.cgroup.trim_start_matches('/')
@@ -79,6 +77,19 @@ fn stat(sandbox: &Sandbox, perf: &[&str], words: &[&str], script: &str) -> (Stri
         .arg("-o")
         .arg(&file)
         .args(["--", "sh", "-c", script]);
+    (ours, file)
+}
+
+/// The report in `file`, which goes.
+fn report_in(file: &Path) -> Value {
+    let text = std::fs::read_to_string(file).unwrap();
+    std::fs::remove_file(file).unwrap();
+    serde_json::from_str(&text).unwrap()
+}
+
+/// Runs it, by itself or below perf; what the script printed, the report, and what perf printed.
+fn stat(sandbox: &Sandbox, perf: &[&str], words: &[&str], script: &str) -> (String, Value, String) {
+    let (mut ours, file) = stat_of(sandbox, words, script);
     let ran = if perf.is_empty() {
         Ran::of(&mut ours)
     } else {
@@ -88,9 +99,7 @@ fn stat(sandbox: &Sandbox, perf: &[&str], words: &[&str], script: &str) -> (Stri
         Ran::of(&mut outer)
     }
     .done();
-    let text = std::fs::read_to_string(&file).unwrap();
-    std::fs::remove_file(&file).unwrap();
-    (ran.out, serde_json::from_str(&text).unwrap(), ran.err)
+    (ran.out, report_in(&file), ran.err)
 }
 
 /// Does it again where something was lost: a kernel may keep switches from programs (docs/kernel-facts.md), and
@@ -438,22 +447,27 @@ impl Moved {
 fn a_task_that_others_move_while_it_waits_is_charged_where_it_works() {
     let mut sandbox = Sandbox::new();
     let (a, b) = (sandbox.child("a"), sandbox.child("b"));
-    let mut worker = Moved::start(&sandbox, "a", 50);
-    let mut stat = sandbox.cgtap(&["--json", "stat", "-c", &a, "-c", &b, "-e", "faults"]);
-    stat.stdout(Stdio::piped()).stderr(Stdio::piped());
-    let stat = stat.spawn().unwrap();
-    await_counting(&stat);
-    worker.go();
-    let pid = worker.child.id().to_string();
-    std::fs::write(sandbox.directory.join("b/cgroup.procs"), pid).unwrap();
-    worker.go();
-    kill_process(Pid::from_child(&stat), Signal::INT).unwrap();
-    let ran = Ran::from(stat.wait_with_output().unwrap());
-    let report = ran.json();
+    let words = ["-c", &a, "-c", &b, "-e", "faults"];
+    let (_, report, _) = with_nothing_lost(|| {
+        let mut worker = Moved::start(&sandbox, "a", 50);
+        // Its command runs from when it counts until it is told to stop.
+        let (mut stat, file) = stat_of(&sandbox, &words, "echo counting && read -r stop");
+        stat.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut stat = stat.spawn().unwrap();
+        let mut begun = BufReader::new(stat.stdout.take().unwrap());
+        assert!(begun.read_line(&mut String::new()).unwrap() > 0);
+        worker.go();
+        let pid = worker.child.id().to_string();
+        std::fs::write(sandbox.directory.join("b/cgroup.procs"), pid).unwrap();
+        worker.go();
+        stat.stdin.take().unwrap().write_all(b"stop\n").unwrap();
+        assert!(stat.wait().unwrap().success());
+        drop(worker.input);
+        worker.child.wait().unwrap();
+        (String::new(), report_in(&file), String::new())
+    });
     let counts = ["/a", "/b"].map(|cgroup| count(&report, cgroup, "faults"));
     assert_eq!(counts, [50, 50]);
-    drop(worker.input);
-    worker.child.wait().unwrap();
 }
 
 /// The numbers behind `field` in a process's fdinfo: ids of its programs or maps.
@@ -470,16 +484,6 @@ fn ids(pid: u32, field: &str) -> Vec<String> {
         .collect()
 }
 
-/// Waits until everything is attached: four links, and a moment for the start.
-fn await_counting(child: &Child) {
-    let end = Instant::now() + Duration::from_secs(20);
-    while ids(child.id(), "link_id:").len() < 4 {
-        assert!(Instant::now() < end, "{child:?} does not count");
-        thread::sleep(Duration::from_millis(20));
-    }
-    thread::sleep(Duration::from_millis(100));
-}
-
 #[test]
 fn nothing_is_left_of_a_count_that_is_killed() {
     let sandbox = Sandbox::new();
@@ -493,7 +497,11 @@ fn nothing_is_left_of_a_count_that_is_killed() {
         "600",
     ]);
     let mut stat = stat.spawn().unwrap();
-    await_counting(&stat);
+    let end = Instant::now() + Duration::from_secs(20);
+    while ids(stat.id(), "link_id:").len() < 4 {
+        assert!(Instant::now() < end, "{stat:?} does not count");
+        thread::sleep(Duration::from_millis(20));
+    }
     let (progs, maps) = (ids(stat.id(), "prog_id:"), ids(stat.id(), "map_id:"));
     assert!(progs.len() >= 5 && maps.len() >= 6, "{progs:?} {maps:?}");
     stat.kill().unwrap();

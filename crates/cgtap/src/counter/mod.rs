@@ -267,3 +267,119 @@ impl Counters {
         counts
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TURN: [u8; 4] = [0; 4];
+    /// Words of a turn, as the programs have them.
+    const ID: usize = 0;
+    const TASK: usize = 3;
+
+    /// The programs that may end a turn where this thread runs, attached nowhere: their maps are changed by the
+    /// test alone.
+    struct Still {
+        flush: Prog,
+        at_move: Prog,
+        maps: Maps,
+        turn_bytes: usize,
+    }
+
+    impl Still {
+        /// Counting on the CPU of this thread, which stays there.
+        fn begun() -> Self {
+            let cpu = cpu::online().unwrap()[0];
+            let mut one = rustix::thread::CpuSet::new();
+            one.set(cpu as usize);
+            rustix::thread::sched_setaffinity(None, &one).unwrap();
+            let events: [CounterEvent; 1] = ["faults".parse().unwrap()];
+            let (plan, cpus) = (Plan::of(&events), possible_cpus().unwrap() as u32);
+            let maps = Maps::make(&plan, 1, cpus).unwrap();
+            maps.open_events(&events, &[cpu], cpus).unwrap();
+            let layout = Layout::read(&Btf::vmlinux().unwrap()).unwrap();
+            let target = Target {
+                layout: &layout,
+                plan: &plan,
+                cpus,
+            };
+            // In the place of a tracepoint's they could not be run on purpose.
+            let of = |name, insns| load(name, None, insns, &maps.of_charge()).unwrap();
+            let still = Self {
+                flush: of("cgtap_flush", program::flush(&target)),
+                at_move: of("cgtap_move", program::at_move(&target)),
+                turn_bytes: program::turn_bytes(&plan),
+                maps,
+            };
+            still.flush();
+            still
+        }
+
+        fn flush(&self) {
+            self.flush.test_run_raw_tp(&[1]).unwrap();
+        }
+
+        fn moves(&self) {
+            self.at_move.test_run_raw_tp(&[0]).unwrap();
+        }
+
+        /// As if this had been remembered of whose turn it is.
+        fn remember(&self, word: usize, value: u64) {
+            let turn = &self.maps.of_charge()[program::charge_map::TURN as usize];
+            let mut bytes = turn.lookup(&TURN).unwrap().unwrap();
+            for of_cpu in bytes.chunks_exact_mut(self.turn_bytes) {
+                of_cpu[word * 8..][..8].copy_from_slice(&value.to_ne_bytes());
+            }
+            turn.update(&TURN, &bytes).unwrap();
+        }
+
+        fn unseen(&self) -> u64 {
+            self.maps.control.get(control::UNSEEN)
+        }
+    }
+
+    #[test]
+    fn a_task_that_moves_and_was_not_seen_to_begin_is_told() {
+        let still = Still::begun();
+        still.moves();
+        assert_eq!(still.unseen(), 0);
+        // It is in the cgroup whose turn it is, now that it has moved: where it was nobody knows.
+        still.remember(TASK, u64::MAX);
+        still.moves();
+        assert_eq!(still.unseen(), 1);
+        still.moves();
+        assert_eq!(still.unseen(), 1, "it is told once");
+    }
+
+    #[test]
+    fn a_task_that_was_not_seen_to_begin_is_told_where_counting_ends() {
+        let still = Still::begun();
+        still.flush();
+        assert_eq!(still.unseen(), 0);
+        still.remember(TASK, u64::MAX);
+        still.flush();
+        assert_eq!(
+            still.unseen(),
+            0,
+            "what it did is its cgroup's all the same"
+        );
+        still.remember(TASK, u64::MAX);
+        still.remember(ID, u64::MAX);
+        still.flush();
+        assert_eq!(still.unseen(), 1);
+        still.flush();
+        assert_eq!(still.unseen(), 1, "it is told once");
+    }
+
+    #[test]
+    fn what_was_not_seen_before_counting_is_nothing_to_tell() {
+        let still = Still::begun();
+        still.flush.test_run_raw_tp(&[0]).unwrap();
+        still.remember(TASK, u64::MAX);
+        still.remember(ID, u64::MAX);
+        still.moves();
+        still.remember(TASK, u64::MAX);
+        still.flush();
+        assert_eq!(still.unseen(), 0);
+    }
+}

@@ -265,30 +265,46 @@ pub fn at_switch(target: &Target<'_>) -> Result<Vec<Insn>, EditError> {
     b.push(Insn::load(Size::Dw, PREV, Reg::R1, 8))
         .push(Insn::load(Size::Dw, NEXT, Reg::R1, 16));
     find_turn(&mut b, out);
-    notice_unseen(&mut b, target.layout);
+    notice_unseen(&mut b, PREV, NEXT, |b, seen| {
+        cgroup_id(b, target.layout, ID, PREV);
+        unless_in_turn(b, seen);
+    });
     cgroup_id(&mut b, target.layout, ID, NEXT);
     change(&mut b, target, When::Switch, out);
     b.finish()
 }
 
-/// Appends what counts a switch before this one that was not seen: to [`PREV`], from a task of another cgroup.
-/// Remembers [`NEXT`].
-fn notice_unseen(b: &mut Builder, layout: &Layout) {
+/// Appends what counts a switch before this one that was not seen: to the task in `ran`, whatever its turn was.
+/// What it did was charged to the turn's cgroup, so none is counted where `unless` finds it to be its own and
+/// jumps. Remembers the task in `runs`.
+fn notice_unseen(
+    b: &mut Builder,
+    ran: Reg,
+    runs: Reg,
+    unless: impl FnOnce(&mut Builder, crate::asm::Label),
+) {
     let seen = b.label();
     b.push(Insn::load(Size::Dw, Reg::R1, TURN, turn::TASK))
-        .push(Insn::store(Size::Dw, TURN, turn::TASK, NEXT))
-        .jump_if(Cond::Eq, Reg::R1, PREV, seen)
+        .push(Insn::store(Size::Dw, TURN, turn::TASK, runs))
+        .jump_if(Cond::Eq, Reg::R1, ran, seen)
         .push(Insn::load(Size::Dw, Reg::R1, TURN, turn::IS_COUNTING))
         .jump_if_imm(Cond::Eq, Reg::R1, 0, seen);
-    cgroup_id(b, layout, ID, PREV);
-    b.push(Insn::load(Size::Dw, Reg::R1, TURN, turn::ID))
-        .jump_if(Cond::Eq, Reg::R1, ID, seen)
-        .increment(charge_map::CONTROL, control::UNSEEN);
+    unless(b, seen);
+    b.increment(charge_map::CONTROL, control::UNSEEN);
     b.place(seen);
+}
+
+/// Appends a jump if the turn is that of the cgroup whose id is in [`ID`].
+fn unless_in_turn(b: &mut Builder, seen: crate::asm::Label) {
+    b.push(Insn::load(Size::Dw, Reg::R1, TURN, turn::ID))
+        .jump_if(Cond::Eq, Reg::R1, ID, seen);
 }
 
 /// Generates the program at `tp_btf/cgroup_attach_task`: a task that moves itself, which is what
 /// `echo $$ >cgroup.procs` does, works for the new cgroup from here on.
+///
+/// Of one that was not seen to begin nobody knows which cgroup it worked for until now, and the turn is
+/// right again from here on, so the next switch would not show it.
 ///
 /// # Errors
 /// As [`at_switch`].
@@ -296,8 +312,10 @@ pub fn at_move(target: &Target<'_>) -> Result<Vec<Insn>, EditError> {
     let mut b = Builder::new();
     let out = b.label();
     find_turn(&mut b, out);
-    b.push(Insn::call(helper::GET_CURRENT_TASK_BTF));
-    cgroup_id(&mut b, target.layout, ID, Reg::R0);
+    b.push(Insn::call(helper::GET_CURRENT_TASK_BTF))
+        .push(Insn::mov(NEXT, Reg::R0));
+    notice_unseen(&mut b, NEXT, NEXT, |_, _| {});
+    cgroup_id(&mut b, target.layout, ID, NEXT);
     change(&mut b, target, When::Now, out);
     b.finish()
 }
@@ -312,16 +330,17 @@ pub fn flush(target: &Target<'_>) -> Result<Vec<Insn>, EditError> {
     let (out, was_off) = (b.label(), b.label());
     b.push(Insn::load(Size::Dw, ROW, Reg::R1, 0));
     find_turn(&mut b, out);
+    b.push(Insn::call(helper::GET_CURRENT_TASK_BTF))
+        .push(Insn::mov(NEXT, Reg::R0));
+    cgroup_id(&mut b, target.layout, ID, NEXT);
+    notice_unseen(&mut b, NEXT, NEXT, unless_in_turn);
     b.push(Insn::load(Size::Dw, NEXT_ROW, TURN, turn::IS_COUNTING))
         .push(Insn::store(Size::Dw, TURN, turn::IS_COUNTING, ROW))
         .jump_if_imm(Cond::Ne, NEXT_ROW, 0, was_off)
         // What was counted before the start is nobody's.
         .push(Insn::mov_imm(Reg::R1, OUTSIDE as i32))
         .push(Insn::store(Size::Dw, TURN, turn::ROW, Reg::R1));
-    b.place(was_off)
-        .push(Insn::call(helper::GET_CURRENT_TASK_BTF))
-        .push(Insn::store(Size::Dw, TURN, turn::TASK, Reg::R0));
-    cgroup_id(&mut b, target.layout, ID, Reg::R0);
+    b.place(was_off);
     find_row(&mut b);
     b.push(Insn::store(Size::Dw, TURN, turn::ID, ID))
         .push(Insn::load(Size::Dw, Reg::R1, TURN, turn::ROW))
