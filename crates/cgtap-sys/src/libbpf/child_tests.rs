@@ -130,7 +130,8 @@ fn one_that_does_not_end_is_killed() {
             after: limits.timeout
         }
     );
-    assert!(start.elapsed() < Duration::from_secs(5));
+    // Much sooner than the child would have ended.
+    assert!(start.elapsed() < Duration::from_secs(30));
 }
 
 #[test]

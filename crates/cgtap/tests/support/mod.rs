@@ -244,7 +244,7 @@ fn remove_tree(dir: &Path) {
             remove_tree(&entry.path());
         }
     }
-    for _ in 0..200 {
+    for _ in 0..6_000 {
         if std::fs::remove_dir(dir).is_ok() || !dir.exists() {
             return;
         }
