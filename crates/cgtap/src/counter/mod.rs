@@ -277,11 +277,11 @@ mod tests {
     const ID: usize = 0;
     const TASK: usize = 3;
 
-    /// The programs that may end a turn where this thread runs, attached nowhere: their maps are changed by the
-    /// test alone.
+    /// The programs that charge, attached nowhere: their maps are changed by the test alone.
     struct Still {
         flush: Prog,
         at_move: Prog,
+        at_switch: Prog,
         maps: Maps,
         turn_bytes: usize,
     }
@@ -297,17 +297,20 @@ mod tests {
             let (plan, cpus) = (Plan::of(&events), possible_cpus().unwrap() as u32);
             let maps = Maps::make(&plan, 1, cpus).unwrap();
             maps.open_events(&events, &[cpu], cpus).unwrap();
-            let layout = Layout::read(&Btf::vmlinux().unwrap()).unwrap();
+            let btf = Btf::vmlinux().unwrap();
+            let layout = Layout::read(&btf).unwrap();
             let target = Target {
                 layout: &layout,
                 plan: &plan,
                 cpus,
             };
-            // In the place of a tracepoint's they could not be run on purpose.
-            let of = |name, insns| load(name, None, insns, &maps.of_charge()).unwrap();
+            let of = |name, at, insns| load(name, at, insns, &maps.of_charge()).unwrap();
+            let switch = Some((&*btf, "sched_switch"));
             let still = Self {
-                flush: of("cgtap_flush", program::flush(&target)),
-                at_move: of("cgtap_move", program::at_move(&target)),
+                flush: of("cgtap_flush", None, program::flush(&target)),
+                // Loaded for its tracepoint it could not be run on purpose.
+                at_move: of("cgtap_move", None, program::at_move(&target)),
+                at_switch: of("cgtap_switch", switch, program::at_switch(&target)),
                 turn_bytes: program::turn_bytes(&plan),
                 maps,
             };
@@ -336,6 +339,17 @@ mod tests {
         fn unseen(&self) -> u64 {
             self.maps.control.get(control::UNSEEN)
         }
+    }
+
+    #[test]
+    fn a_task_that_leaves_and_was_not_seen_to_begin_is_told() {
+        let still = Still::begun();
+        still.remember(TASK, u64::MAX);
+        still.remember(ID, u64::MAX);
+        let _link = Link::raw_tracepoint(&still.at_switch, None).unwrap();
+        // It leaves the one CPU where it is counted.
+        std::thread::sleep(std::time::Duration::from_millis(1));
+        assert!(still.unseen() > 0);
     }
 
     #[test]
