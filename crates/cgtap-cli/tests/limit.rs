@@ -174,12 +174,15 @@ fn a_cgroup_of_two_limits_is_thawed_by_the_guard_and_that_of_others_is_not() {
     wait_frozen(&sandbox, "a", true);
     drop(pacer);
     wait_frozen(&sandbox, "a", false);
-    let pacer = enforce(&sandbox);
+    let mut pacer = enforce(&sandbox);
     wait_frozen(&sandbox, "a", true);
     assert_eq!(set("tasks_born", "0", "observe"), second);
     wait_frozen(&sandbox, "a", false);
-    drop(pacer);
+    // Killed before the guard knows, that would thaw it once more.
+    signal(pacer.0.id().cast_signed(), Signal::TERM);
+    assert!(pacer.0.wait().unwrap().success());
     std::fs::write(sandbox.directory.join("a/cgroup.freeze"), "1").unwrap();
+    wait_frozen(&sandbox, "a", true);
     sandbox.run(&["limit", "list"]).done();
     assert!(sandbox.is_frozen("a"));
     sandbox.run(&["limit", "clear", "--all"]).done();
