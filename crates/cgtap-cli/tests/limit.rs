@@ -144,11 +144,8 @@ fn enforcing_waits_for_limits_and_follows_the_state() {
 
 /// Waits until a cgroup is frozen, or is not; no command of ours runs meanwhile.
 fn wait_frozen(sandbox: &Sandbox, cgroup: &str, is_frozen: bool) {
-    let end = Instant::now() + PATIENCE;
-    while sandbox.is_frozen(cgroup) != is_frozen {
-        assert!(Instant::now() < end, "{cgroup}: {is_frozen}");
-        std::thread::sleep(Duration::from_millis(5));
-    }
+    let what = if is_frozen { "freezing" } else { "thawing" };
+    wait_until(what, PATIENCE, || sandbox.is_frozen(cgroup) == is_frozen);
 }
 
 /// Of two limits of a cgroup one thaws it and the other freezes it in one step: the guard knows. And what

@@ -270,12 +270,10 @@ impl Counters {
 
 #[cfg(test)]
 mod tests {
+    use super::program::turn::{ID, TASK};
     use super::*;
 
     const TURN: [u8; 4] = [0; 4];
-    /// Words of a turn, as the programs have them.
-    const ID: usize = 0;
-    const TASK: usize = 3;
 
     /// The programs that charge, attached nowhere: their maps are changed by the test alone.
     struct Still {
@@ -326,12 +324,14 @@ mod tests {
             self.at_move.test_run_raw_tp(&[0]).unwrap();
         }
 
-        /// As if this had been remembered of whose turn it is.
-        fn remember(&self, word: usize, value: u64) {
+        /// As if these words of the turn were of another task and cgroup.
+        fn forget(&self, words: &[i16]) {
             let turn = &self.maps.of_charge()[program::charge_map::TURN as usize];
             let mut bytes = turn.lookup(&TURN).unwrap().unwrap();
             for of_cpu in bytes.chunks_exact_mut(self.turn_bytes) {
-                of_cpu[word * 8..][..8].copy_from_slice(&value.to_ne_bytes());
+                for word in words {
+                    of_cpu[*word as usize..][..8].fill(0xff);
+                }
             }
             turn.update(&TURN, &bytes).unwrap();
         }
@@ -344,8 +344,7 @@ mod tests {
     #[test]
     fn a_task_that_leaves_and_was_not_seen_to_begin_is_told() {
         let still = Still::begun();
-        still.remember(TASK, u64::MAX);
-        still.remember(ID, u64::MAX);
+        still.forget(&[TASK, ID]);
         let _link = Link::raw_tracepoint(&still.at_switch, None).unwrap();
         // It leaves the one CPU where it is counted.
         std::thread::sleep(std::time::Duration::from_millis(1));
@@ -358,7 +357,7 @@ mod tests {
         still.moves();
         assert_eq!(still.unseen(), 0);
         // It is in the cgroup whose turn it is, now that it has moved: where it was nobody knows.
-        still.remember(TASK, u64::MAX);
+        still.forget(&[TASK]);
         still.moves();
         assert_eq!(still.unseen(), 1);
         still.moves();
@@ -370,15 +369,14 @@ mod tests {
         let still = Still::begun();
         still.flush();
         assert_eq!(still.unseen(), 0);
-        still.remember(TASK, u64::MAX);
+        still.forget(&[TASK]);
         still.flush();
         assert_eq!(
             still.unseen(),
             0,
             "what it did is its cgroup's all the same"
         );
-        still.remember(TASK, u64::MAX);
-        still.remember(ID, u64::MAX);
+        still.forget(&[TASK, ID]);
         still.flush();
         assert_eq!(still.unseen(), 1);
         still.flush();
@@ -389,10 +387,9 @@ mod tests {
     fn what_was_not_seen_before_counting_is_nothing_to_tell() {
         let still = Still::begun();
         still.flush.test_run_raw_tp(&[0]).unwrap();
-        still.remember(TASK, u64::MAX);
-        still.remember(ID, u64::MAX);
+        still.forget(&[TASK, ID]);
         still.moves();
-        still.remember(TASK, u64::MAX);
+        still.forget(&[TASK]);
         still.flush();
         assert_eq!(still.unseen(), 0);
     }

@@ -59,7 +59,7 @@ pub mod control {
 
 /// Words of a turn: the cgroup, its row, whether we count, the task that runs; then what each word of a row's
 /// counters said when it began.
-mod turn {
+pub(super) mod turn {
     pub const ID: i16 = 0;
     pub const ROW: i16 = 8;
     pub const IS_COUNTING: i16 = 16;
